@@ -1,0 +1,52 @@
+# `make` alone lists what there is. Every target sets up what it needs first.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test unit spark integration faults e2e check format wheel lock clean
+
+BIN := .venv/bin
+ARGS ?=
+
+help:  ## list what there is to run
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## make .venv: packages, jars, the project (skipped while nothing changed)
+	@bash scripts/setup.sh
+
+run: setup  ## broker, streams, 100,000 events, reconcile, audit, summary (ARGS="--events 20000")
+	@$(BIN)/headwater run $(ARGS)
+
+test: check  ## all checks and all tests, cheapest first
+	@$(BIN)/python -m pytest $(ARGS)
+
+unit: setup  ## tests without a JVM, in seconds
+	@$(BIN)/python -m pytest -m unit $(ARGS)
+
+spark: setup  ## tests on one shared Spark session
+	@$(BIN)/python -m pytest -m spark $(ARGS)
+
+integration: setup  ## tests against a real broker
+	@$(BIN)/python -m pytest -m integration $(ARGS)
+
+faults: setup  ## tests that kill what runs
+	@$(BIN)/python -m pytest -m faults $(ARGS)
+
+e2e: setup  ## the whole way, as a user goes it
+	@$(BIN)/python -m pytest -m e2e $(ARGS)
+
+check: setup  ## ruff, strict mypy, contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/headwater contracts check
+
+format: setup  ## ruff's fixes and format
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+wheel: setup  ## dist/headwater-*.whl
+	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist . && ls dist/*.whl
+
+lock: setup  ## requirements/*.lock from requirements/*.in (needs uv on the PATH)
+	@for name in build local; do \
+	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	    --no-emit-index-url --no-emit-find-links requirements/$$name.in -o requirements/$$name.lock > /dev/null; \
+	done
+
+clean:  ## remove .venv and build leftovers; the data folder stays
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Environments and contracts, as data."""

@@ -1,0 +1,236 @@
+"""The embedded broker: a real single-node Kafka in KRaft mode, as a child process.
+
+All of it is under RUNTIME/broker: broker.json (what runs, and the ports that are kept from start to
+start), server.properties, broker.log, log/ (Kafka's own data).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from lakehouse.errors import BrokerError
+from lakehouse.locks import held
+from lakehouse.settings import Settings
+
+START_SECONDS = 60
+STOP_SECONDS = 45
+HEAP = "512m"
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+log.dirs={log_dir}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+# Larger than any contract accepts: what is too large is quarantined, not refused at the door.
+message.max.bytes=16777216
+replica.fetch.max.bytes=16777216
+log.retention.hours=168
+"""
+LOG4J = """\
+rootLogger.level = warn
+rootLogger.appenderRef.stdout.ref = stdout
+appender.stdout.type = Console
+appender.stdout.name = stdout
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = %d{yyyy-MM-dd'T'HH:mm:ss.SSS} %p %c{1}: %m%n
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """What broker.json holds. started: the process's own start time, which tells a reused pid."""
+
+    pid: int
+    started: float
+    port: int
+    controller_port: int
+
+
+@dataclass(frozen=True)
+class Status:
+    running: bool
+    bootstrap: str | None
+    pid: int | None
+    folder: str
+
+
+def status(settings: Settings) -> Status:
+    """Whether the broker of this runtime folder runs, and where."""
+    folder = _folder(settings)
+    state = _read(folder)
+    if state is None or not _alive(state):
+        return Status(False, None, None, str(folder))
+    return Status(True, f"127.0.0.1:{state.port}", state.pid, str(folder))
+
+
+def start(settings: Settings) -> Status:
+    """Starts the broker, or finds it running. Raises BrokerError, with the end of its log."""
+    folder = _folder(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(settings, "broker", f"the broker in {folder}"):
+            return _start(settings, folder)
+    except OSError as error:
+        raise BrokerError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def _start(settings: Settings, folder: Path) -> Status:
+    last = _read(folder)
+    if last is not None and _alive(last):
+        return status(settings)
+    jars = Path(sys.prefix) / "broker"
+    java = shutil.which("java")
+    if java is None:
+        raise BrokerError("no java on the PATH: install a JDK 17 or 21")
+    if not any(jars.glob("kafka_*.jar")):
+        raise BrokerError(f"no Kafka jars in {jars}: run `make setup`")
+    port = last.port if last and _free(last.port) else _free_port()
+    controller = (
+        last.controller_port if last and _free(last.controller_port) else _free_port(besides=port)
+    )
+    log_dir = folder / "log"
+    config = folder / "server.properties"
+    config.write_text(
+        PROPERTIES.format(port=port, controller_port=controller, log_dir=log_dir.as_posix())
+    )
+    log4j = folder / "log4j2.properties"
+    log4j.write_text(LOG4J)
+    command = [java, f"-Xmx{HEAP}", f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{jars}/*"]
+    log_file = folder / "broker.log"
+    if not (log_dir / "meta.properties").exists():
+        _format(command, config, log_file)
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [*command, "kafka.Kafka", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # A group of its own: Ctrl-C is for whoever started it, not for the broker.
+            start_new_session=True,
+        )
+    started = psutil.Process(process.pid).create_time()
+    state = State(process.pid, started, port, controller)
+    (folder / "broker.json").write_text(json.dumps(asdict(state)))
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(port):
+        if process.poll() is not None:
+            raise BrokerError(f"the broker ended while it started: {_last_line(log_file)}")
+        if time.monotonic() > deadline:
+            process.terminate()
+            raise BrokerError(
+                f"the broker did not answer on port {port} within {START_SECONDS} s: "
+                f"see {log_file}"
+            )
+        time.sleep(0.1)
+    return status(settings)
+
+
+def stop(settings: Settings) -> bool:
+    """Stops the broker and waits until it is gone; False if none ran. Raises BrokerError."""
+    folder = _folder(settings)
+    state = _read(folder)
+    if state is None or not _alive(state):
+        return False
+    process = psutil.Process(state.pid)
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        raise BrokerError(
+            f"the broker (process {state.pid}) did not end within {STOP_SECONDS} s: "
+            f"see {folder / 'broker.log'}"
+        ) from None
+    return True
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.runtime_dir.resolve() / "broker"
+
+
+def _read(folder: Path) -> State | None:
+    try:
+        return State(**json.loads((folder / "broker.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _alive(state: State) -> bool:
+    """Whether the process is the one that was started, not another with its number."""
+    try:
+        process = psutil.Process(state.pid)
+        same = abs(process.create_time() - state.started) < 2
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _format(command: list[str], config: Path, log_file: Path) -> None:
+    cluster = "headwater-local-broker"  # 22 characters, as a Kafka cluster id has
+    done = subprocess.run(
+        [*command, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    with log_file.open("a") as log:
+        log.write(done.stdout + done.stderr)
+    if done.returncode != 0:
+        raise BrokerError(f"the broker's storage could not be made: {_last_line(log_file)}")
+
+
+def _answers(port: int) -> bool:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.2):
+            pass
+    except OSError:
+        return False
+    try:
+        client = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
+        return bool(client.list_topics(timeout=2).brokers)
+    except KafkaException:
+        return False
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port(besides: int = 0) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port != besides:
+            return port
+
+
+def _last_line(log_file: Path) -> str:
+    """The last line that says what went wrong: a stack trace's own lines do not."""
+    lines = [line.strip() for line in log_file.read_text(errors="replace").splitlines()]
+    telling = [line for line in lines if line and not line.startswith("at ")]
+    return f"{telling[-1][:300]} (see {log_file})" if telling else f"see {log_file}"

@@ -1,0 +1,51 @@
+"""The command line. Each subcommand is imported when it is called: --help answers at once."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from headwater import __version__
+from lakehouse.command import run
+
+# name: (module, attribute, what `headwater --help` says of it)
+COMMANDS = {
+    "run": ("headwater.run", "run", "Go the whole way: broker, streams, events, audit, summary."),
+    "broker": ("headwater.commands", "broker_group", "Start, stop and ask for the embedded broker."),
+    "produce": ("producer.command", "produce", "Send the shop's events, or foreign bytes."),
+    "stream": ("streaming.command", "stream", "Write Bronze and Silver from the broker."),
+    "reconcile": ("batch.reconcile", "reconcile", "Give every pending record its outcome."),
+    "audit": ("batch.audit", "audit", "Hold Bronze against Silver: nothing lost or doubled."),
+    "contracts": ("headwater.commands", "contracts_group", "Check the contracts."),
+    "status": ("headwater.commands", "status", "Show tables, stream lag and the last jobs."),
+    "sql": ("headwater.commands", "sql", "Query every table and view by name."),
+}
+
+
+class Commands(click.Group):
+    """Subcommands by name, imported when they are needed."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute, _text = COMMANDS[name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Headwater: a Spark Structured Streaming lakehouse for e-commerce events."""
+
+
+def main() -> None:
+    run(cli)

@@ -1,0 +1,1 @@
+"""What producer, streaming and batch share. It imports none of them."""

@@ -1,0 +1,52 @@
+"""What all commands share: their common options, and errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from lakehouse.errors import HeadwaterError
+
+
+def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --env and --data, and passes `settings` in their place."""
+
+    @click.option("--env", "environment", default="local", metavar="NAME|FILE", show_default=True,
+                  help="Environment: a name under conf/environments, or such a file.")
+    @click.option("--data", default=None, metavar="FOLDER",
+                  help="Data folder, in place of the environment's.")
+    @click.option("--contracts", default=None, metavar="FOLDER",
+                  help="Folder of contracts, in place of the environment's.")
+    @wraps(function)
+    def with_settings(
+        *args: Any, environment: str, data: str | None, contracts: str | None, **kwargs: Any
+    ) -> Any:
+        from lakehouse import settings
+
+        loaded = settings.load(environment, storage=data, contracts=contracts)
+        return function(*args, settings=loaded, **kwargs)
+
+    return with_settings
+
+
+def run(command: click.Command, arguments: list[str] | None = None) -> None:
+    """Runs a command to its exit code; what a user can meet is one line on stderr."""
+    try:
+        code = command.main(args=arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except HeadwaterError as error:
+        click.echo(f"headwater: {error}", err=True)
+        code = error.exit_code
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"headwater: {error.strerror or error}{where}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,450 @@
+"""Contracts: one YAML file a table, in the Open Data Contract Standard (ODCS v3).
+
+A file is checked against the standard's own JSON schema, then for what Headwater reads from it:
+
+- `schema[0].properties`: the columns. `physicalType` is a Spark SQL type, `physicalName` the key in
+  the JSON where it differs from `name`, `required` and `primaryKey` as in the standard.
+- `quality` of a property: the checks, each `{type: custom, engine: headwater, implementation:
+  {rule: NAME, …arguments}}`, NAME being one of lakehouse.rules.CHECKS.
+- `customProperties` of a property: `clean` (a list of cleaners, each a name or `{rule: NAME, …}`),
+  `jsonType: string` (values come as text, as in a CSV export), `pii: true`.
+- `customProperties` of the contract: the keys of CONTRACT_KEYS.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lakehouse import rules
+from lakehouse.errors import ContractError
+from lakehouse.rules import Rule
+
+NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+JSON_KEY = re.compile(r"[^'\"\[\]\\\x00-\x1f]{1,200}")
+DURATION = re.compile(r"([0-9]+) (second|minute|hour|day)s?")
+SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+SPARK_TYPES = {
+    "string": "string",
+    "integer": "bigint",
+    "number": "double",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp",
+    "object": "string",
+    "array": "string",
+}
+CONTRACT_KEYS = {
+    "eventType": "the CloudEvents type of its records; headwater.NAME where left out",
+    "topic": "the topic of plain JSON objects, for a contract without envelope",
+    "id": "the JSON keys that identify a record of such a topic; its content where left out",
+    "time": "the column of such a topic that holds the event time; the broker's where left out",
+    "watermark": "how long duplicates are looked for in the stream; 10 minutes where left out",
+    "clockTolerance": "how far an event may be ahead of the broker; 5 minutes where left out",
+}
+COLUMN_KEYS = {"clean", "jsonType", "pii"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its key in the JSON, its Spark SQL type, and what it has to meet."""
+
+    name: str
+    json_key: str
+    logical_type: str
+    spark_type: str
+    required: bool
+    primary_key: bool
+    from_text: bool
+    pii: bool
+    description: str
+    cleaners: tuple[Rule, ...]
+    checks: tuple[Rule, ...]
+
+    @property
+    def decimal(self) -> tuple[int, int] | None:
+        """Precision and scale of a decimal column."""
+        found = re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", self.spark_type)
+        return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One entity: where its records come from, and its columns."""
+
+    name: str
+    version: str
+    description: str
+    columns: tuple[Column, ...]
+    event_type: str
+    topic: str | None
+    id_keys: tuple[str, ...]
+    time_column: str | None
+    watermark_seconds: int
+    clock_tolerance_seconds: int
+    path: Path = field(compare=False)
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    @property
+    def spark_struct(self) -> str:
+        """Its typed columns as a Spark SQL struct type."""
+        inner = ", ".join(f"`{column.name}`: {column.spark_type}" for column in self.columns)
+        return f"struct<{inner}>"
+
+
+class Contracts(Mapping[str, Contract]):
+    """All contracts of a folder, by name, in the order of their names."""
+
+    def __init__(self, contracts: list[Contract]) -> None:
+        self._by_name = {c.name: c for c in sorted(contracts, key=lambda c: c.name)}
+
+    def __getitem__(self, name: str) -> Contract:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    @cached_property
+    def enveloped(self) -> tuple[Contract, ...]:
+        return tuple(c for c in self.values() if c.topic is None)
+
+    @cached_property
+    def plain(self) -> tuple[Contract, ...]:
+        return tuple(c for c in self.values() if c.topic is not None)
+
+    @property
+    def watermark_seconds(self) -> int:
+        """One query has one watermark: the longest that a contract asks for."""
+        return max((c.watermark_seconds for c in self.values()), default=600)
+
+    def topics(self, events: str) -> list[str]:
+        """The topic of enveloped events and those of the plain contracts."""
+        return sorted({events, *(c.topic for c in self.plain if c.topic)})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong in one file: line (from 1) and the key it is about."""
+
+    path: Path
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.key or '(whole file)'}: {self.message}"
+
+
+def load(folder: Path) -> Contracts:
+    """All contracts under `folder`. Raises ContractError, with every finding."""
+    contracts, findings = check(folder)
+    if findings:
+        raise ContractError("\n".join(str(finding) for finding in findings))
+    return contracts
+
+
+def check(folder: Path) -> tuple[Contracts, list[Finding]]:
+    """What can be read of the contracts under `folder`, and everything that is wrong."""
+    if not folder.is_dir():
+        raise ContractError(f"{folder} is no folder of contracts; set HEADWATER_CONTRACTS")
+    paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+    if not paths:
+        raise ContractError(f"{folder} holds no contract (*.yaml)")
+    contracts: list[Contract] = []
+    findings: list[Finding] = []
+    for path in paths:
+        reader = _Reader(path)
+        contract = reader.read()
+        findings += reader.findings
+        if contract is None:
+            continue
+        for other in contracts:
+            for what in ("name", "event_type", "topic"):
+                value = getattr(contract, what)
+                if value is not None and value == getattr(other, what):
+                    findings.append(
+                        Finding(path, 1, what, f"{value!r} is {other.path.name}'s already")
+                    )
+        contracts.append(contract)
+    return Contracts(contracts), findings
+
+
+@lru_cache
+def _standard() -> Any:
+    from jsonschema import Draft201909Validator
+
+    text = resources.files("open_data_contract_standard").joinpath("schema.json").read_text()
+    return Draft201909Validator(json.loads(text))
+
+
+Path_ = tuple[str | int, ...]
+
+
+class _Reader:
+    """Reads one file, and keeps where each key stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.findings: list[Finding] = []
+        self.lines: dict[Path_, int] = {(): 1}
+
+    def find(self, where: Path_, message: str) -> None:
+        key = where
+        while key not in self.lines and key:
+            key = key[:-1]
+        named = ".".join(str(part) for part in where)
+        self.findings.append(Finding(self.path, self.lines[key], named, message))
+
+    def read(self) -> Contract | None:
+        try:
+            node = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            mark = getattr(error, "problem_mark", None)
+            said = getattr(error, "problem", None) or str(error)
+            line = mark.line + 1 if mark else 1
+            self.findings.append(Finding(self.path, line, "", f"not readable as YAML: {said}"))
+            return None
+        raw = self._plain(node, ()) if node is not None else None
+        if not isinstance(raw, dict):
+            self.find((), "has to be a mapping")
+            return None
+        for error in sorted(_standard().iter_errors(raw), key=lambda e: list(e.absolute_path)):
+            self._standard_finding(error)
+        return None if self.findings else self._contract(raw)
+
+    def _plain(self, node: yaml.Node, where: Path_) -> Any:
+        self.lines.setdefault(where, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            result: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key = str(key_node.value)
+                inner = (*where, key)
+                self.lines[inner] = key_node.start_mark.line + 1
+                if key in result:
+                    self.find(inner, "stands twice")
+                result[key] = self._plain(value_node, inner)
+            return result
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(child, (*where, i)) for i, child in enumerate(node.value)]
+        loader = yaml.SafeLoader("")
+        try:
+            value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            self.find(where, str(error))
+            return None
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]
+        return value.isoformat() if isinstance(value, date | datetime) else value
+
+    def _standard_finding(self, error: Any) -> None:
+        where = tuple(error.absolute_path)
+        # An `allOf` or `anyOf` hides what is wrong one level further down.
+        while error.context:
+            error = min(error.context, key=lambda e: -len(e.absolute_path))
+            where = tuple(error.absolute_path)
+        message = error.message if len(error.message) < 300 else f"{error.message[:300]} …"
+        extra = re.findall(r"'([^']+)'", message) if "unexpected" in message else []
+        for key in extra or [None]:
+            self.find((*where, key) if key else where, f"breaks ODCS: {message}")
+
+    def _contract(self, raw: dict[str, Any]) -> Contract | None:
+        tables = raw.get("schema") or []
+        if len(tables) != 1:
+            self.find(("schema",), "has to hold one table")
+            return None
+        table = tables[0]
+        base: Path_ = ("schema", 0)
+        name = table["name"]
+        if not NAME.fullmatch(name):
+            self.find((*base, "name"), f"{name!r}: lower case letters, digits and _ only")
+        custom = self._custom(raw, (), set(CONTRACT_KEYS))
+        columns: list[Column] = []
+        for i, item in enumerate(table.get("properties") or []):
+            where = (*base, "properties", i)
+            column = self._column(item, where)
+            if any(column.name == other.name for other in columns):
+                self.find((*where, "name"), f"{column.name!r} stands twice")
+            if any(column.json_key.lower() == other.json_key.lower() for other in columns):
+                self.find((*where, "name"), f"the key {column.json_key!r} is read already")
+            columns.append(column)
+        if not columns:
+            self.find((*base, "properties"), "a contract wants at least one property")
+        names = {column.name for column in columns}
+        for i, column in enumerate(columns):
+            for rule in column.checks:
+                other = rule.arguments.get("column")
+                if other is not None and other not in names:
+                    where = (*base, "properties", i, "quality")
+                    self.find(where, f"rule {rule.name!r}: no column {other!r}")
+        topic = custom.get("topic")
+        time_column = custom.get("time")
+        id_keys = custom.get("id", [])
+        id_keys = [id_keys] if isinstance(id_keys, str) else id_keys
+        for key in ("id", "time"):
+            if key in custom and topic is None:
+                self.find(("customProperties",), f"{key!r} is for a contract with a topic")
+        if time_column is not None and (
+            time_column not in names
+            or next(c for c in columns if c.name == time_column).spark_type != "timestamp"
+        ):
+            self.find(("customProperties",), f"time: no timestamp column {time_column!r}")
+        known = {column.json_key for column in columns}
+        if not isinstance(id_keys, list) or any(key not in known for key in id_keys):
+            self.find(("customProperties",), f"id: {id_keys!r} has to name keys of the JSON")
+            id_keys = []
+        seconds = {}
+        for key, fallback in (("watermark", "10 minutes"), ("clockTolerance", "5 minutes")):
+            found = DURATION.fullmatch(str(custom.get(key, fallback)))
+            if not found:
+                self.find(("customProperties",), f"{key}: write it like '10 minutes'")
+            seconds[key] = int(found[1]) * SECONDS[found[2]] if found else 0
+        if self.findings:
+            return None
+        description = raw.get("description") or {}
+        return Contract(
+            name=name,
+            version=str(raw["version"]),
+            description=str(description.get("purpose", "")) if description else "",
+            columns=tuple(columns),
+            event_type=str(custom.get("eventType", f"headwater.{name}")),
+            topic=topic,
+            id_keys=tuple(id_keys),
+            time_column=time_column,
+            watermark_seconds=seconds["watermark"],
+            clock_tolerance_seconds=seconds["clockTolerance"],
+            path=self.path,
+        )
+
+    def _custom(self, item: dict[str, Any], where: Path_, known: set[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for i, entry in enumerate(item.get("customProperties") or []):
+            key = entry["property"]
+            at = (*where, "customProperties", i, "property")
+            if key not in known:
+                self.find(at, f"no custom property {key!r}; there are: {', '.join(sorted(known))}")
+            elif key in found:
+                self.find(at, f"{key!r} stands twice")
+            found[key] = entry["value"]
+        return found
+
+    def _column(self, item: dict[str, Any], where: Path_) -> Column:
+        name = item["name"]
+        if not NAME.fullmatch(name):
+            self.find((*where, "name"), f"{name!r}: lower case letters, digits and _ only")
+        json_key = item.get("physicalName", name)
+        if not JSON_KEY.fullmatch(json_key):
+            self.find((*where, "physicalName"), f"{json_key!r}: no quotes, brackets or backslashes")
+        logical = item.get("logicalType", "string")
+        if logical not in SPARK_TYPES:
+            self.find((*where, "logicalType"), f"{logical!r}: one of {', '.join(SPARK_TYPES)}")
+            logical = "string"
+        spark_type = str(item.get("physicalType", SPARK_TYPES[logical])).replace(" ", "").lower()
+        if not _type_fits(logical, spark_type):
+            self.find((*where, "physicalType"), f"{spark_type!r} does not hold a {logical}")
+            spark_type = SPARK_TYPES[logical]
+        custom = self._custom(item, where, COLUMN_KEYS)
+        if custom.get("jsonType", "string") != "string":
+            self.find((*where, "customProperties"), "jsonType: only 'string'")
+        checks = []
+        for i, quality in enumerate(item.get("quality") or []):
+            at = (*where, "quality", i)
+            if quality.get("type") != "custom" or quality.get("engine") != "headwater":
+                self.find(at, "Headwater reads checks of type custom, engine headwater")
+                continue
+            rule = self._rule(quality["implementation"], (*at, "implementation"), rules.CHECKS)
+            checks += [self._typed(rule, spark_type, (*at, "implementation"))] if rule else []
+        cleaners = []
+        steps = custom.get("clean", [])
+        for step in steps if isinstance(steps, list) else [steps]:
+            at = (*where, "customProperties")
+            rule = self._rule({"rule": step} if isinstance(step, str) else step, at, rules.CLEANERS)
+            cleaners += [self._typed(rule, spark_type, at)] if rule else []
+        return Column(
+            name=name,
+            json_key=json_key,
+            logical_type=logical,
+            spark_type=spark_type,
+            required=bool(item.get("required", False) or item.get("primaryKey", False)),
+            primary_key=bool(item.get("primaryKey", False)),
+            from_text=custom.get("jsonType") == "string",
+            pii=bool(custom.get("pii", False)),
+            description=str(item.get("description", "")),
+            cleaners=tuple(cleaners),
+            checks=tuple(checks),
+        )
+
+    def _rule(self, raw: Any, where: Path_, catalogue: Mapping[str, rules.Check]) -> Rule | None:
+        if not isinstance(raw, dict) or not isinstance(raw.get("rule"), str):
+            self.find(where, "has to be {rule: NAME, …arguments}")
+            return None
+        rule = Rule(raw["rule"], {k: v for k, v in raw.items() if k != "rule"})
+        if problem := rules.argument_error(catalogue, rule):
+            self.find((*where, "rule"), problem)
+            return None
+        return rule
+
+    def _typed(self, rule: Rule, spark_type: str, where: Path_) -> Rule:
+        """The rule with its literals in the column's own type."""
+        text_only = {"length", "matches", "email", "phone"} | (set(rules.CLEANERS) - {"default"})
+        if rule.name in text_only and spark_type != "string":
+            self.find((*where, "rule"), f"rule {rule.name!r} is for text, not for {spark_type}")
+        if rule.name == "between" and spark_type in {"string", "boolean"}:
+            self.find((*where, "rule"), f"rule 'between' is not for {spark_type}")
+        arguments = dict(rule.arguments)
+        try:
+            for key in ("min", "max", "value_if_missing"):
+                if key in arguments and rule.name != "length":
+                    arguments[key] = _literal(arguments[key], spark_type)
+            if "values" in arguments:
+                arguments["values"] = [_literal(v, spark_type) for v in arguments["values"]]
+        except (ValueError, TypeError, InvalidOperation):
+            self.find(where, f"rule {rule.name!r}: {key}: no {spark_type}")
+        return Rule(rule.name, arguments)
+
+
+def _type_fits(logical: str, spark_type: str) -> bool:
+    if logical == "number":
+        found = re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", spark_type)
+        if found:
+            return 1 <= int(found[1]) <= 38 and int(found[2]) <= int(found[1])
+        return spark_type == "double"
+    return spark_type in {"int", "bigint"} if logical == "integer" else (
+        spark_type == SPARK_TYPES[logical]
+    )
+
+
+def _literal(value: Any, spark_type: str) -> rules.Literal:
+    if spark_type == "string":
+        if not isinstance(value, str):
+            raise TypeError(value)
+        return value
+    if isinstance(value, bool) != (spark_type == "boolean"):
+        raise TypeError(value)
+    if spark_type.startswith("decimal"):
+        return Decimal(str(value))
+    if spark_type in {"int", "bigint"}:
+        if int(value) != value:
+            raise TypeError(value)
+        return int(value)
+    if spark_type == "double":
+        return float(value)
+    if spark_type == "date":
+        return date.fromisoformat(str(value))
+    if spark_type == "timestamp":
+        return datetime.fromisoformat(str(value))
+    return bool(value)

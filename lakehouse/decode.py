@@ -1,0 +1,390 @@
+"""From raw bytes to typed columns, in Spark; lakehouse/decode_pandas.py is its twin.
+
+Nothing here raises on bad input: whatever cannot be read becomes a null with a named problem. Each
+record is parsed once, into a VARIANT, which keeps apart what a schema of strings cannot: `"3"` and
+`3`, a missing key and a null, two equal keys.
+
+Problems of a whole record: tombstone, empty_value, record_too_large, not_utf8, malformed_json,
+duplicate_key, nesting_too_deep, not_an_object, unknown_type. Problems of a field, as `field.what`:
+required, type (another JSON type), format (text that is no date, time or number), overflow (beyond
+the range of the column), precision (more digits than the column keeps), in_future, unsupported.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lakehouse.contracts import Column, Contract, Contracts
+
+# JSON text in quotes, without back-tracking: what is left holds structural brackets only.
+QUOTED = r'"(?:[^"\\]++|\\[\s\S])*+"'
+# Jackson stops at 1,000 levels, and the parse below wraps every record in one of its own.
+MAX_DEPTH = 999
+DATE = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}\z"
+OFFSET = r"(?:Z|[+-](?:0[0-9]|1[0-7]):[0-5][0-9]|[+-]18:00)"
+TIMESTAMP = (
+    r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    rf"(?:[.][0-9]{{1,9}})?{OFFSET}\z"
+)
+FIRST, LAST = "0001-01-02 00:00:00+00:00", "9999-12-30 00:00:00+00:00"
+TEXT_NUMBER = r"\A[+-]?[0-9]{1,60}(?:[.][0-9]{1,60})?\z"
+TEXT_INTEGER = r"\A[+-]?[0-9]{1,60}\z"
+TRUE, FALSE = ["true", "yes", "1"], ["false", "no", "0"]
+
+
+def flat(contract: Contract, column: Column) -> str:
+    """The name of a contract's column while all contracts stand side by side in one row."""
+    return f"{contract.name}__{column.name}"
+
+
+def kind_of(value: SparkColumn) -> SparkColumn:
+    """The JSON type of a VARIANT as Spark names it: null if missing, VOID if null, STRING, BIGINT …"""
+    return F.schema_of_variant(value)
+
+
+def get(value: SparkColumn, spark_type: str) -> SparkColumn:
+    return F.try_variant_get(value, "$", spark_type)
+
+
+def present(kind: SparkColumn) -> SparkColumn:
+    return kind.isNotNull() & (kind != "VOID")
+
+
+def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> DataFrame:
+    """Parses and types raw records.
+
+    records: topic, partition, offset, timestamp (the broker's), key, value.
+    Adds: digest (SHA-256 of the value), entity, source, id, type, time, subject, problems (array of
+    strings) and `<entity>__<column>` for every column of every contract, null in other entities.
+    """
+    df = _parse(records, max_record_bytes)
+    df = _envelope(df, contracts)
+    # One look into the object finds all fields of its entity; each step's columns are used more
+    # than once in the next, which keeps Spark from computing them more than once.
+    df = df.withColumns(
+        {
+            contract.name: F.when(
+                F.col("entity") == contract.name, get(F.col("data"), _fields_of(contract))
+            )
+            for contract in contracts.values()
+        }
+    )
+    df = df.withColumns(
+        {
+            flat(contract, column): _typed(F.col(contract.name)[column.json_key], column)
+            for contract in contracts.values()
+            for column in contract.columns
+        }
+    )
+    df = _plain_identity(df, contracts)
+    by_entity = _chain(
+        (F.col("entity") == contract.name, _column_problems(contract))
+        for contract in contracts.values()
+    )
+    tolerances: dict[int, list[str]] = {}
+    for contract in contracts.values():
+        tolerances.setdefault(contract.clock_tolerance_seconds, []).append(contract.name)
+    ahead = _chain(
+        (F.col("entity").isin(names), F.expr(f"timestamp + INTERVAL {seconds} SECONDS"))
+        for seconds, names in tolerances.items()
+    )
+    df = df.withColumn(
+        "problems",
+        F.when(F.col("record_problem").isNotNull(), F.array("record_problem")).otherwise(
+            F.concat(
+                F.col("envelope_problems"),
+                F.when(F.col("time") > ahead, F.array(F.lit("time.in_future"))).otherwise(_none()),
+                F.coalesce(by_entity, _none()),
+            )
+        ),
+    )
+    return df.drop("doc", "data", "record_problem", "envelope_problems", *contracts)
+
+
+def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
+    value = F.col("value")
+    text = value.cast("string")
+    size = F.octet_length(value)
+    unreadable = (
+        F.when(value.isNull(), "tombstone")
+        .when(size == 0, "empty_value")
+        .when(size > max_record_bytes, "record_too_large")
+        .when(~F.is_valid_utf8(text), "not_utf8")
+    )
+    # Parsers stop at the end of the first value and take what trails for nothing. So the record is
+    # parsed as the first of two elements, the second being its own digest, which no record can
+    # hold: where the second is not found, the text was not exactly one JSON value.
+    wrapped = F.concat(F.lit("["), text, F.lit(',"'), F.col("digest"), F.lit('"]'))
+    complete = F.try_variant_get("parsed", "$[1]", "string") == F.col("digest")
+    doc = F.when(complete, F.try_variant_get("parsed", "$[0]", "variant"))
+    # The strict parser refuses equal keys without saying so; the other one lets them pass.
+    lenient = F.from_json(
+        wrapped,
+        "array<string>",
+        {"allowNonNumericNumbers": "false", "allowSingleQuotes": "false"},
+    )
+    is_object = text.rlike(r"\A[ \t\r\n]*\{")
+    return (
+        records.withColumn("digest", F.sha2(value, 256))
+        .withColumn("unreadable", unreadable)
+        .withColumn("parsed", F.when(F.col("unreadable").isNull(), F.try_parse_json(wrapped)))
+        .withColumn("doc", doc)
+        .withColumn(
+            "record_problem",
+            F.when(F.col("unreadable").isNotNull(), F.col("unreadable"))
+            .when(F.col("doc").isNotNull() & is_object, F.lit(None))
+            .when(F.col("doc").isNotNull(), "not_an_object")
+            .when(_depth(text) > MAX_DEPTH, "nesting_too_deep")
+            .when(F.try_element_at(lenient, F.lit(2)) == F.col("digest"), "duplicate_key")
+            .otherwise("malformed_json"),
+        )
+        .withColumn("doc", F.when(F.col("record_problem").isNull(), F.col("doc")))
+        .drop("parsed", "unreadable")
+    )
+
+
+def _depth(text: SparkColumn) -> SparkColumn:
+    """The deepest nesting of JSON text; 0 where it holds too few brackets to be too deep."""
+    brackets = F.regexp_replace(F.regexp_replace(text, QUOTED, ""), r"[^\[\]{}]", "")
+    enough = F.length(text) - F.length(F.translate(text, "[{", "")) > MAX_DEPTH
+    deepest = F.aggregate(
+        F.split(brackets, ""),
+        F.struct(F.lit(0).alias("now"), F.lit(0).alias("most")),
+        lambda depth, sign: _step(depth, sign),
+        lambda depth: depth["most"],
+    )
+    return F.when(enough, deepest).otherwise(0)
+
+
+def _step(depth: SparkColumn, sign: SparkColumn) -> SparkColumn:
+    change = F.when(sign.isin("[", "{"), 1).when(sign.isin("]", "}"), -1).otherwise(0)
+    now = depth["now"] + change
+    return F.struct(now.alias("now"), F.greatest(depth["most"], now).alias("most"))
+
+
+ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject", "data"]
+
+
+def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
+    """entity and data of every record; of enveloped ones the CloudEvents attributes and problems."""
+    attributes = ", ".join(f"{name}: variant" for name in ATTRIBUTES)
+    plain_topics = [contract.topic for contract in contracts.plain]
+    df = df.withColumn("enveloped", F.col("doc").isNotNull() & ~F.col("topic").isin(plain_topics))
+    df = df.withColumn(
+        "envelope", F.when(F.col("enveloped"), get(F.col("doc"), f"struct<{attributes}>"))
+    )
+    texts = ATTRIBUTES[:-1]
+    df = df.withColumns({f"{k}_kind": kind_of(F.col("envelope")[k]) for k in texts})
+    df = df.withColumns(
+        {
+            f"{k}_text": F.when(F.col(f"{k}_kind") == "STRING", get(F.col("envelope")[k], "string"))
+            for k in texts
+        }
+    )
+    entity = _chain(
+        [
+            *((F.col("topic") == c.topic, F.lit(c.name)) for c in contracts.plain),
+            *((F.col("type_text") == c.event_type, F.lit(c.name)) for c in contracts.enveloped),
+        ]
+    )
+    event_type = _chain(
+        [
+            *((F.col("topic") == c.topic, F.lit(c.event_type)) for c in contracts.plain),
+            (F.lit(True), F.col("type_text")),
+        ]
+    )
+    readable = F.col("doc").isNotNull()
+    df = df.withColumns(
+        {
+            "entity": F.when(readable, entity),
+            "source": F.col("source_text"),
+            "id": F.col("id_text"),
+            "type": F.when(readable, event_type),
+            "time": timestamp_of(F.col("time_text")),
+            "subject": F.col("subject_text"),
+            "data": F.when(F.col("enveloped"), F.col("envelope")["data"]).otherwise(F.col("doc")),
+        }
+    )
+    kind = {k: F.col(f"{k}_kind") for k in texts}
+    no_object = F.is_variant_null("data") | get(F.col("data"), "struct<>").isNull()
+    found = [
+        F.when(~present(kind["specversion"]), "specversion.required").when(
+            ~F.coalesce(F.col("specversion_text") == "1.0", F.lit(False)), "specversion.unsupported"
+        ),
+        *(
+            F.when(~present(kind[key]) | (F.col(key) == ""), f"{key}.required").when(
+                kind[key] != "STRING", f"{key}.type"
+            )
+            for key in ("id", "source")
+        ),
+        F.when(~present(kind["type"]), "type.required")
+        .when(kind["type"] != "STRING", "type.type")
+        .when(F.col("entity").isNull(), "unknown_type"),
+        F.when(~present(kind["time"]), "time.required")
+        .when(kind["time"] != "STRING", "time.type")
+        .when(F.col("time").isNull(), "time.format"),
+        F.when(F.col("data").isNull() | F.is_variant_null("data"), "data.required").when(
+            no_object, "data.type"
+        ),
+    ]
+    problems = F.when(F.col("enveloped"), F.array_compact(F.array(*found))).otherwise(_none())
+    return df.withColumn("envelope_problems", problems).drop(
+        "envelope", "enveloped", *(f"{k}_{what}" for k in texts for what in ("kind", "text"))
+    )
+
+
+def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
+    """source, id and time of records without an envelope, as their contracts say.
+
+    An id that the contract does not name is the record's content; a time, the broker's.
+    """
+    for contract in contracts.plain:
+        mine = F.col("entity") == contract.name
+        parts = [get(F.col(contract.name)[key], "string") for key in contract.id_keys]
+        # Lengths keep apart ("a", "bc") and ("ab", "c").
+        joined = F.concat(*(F.concat(F.length(p).cast("string"), F.lit(":"), p) for p in parts))
+        identity = (joined if len(parts) > 1 else parts[0]) if parts else F.col("digest")
+        time = F.col("timestamp")
+        if contract.time_column is not None:
+            typed = F.col(flat(contract, contract.column(contract.time_column)))
+            time = F.coalesce(typed, time)
+        missing = mine & identity.isNull()
+        df = df.withColumns(
+            {
+                "source": F.when(mine, F.lit(f"kafka:{contract.topic}")).otherwise(F.col("source")),
+                "id": F.when(mine, identity).otherwise(F.col("id")),
+                "time": F.when(mine, time).otherwise(F.col("time")),
+                "envelope_problems": F.when(missing, F.array(F.lit("id.required"))).otherwise(
+                    F.col("envelope_problems")
+                ),
+            }
+        )
+    return df
+
+
+def _fields_of(contract: Contract) -> str:
+    keys = {column.json_key for column in contract.columns}
+    return f"struct<{', '.join(f'`{key}`: variant' for key in sorted(keys))}>"
+
+
+def timestamp_of(text: SparkColumn) -> SparkColumn:
+    """ISO-8601 text with an offset as an instant between the years 1 and 9999; else null."""
+    instant = F.when(text.rlike(TIMESTAMP), text.try_cast("timestamp"))
+    return F.when(instant.between(F.lit(FIRST).cast("timestamp"), F.lit(LAST).cast("timestamp")), instant)
+
+
+def date_of(text: SparkColumn) -> SparkColumn:
+    """`YYYY-MM-DD` text as a date; else null."""
+    return F.when(text.rlike(DATE) & ~text.startswith("0000"), text.try_cast("date"))
+
+
+def _typed(value: SparkColumn, column: Column) -> SparkColumn:
+    """A VARIANT in the column's type; null where it is missing or does not fit."""
+    kind = kind_of(value)
+    text = F.when(kind == "STRING", get(value, "string"))
+    logical, spark_type = column.logical_type, column.spark_type
+    if logical == "string":
+        return text
+    if logical == "date":
+        return date_of(text)
+    if logical == "timestamp":
+        return timestamp_of(text)
+    if logical in {"object", "array"}:
+        is_kind = kind.startswith("OBJECT" if logical == "object" else "ARRAY")
+        return F.when(is_kind, get(value, "string"))
+    if logical == "boolean":
+        native = F.when(kind == "BOOLEAN", get(value, "boolean"))
+    elif logical == "integer":
+        native = F.when(_whole(kind), get(value, spark_type))
+    else:
+        native = F.when(_number(kind), _kept(get(value, spark_type), get(value, "double")))
+    if not column.from_text:
+        return native
+    return F.coalesce(native, _from_text(F.btrim(text, F.lit(" \t\r\n")), column))
+
+
+def _from_text(text: SparkColumn, column: Column) -> SparkColumn:
+    if column.logical_type == "boolean":
+        lowered = F.lower(text)
+        return F.when(lowered.isin(TRUE), True).when(lowered.isin(FALSE), False)
+    if column.logical_type == "integer":
+        return F.when(text.rlike(TEXT_INTEGER), text.try_cast(column.spark_type))
+    digits = F.when(text.rlike(TEXT_NUMBER), text)
+    return _kept(digits.try_cast(column.spark_type), digits.try_cast("double"))
+
+
+def _number(kind: SparkColumn) -> SparkColumn:
+    return kind.isin("BIGINT", "DOUBLE") | kind.startswith("DECIMAL")
+
+
+def _whole(kind: SparkColumn) -> SparkColumn:
+    return (kind == "BIGINT") | (kind.startswith("DECIMAL") & kind.endswith(",0)"))
+
+
+def _kept(value: SparkColumn, exact: SparkColumn) -> SparkColumn:
+    """The value, unless typing it lost digits or ended in infinity."""
+    same = (value.cast("double") == exact) & (F.abs(exact) < float("inf"))
+    return F.when(same, value)
+
+
+def _column_problems(contract: Contract) -> SparkColumn:
+    return F.array_compact(
+        F.array(
+            *(
+                F.when(
+                    F.col(flat(contract, column)).isNull(),
+                    _problem(F.col(contract.name)[column.json_key], column),
+                )
+                for column in contract.columns
+            )
+        )
+    )
+
+
+def _problem(value: SparkColumn, column: Column) -> SparkColumn:
+    """Why a value that is there could not be typed; null where there is none."""
+    kind = kind_of(value)
+    name, logical = column.name, column.logical_type
+    problem = F.lit(f"{name}.type")
+    if logical in {"date", "timestamp"}:
+        problem = F.when(kind != "STRING", problem).otherwise(f"{name}.format")
+    elif logical == "integer":
+        beyond = (kind == "DOUBLE") & (F.abs(get(value, "double")) >= 2.0**63)
+        problem = F.when(_whole(kind) | beyond, f"{name}.overflow").otherwise(problem)
+    elif logical == "number":
+        problem = F.when(_number(kind), _digits(get(value, column.spark_type), column)).otherwise(
+            problem
+        )
+    if column.from_text and logical in {"integer", "number", "boolean"}:
+        text = F.btrim(get(value, "string"), F.lit(" \t\r\n"))
+        said = F.when(text != "", f"{name}.format")
+        if logical != "boolean":
+            pattern = TEXT_INTEGER if logical == "integer" else TEXT_NUMBER
+            cast = F.when(text.rlike(pattern), text.try_cast(column.spark_type))
+            said = F.when(text.rlike(pattern), _digits(cast, column)).otherwise(said)
+        problem = F.when(kind == "STRING", said).otherwise(problem)
+    return F.when(present(kind), problem)
+
+
+def _digits(cast: SparkColumn, column: Column) -> SparkColumn:
+    """What was wrong with a number that did not keep its value: too many digits, or too large."""
+    if column.decimal is None:
+        return F.lit(f"{column.name}.overflow")
+    return F.when(cast.isNotNull(), f"{column.name}.precision").otherwise(f"{column.name}.overflow")
+
+
+def _chain(cases: object) -> SparkColumn:
+    """CASE WHEN … over (condition, result) pairs; null where none holds."""
+    pairs = list(cases)  # type: ignore[call-overload]
+    if not pairs:
+        return F.lit(None)
+    head, *tail = pairs
+    return reduce(lambda case, pair: case.when(*pair), tail, F.when(*head))
+
+
+def _none() -> SparkColumn:
+    return F.array().cast("array<string>")

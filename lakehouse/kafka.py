@@ -1,0 +1,132 @@
+"""Where the broker is and how to talk to it: one set of settings for Python's client and Spark's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from lakehouse.errors import BrokerError, SettingsError
+from lakehouse.settings import Broker, Settings, resolve_secret
+
+Offsets = dict[tuple[str, int], int]
+TIMEOUT_SECONDS = 15
+
+
+def bootstrap(settings: Settings) -> str:
+    """`host:port` of the broker: the one set, or the embedded one. Raises BrokerError if neither."""
+    if settings.broker.bootstrap:
+        return settings.broker.bootstrap
+    state = settings.runtime_dir / "broker" / "broker.json"
+    try:
+        return f"127.0.0.1:{json.loads(state.read_text())['port']}"
+    except (OSError, ValueError, KeyError):
+        raise BrokerError(
+            f"no broker is set and none was started in {state.parent}: "
+            "run `headwater broker start`, or set HEADWATER_BROKER__BOOTSTRAP"
+        ) from None
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Options for confluent-kafka."""
+    broker = settings.broker
+    options: dict[str, Any] = {
+        "bootstrap.servers": bootstrap(settings),
+        "security.protocol": broker.security_protocol,
+        "log_level": 0,
+    }
+    if broker.sasl_mechanism:
+        options |= {
+            "sasl.mechanism": broker.sasl_mechanism,
+            "sasl.username": broker.sasl_username,
+            "sasl.password": _password(broker),
+        }
+    return options
+
+
+def spark_options(settings: Settings) -> dict[str, str]:
+    """Options for Spark's Kafka source."""
+    broker = settings.broker
+    options = {
+        "kafka.bootstrap.servers": bootstrap(settings),
+        "kafka.security.protocol": broker.security_protocol,
+    }
+    if broker.sasl_mechanism:
+        login = (
+            f'{broker.sasl_login_module} required username="{_quoted(broker.sasl_username)}" '
+            f'password="{_quoted(_password(broker))}";'
+        )
+        options |= {
+            "kafka.sasl.mechanism": broker.sasl_mechanism,
+            "kafka.sasl.jaas.config": login,
+        }
+    return options
+
+
+def _password(broker: Broker) -> str:
+    if broker.sasl_password is None:
+        raise SettingsError("broker.sasl_password: wanted with a sasl_mechanism")
+    return resolve_secret(broker.sasl_password)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
+    """The offset after the last record of every partition. Raises BrokerError."""
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+    consumer = Consumer({**client_options(settings), "group.id": "headwater-offsets"})
+    try:
+        found: Offsets = {}
+        for topic in topics:
+            metadata = consumer.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic]
+            for partition in metadata.partitions:
+                _, high = consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=TIMEOUT_SECONDS
+                )
+                found[topic, partition] = high
+        return found
+    except KafkaException as error:
+        raise unreachable(settings, error) from None
+    finally:
+        consumer.close()
+
+
+def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
+    """Makes topics that are missing. Raises BrokerError where the broker is not there or refuses."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient(client_options(settings))
+    try:
+        known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        missing = [topic for topic in topics if topic not in known]
+        if not missing:
+            return
+        if not settings.broker.create_topics:
+            raise BrokerError(
+                f"{bootstrap(settings)} has no topic {', '.join(missing)}: make it there first "
+                "(broker.create_topics is off)"
+            )
+        partitions = settings.topics.partitions
+        made = admin.create_topics([NewTopic(topic, partitions) for topic in missing])
+        for topic, future in made.items():
+            try:
+                future.result(TIMEOUT_SECONDS)
+            except KafkaException as error:
+                if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                    raise BrokerError(
+                        f"{bootstrap(settings)} would not make topic {topic}: {error.args[0].str()}"
+                    ) from None
+    except KafkaException as error:
+        raise unreachable(settings, error) from None
+
+
+def unreachable(settings: Settings, error: Any) -> BrokerError:
+    said = error.args[0].str() if error.args else str(error)
+    return BrokerError(
+        f"broker {bootstrap(settings)} does not answer ({said}): start it with "
+        "`headwater broker start`, or correct HEADWATER_BROKER__BOOTSTRAP"
+    )

@@ -1,0 +1,196 @@
+"""The rule catalogue: what a contract can ask of a column, once for every engine.
+
+Checks and cleaners are functions from a Narwhals expression over one typed column to another, so
+that the same one runs in a Spark DataFrame, a streaming one included, and in pandas with pyarrow
+types. A check is true where the value is good, false where it breaks the rule, null where there is
+no value: `required` alone speaks about missing ones.
+
+Engines differ in what `\\d \\w \\s . $` and lower case mean outside ASCII, so patterns use explicit
+classes, are anchored with `\\A … \\z`, and letters change case only in ASCII text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import narwhals as nw
+
+Literal = int | float | str | bool | Decimal | date | datetime
+WHITESPACE = " \t\r\n"
+ASCII = r"\A[\x00-\x7F]*\z"
+# RFC 5321 limits, and of its grammar the part that mail providers hand out.
+EMAIL = r"[a-z0-9!#$%&'*+/=?^_{|}~-]+([.][a-z0-9!#$%&'*+/=?^_{|}~-]+)*@([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]{2,63}"
+# ITU-T E.164: a plus, a country code that does not begin with 0, at most 15 digits.
+E164 = r"[+][1-9][0-9]{6,14}"
+UNSAFE_PATTERN = re.compile(r"\\[dDwWsSbBhHvVpPRX1-9]|\(\?(?!:)")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One use of a function of the catalogue: its name and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+Check = Callable[..., nw.Expr]
+CHECKS: dict[str, Check] = {}
+CLEANERS: dict[str, Check] = {}
+
+
+def _check(function: Check) -> Check:
+    CHECKS[function.__name__] = function
+    return function
+
+
+def _cleaner(function: Check) -> Check:
+    CLEANERS[function.__name__] = function
+    return function
+
+
+def full_match(value: nw.Expr, pattern: str) -> nw.Expr:
+    return value.str.contains(rf"\A(?:{pattern})\z")
+
+
+@_check
+def one_of(value: nw.Expr, *, values: list[Literal]) -> nw.Expr:
+    """The value is one of a list."""
+    return nw.when(~value.is_null()).then(value.is_in(values))
+
+
+@_check
+def between(
+    value: nw.Expr, *, min: Literal | None = None, max: Literal | None = None
+) -> nw.Expr:
+    """min <= value <= max; either may be left out. Unit: the column's own."""
+    low = value >= nw.lit(min) if min is not None else None
+    high = value <= nw.lit(max) if max is not None else None
+    if low is not None and high is not None:
+        return low & high
+    if low is None and high is None:
+        raise ValueError("between wants min, max or both")
+    return low if low is not None else high  # type: ignore[return-value]
+
+
+@_check
+def length(value: nw.Expr, *, min: int = 0, max: int) -> nw.Expr:
+    """A text of min to max code points."""
+    count = value.str.len_chars()
+    return (count >= min) & (count <= max)
+
+
+@_check
+def matches(value: nw.Expr, *, pattern: str) -> nw.Expr:
+    """The whole text matches the pattern (explicit ASCII classes, no look-around)."""
+    return full_match(value, pattern)
+
+
+@_check
+def email(value: nw.Expr) -> nw.Expr:
+    """An address in lower case, of at most 254 characters (RFC 5321)."""
+    return full_match(value, EMAIL) & (value.str.len_chars() <= 254)
+
+
+@_check
+def phone(value: nw.Expr) -> nw.Expr:
+    """A number in E.164 form."""
+    return full_match(value, E164)
+
+
+@_check
+def not_before(value: nw.Expr, *, column: nw.Expr) -> nw.Expr:
+    """The value is not smaller than that of another column of the record."""
+    return value >= column
+
+
+@_cleaner
+def trim(value: nw.Expr) -> nw.Expr:
+    """Without blanks, tabs and line ends at both ends."""
+    return value.str.strip_chars(WHITESPACE)
+
+
+@_cleaner
+def lower(value: nw.Expr) -> nw.Expr:
+    """ASCII text in lower case; other text as it is, because engines differ there."""
+    return nw.when(value.str.contains(ASCII)).then(value.str.to_lowercase()).otherwise(value)
+
+
+@_cleaner
+def upper(value: nw.Expr) -> nw.Expr:
+    """ASCII text in upper case; other text as it is."""
+    return nw.when(value.str.contains(ASCII)).then(value.str.to_uppercase()).otherwise(value)
+
+
+@_cleaner
+def blank_to_null(value: nw.Expr) -> nw.Expr:
+    """A text of nothing but blanks is a missing one."""
+    return nw.when(value.str.contains(r"[^ \t\r\n]")).then(value)
+
+
+@_cleaner
+def e164(value: nw.Expr, *, country_code: str) -> nw.Expr:
+    """Separators and brackets go, `00` becomes `+`, a single leading 0 the country code."""
+    digits = value.str.replace_all(r"[ ()./\t-]", "")
+    return (
+        nw.when(digits.str.contains(r"\A00"))
+        .then(digits.str.replace_all(r"\A00", "+"))
+        .when(digits.str.contains(r"\A0"))
+        .then(digits.str.replace_all(r"\A0", f"+{country_code}"))
+        .otherwise(digits)
+    )
+
+
+@_cleaner
+def default(value: nw.Expr, *, value_if_missing: Literal) -> nw.Expr:
+    """A stated value where there is none."""
+    return nw.when(value.is_null()).then(nw.lit(value_if_missing)).otherwise(value)
+
+
+def argument_error(catalogue: Mapping[str, Check], rule: Rule) -> str | None:
+    """What is wrong with a rule's name or arguments, or None."""
+    if rule.name not in catalogue:
+        return f"no rule {rule.name!r}; there are: {', '.join(sorted(catalogue))}"
+    parameters = list(inspect.signature(catalogue[rule.name]).parameters.values())[1:]
+    known = {parameter.name for parameter in parameters}
+    if unknown := set(rule.arguments) - known:
+        return f"rule {rule.name!r} has no argument {', '.join(sorted(unknown))}"
+    wanted = {p.name for p in parameters if p.default is inspect.Parameter.empty}
+    if missing := wanted - set(rule.arguments):
+        return f"rule {rule.name!r} wants the argument {', '.join(sorted(missing))}"
+    if rule.name == "between" and not rule.arguments:
+        return "rule 'between' wants min, max or both"
+    pattern = rule.arguments.get("pattern")
+    return pattern_error(pattern) if isinstance(pattern, str) else None
+
+
+def pattern_error(pattern: str) -> str | None:
+    """Why a pattern would not mean the same in every engine, or None."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"pattern {pattern!r}: {error}"
+    if found := UNSAFE_PATTERN.search(pattern):
+        return (
+            f"pattern {pattern!r}: {found.group()!r} differs from engine to engine; "
+            "write explicit ASCII classes such as [0-9], and (?:…) groups only"
+        )
+    outside = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "", pattern)
+    if any(sign in outside for sign in ".^$"):
+        return f"pattern {pattern!r}: '.', '^' and '$' are for classes only; the match is whole"
+    return None
+
+
+def apply(
+    catalogue: Mapping[str, Check], rule: Rule, value: nw.Expr, column: Callable[[str], nw.Expr]
+) -> nw.Expr:
+    """The expression of one rule over `value`; `column` finds another column of the record."""
+    arguments = dict(rule.arguments)
+    if "column" in arguments:
+        arguments["column"] = column(arguments["column"])
+    return catalogue[rule.name](value, **arguments)

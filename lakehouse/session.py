@@ -1,0 +1,56 @@
+"""The Spark session: made in one place, passed to whoever needs it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lakehouse.errors import HeadwaterError
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def session_conf(settings: Settings) -> dict[str, str]:
+    """What is set beside conf/spark-defaults.conf, each with its reason."""
+    cores = str(os.cpu_count() or 2)
+    return {
+        "spark.sql.session.timeZone": "UTC",
+        # A shuffle of 200 partitions, and Delta's 50 for its own log, cost seconds on two cores.
+        "spark.sql.shuffle.partitions": str(settings.stream.state_partitions),
+        "spark.databricks.delta.snapshotPartitions": cores,
+        # Bounded state, larger than memory, without a count of its rows at every batch.
+        "spark.sql.streaming.stateStore.providerClass": (
+            "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+        ),
+        "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
+        "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",
+        # A micro-batch without records would only move the watermark; the next one does that too.
+        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+        # Keeps the call site of every expression: half of the time that a wide plan takes to make.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
+        # 93 typed columns side by side are no mistake.
+        "spark.sql.debug.maxToStringFields": "50",
+        **settings.spark,
+    }
+
+
+def spark(settings: Settings, name: str) -> SparkSession:
+    """The session of this process, made at the first call. Raises HeadwaterError without a JVM."""
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName(f"headwater-{name}")
+    if "MASTER" not in os.environ and "SPARK_REMOTE" not in os.environ:
+        builder = builder.config("spark.master", os.environ.get("SPARK_MASTER", "local[*]"))
+    for key, value in session_conf(settings).items():
+        builder = builder.config(key, value)
+    try:
+        session = builder.getOrCreate()
+    except (PySparkException, OSError, RuntimeError) as error:
+        raise HeadwaterError(
+            f"Spark could not start: {str(error).splitlines()[0]}: is a JDK 17 or 21 on the PATH, "
+            "and was `make setup` run?"
+        ) from error
+    return session

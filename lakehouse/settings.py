@@ -1,0 +1,190 @@
+"""Typed settings: a file an environment under conf/environments, overridden by HEADWATER_* variables.
+
+A nested key is reached by two underscores: HEADWATER_BROKER__BOOTSTRAP=host:9092.
+A secret is only ever a reference (`env:NAME` or `file:PATH`), resolved where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from lakehouse.errors import SettingsError
+
+SecretRef = Annotated[str, StringConstraints(pattern=r"^(env|file):.+$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Topics(_Strict):
+    events: str = "shop.events"
+    partitions: int = Field(default=4, ge=1)
+
+
+class Broker(_Strict):
+    """Where the events are.
+
+    bootstrap: `host:port[,host:port]`; empty means the embedded broker of the runtime folder.
+    create_topics: whether a missing topic is made (Event Hubs wants them made by its own tools).
+    security_protocol, sasl_mechanism, sasl_username: as Kafka's own properties of these names.
+    sasl_password: a reference to a secret.
+    sasl_login_module: Databricks has its own copy of Kafka's, with the prefix `kafkashaded.`.
+    """
+
+    bootstrap: str = ""
+    create_topics: bool = True
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: SecretRef | None = None
+    sasl_login_module: str = "org.apache.kafka.common.security.plain.PlainLoginModule"
+
+
+class Stream(_Strict):
+    """Sizes of the streaming queries.
+
+    max_offsets_per_trigger: records a micro-batch at most, which bounds memory while catching up.
+    state_partitions: fixed when a checkpoint is made; two a core of a small machine.
+    trigger: `0 seconds` starts a micro-batch as soon as the last one is done.
+    max_record_bytes: larger records are quarantined unparsed.
+    """
+
+    max_offsets_per_trigger: int = Field(default=100_000, ge=1)
+    state_partitions: int = Field(default=2, ge=1)
+    trigger: str = "0 seconds"
+    max_record_bytes: int = Field(default=1_048_576, ge=1)
+
+
+class Settings(BaseSettings):
+    """All there is to set.
+
+    storage: where tables and checkpoints are: a folder or a URI that Spark can write to.
+    runtime: a local folder for locks, the embedded broker, ledgers; `storage` where left empty.
+    contracts: a folder of contracts; those of the distribution where left empty.
+    spark: further Spark properties, by name.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    environment: str
+    storage: str = "data"
+    runtime: str = ""
+    contracts: str = ""
+    topics: Topics = Topics()
+    broker: Broker = Broker()
+    stream: Stream = Stream()
+    spark: dict[str, str] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @property
+    def tables(self) -> str:
+        return f"{self.storage.rstrip('/')}/tables"
+
+    @property
+    def checkpoints(self) -> str:
+        return f"{self.storage.rstrip('/')}/checkpoints"
+
+    @property
+    def runtime_dir(self) -> Path:
+        return Path(self.runtime or self.storage)
+
+    @property
+    def contracts_dir(self) -> Path:
+        return Path(self.contracts) if self.contracts else default_contracts()
+
+
+def default_contracts() -> Path:
+    """The contracts that come with the distribution."""
+    return Path(str(resources.files("conf") / "contracts"))
+
+
+def load(environment: str = "local", **overrides: Any) -> Settings:
+    """Settings of `environment`, a name under conf/environments or a path to such a file.
+
+    overrides (None is left out) win over the environment variables, which win over the file.
+    Raises SettingsError, which names every key that is wrong.
+    """
+    path = Path(environment)
+    if path.suffix not in {".yml", ".yaml"}:
+        path = Path(str(resources.files("conf") / "environments" / f"{environment}.yml"))
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.yml"))
+        raise SettingsError(
+            f"no environment {environment!r} ({path}); there are: {', '.join(known) or 'none'}"
+        )
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} has to be a mapping of settings")
+    values = {"environment": path.stem, **values}
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError(f"settings of {path.name}: {wrong}") from None
+    given = {key: value for key, value in overrides.items() if value is not None}
+    settings = settings.model_copy(update=given)
+    if "://" not in settings.storage:
+        # Absolute, so that Spark, the broker and the locks mean the same folder.
+        settings = settings.model_copy(update={"storage": str(Path(settings.storage).resolve())})
+    if "://" in (settings.runtime or settings.storage):
+        raise SettingsError("runtime: has to be a local folder where storage is a URI")
+    return settings
+
+
+def _refuse_unknown_variables() -> None:
+    for name in os.environ:
+        if not name.startswith("HEADWATER_"):
+            continue
+        head, _, tail = name.removeprefix("HEADWATER_").lower().partition("__")
+        field = Settings.model_fields.get(head)
+        inner = field.annotation if field else None
+        if field is None or (
+            tail
+            and isinstance(inner, type)
+            and issubclass(inner, BaseModel)
+            and tail not in inner.model_fields
+        ):
+            raise SettingsError(
+                f"environment variable {name} names no setting; the settings are: "
+                f"{', '.join(Settings.model_fields)}"
+            )
+
+
+def resolve_secret(reference: str) -> str:
+    """The value behind `env:NAME` or `file:PATH`. Raises SettingsError, without the value."""
+    kind, _, where = reference.partition(":")
+    if kind == "env":
+        if where not in os.environ:
+            raise SettingsError(f"secret {reference}: no environment variable {where}")
+        return os.environ[where]
+    try:
+        return Path(where).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"secret {reference}: {error.strerror}") from None

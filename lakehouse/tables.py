@@ -1,0 +1,186 @@
+"""The Delta tables: what they are called, where they are, how they are made, read and appended to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lakehouse.contracts import Contracts
+from lakehouse.errors import TableError
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+BRONZE_SCHEMA = {
+    "topic": "string",
+    "partition": "int",
+    "offset": "bigint",
+    "timestamp": "timestamp",
+    "timestamp_type": "int",
+    "key": "binary",
+    "value": "binary",
+    "headers": "array<struct<key: string, value: binary>>",
+    "date": "date",
+    "hour": "int",
+}
+RUNS_SCHEMA = {
+    "run_id": "string",
+    "job": "string",
+    "started_at": "timestamp",
+    "ended_at": "timestamp",
+    "result": "string",
+    "rows": "bigint",
+    "offsets": "array<struct<topic: string, partition: int, offset: bigint>>",
+    "details": "string",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table by its two names, its columns (name to Spark SQL type) and how it is laid out."""
+
+    layer: str
+    name: str
+    columns: dict[str, str]
+    partitions: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+    def path(self, settings: Settings) -> str:
+        return f"{settings.tables}/{self.layer}/{self.name}"
+
+
+# Statistics are kept for the columns that a reader prunes by: the others cost a third of a commit.
+STATISTICS = "delta.dataSkippingStatsColumns"
+
+
+def bronze() -> Table:
+    """Every record as the broker gave it: bytes, headers, coordinates. Written by streaming.bronze."""
+    stats = {STATISTICS: "topic,partition,offset,timestamp"}
+    return Table("bronze", "events", BRONZE_SCHEMA, ("date", "hour"), stats)
+
+
+def silver(contracts: Contracts) -> Table:
+    """Every record's outcome, typed where it is accepted. Written by streaming.silver and reconcile."""
+    from lakehouse.silver import silver_schema
+
+    stats = {STATISTICS: "topic,partition,offset,timestamp,entity,outcome,time"}
+    return Table("silver", "events", silver_schema(contracts), ("date",), stats)
+
+
+def runs() -> Table:
+    """What the batch jobs did: one row a run. offsets: up to where a reconcile closed the range."""
+    return Table("ops", "runs", RUNS_SCHEMA)
+
+
+def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
+    """Makes the table where it is missing, and adds the columns that it lacks.
+
+    Raises TableError where a column has another type than the contracts say.
+    """
+    from delta.tables import DeltaTable
+
+    path = table.path(settings)
+    if not DeltaTable.isDeltaTable(spark, path):
+        builder = DeltaTable.createIfNotExists(spark).location(path)
+        for name, kind in table.columns.items():
+            builder = builder.addColumn(name, kind)
+        for key, value in table.properties.items():
+            builder = builder.property(key, value)
+        builder.partitionedBy(*table.partitions).execute()
+        return
+    from pyspark.sql.types import StructType, _parse_datatype_string
+
+    there = {field.name: field.dataType for field in spark.read.format("delta").load(path).schema}
+    for name, kind in table.columns.items():
+        wanted = _parse_datatype_string(kind)
+        if name not in there:
+            spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS (`{name}` {kind})")
+            continue
+        if there[name].simpleString() == wanted.simpleString():
+            continue
+        is_struct = isinstance(wanted, StructType) and isinstance(there[name], StructType)
+        old = {f.name: f for f in there[name]} if is_struct else {}  # type: ignore[attr-defined]
+        for inner in wanted if is_struct else ():  # type: ignore[attr-defined]
+            if inner.name not in old:
+                kind_sql = inner.dataType.simpleString()
+                spark.sql(
+                    f"ALTER TABLE delta.`{path}` ADD COLUMNS (`{name}`.`{inner.name}` {kind_sql})"
+                )
+            elif old[inner.name].dataType != inner.dataType:
+                raise TableError(
+                    f"{table.full_name} ({path}): column {name}.{inner.name} is "
+                    f"{old[inner.name].dataType.simpleString()}, its contract says "
+                    f"{inner.dataType.simpleString()}: take the change back, or rebuild the table"
+                )
+        if not is_struct:
+            raise TableError(
+                f"{table.full_name} ({path}): column {name} is {there[name].simpleString()}, "
+                f"not {wanted.simpleString()}: the table was made by something else"
+            )
+
+
+def read(spark: SparkSession, settings: Settings, table: Table, version: int | None = None) -> DataFrame:
+    """The table, at a version where one is given. Raises TableError where it is missing."""
+    from delta.tables import DeltaTable
+
+    path = table.path(settings)
+    if not DeltaTable.isDeltaTable(spark, path):
+        raise TableError(
+            f"no table {table.full_name} at {path}: run `headwater stream --available-now` first"
+        )
+    reader = spark.read.format("delta")
+    return (reader if version is None else reader.option("versionAsOf", version)).load(path)
+
+
+def append(rows: DataFrame, settings: Settings, table: Table, app: str, version: int) -> None:
+    """Appends once: the same (app, version) again changes nothing, whoever tries.
+
+    app: the table and the checkpoint's query id, so that a new checkpoint, whose batches count from
+    0 again, is not taken for the old one.
+    """
+    columns = list(table.columns)
+    writer = rows.select(*columns).write.format("delta").mode("append")
+    writer.option("txnAppId", app).option("txnVersion", str(version)).save(table.path(settings))
+
+
+def register(spark: SparkSession, settings: Settings, contracts: Contracts) -> list[str]:
+    """Makes every table and view known to SQL by name; returns the names.
+
+    `silver.<entity>` holds the accepted records of an entity, `silver.quarantine` those refused.
+    """
+    from delta.tables import DeltaTable
+
+    names = []
+    for table in (bronze(), silver(contracts), runs()):
+        path = table.path(settings)
+        if not DeltaTable.isDeltaTable(spark, path):
+            continue
+        spark.sql(f"CREATE DATABASE IF NOT EXISTS {table.layer}")
+        spark.sql(f"CREATE TABLE IF NOT EXISTS {table.full_name} USING delta LOCATION '{path}'")
+        names.append(table.full_name)
+    if silver(contracts).full_name not in names:
+        return names
+    there = set(spark.table("silver.events").columns)
+    spark.sql(
+        "CREATE OR REPLACE VIEW silver.quarantine AS SELECT topic, partition, offset, timestamp, "
+        "date, entity, violations, written_by, source, id, type, time, subject, key, raw "
+        "FROM silver.events WHERE outcome = 'quarantined'"
+    )
+    names.append("silver.quarantine")
+    for contract in contracts.values():
+        if contract.name not in there:
+            continue
+        columns = ", ".join(f"`{contract.name}`.`{c.name}`" for c in contract.columns)
+        spark.sql(
+            f"CREATE OR REPLACE VIEW silver.`{contract.name}` AS SELECT {columns}, "
+            "source AS _source, id AS _id, time AS _time, topic AS _topic, partition AS _partition, "
+            "offset AS _offset, timestamp AS _timestamp, date AS _date FROM silver.events "
+            f"WHERE entity = '{contract.name}' AND outcome = 'accepted'"
+        )
+        names.append(f"silver.{contract.name}")
+    return names

@@ -1,0 +1,1 @@
+"""The shop simulator, its defect catalogue, and the sinks it sends to."""

@@ -1,0 +1,196 @@
+"""`headwater produce`: the shop's events, or foreign bytes, to a topic."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakehouse.command import settings_options
+from lakehouse.errors import BrokerError, HeadwaterError
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from producer.defects import Record
+    from producer.kafka_sink import Report
+
+START = "2025-10-01T00:00:00Z"
+LIVE_RATE = 100.0
+# In live mode an order's life of some days goes by within minutes.
+LIVE_TEMPO = 1000.0
+
+
+@click.command("produce")
+@click.option("--events", type=click.IntRange(min=1), default=100_000, show_default=True,
+              help="How many records to send.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Which shop.")
+@click.option("--start", default=None, metavar="TIME",
+              help=f"When the shop opens, ISO-8601.  [default: {START}; now with --live]")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=None,
+              help="Records a second at most.  [default: as fast as it goes; "
+              f"{LIVE_RATE:.0f} with --live]")
+@click.option("--defects", type=click.FloatRange(0, 1), default=0.3, show_default=True,
+              help="Share of records that carry one defect.")
+@click.option("--live", is_flag=True,
+              help="Events happen now, at the clock, until Ctrl-C or --events.")
+@click.option("--continue", "go_on", is_flag=True,
+              help="Go on after the last record of this shop that a ledger knows.")
+@click.option("--from", "path", type=click.Path(path_type=Path), default=None,
+              metavar="FILE|FOLDER",
+              help="Send foreign bytes as they are: a line of a file or a file of a folder each.")
+@click.option("--topic", default=None, help="Topic.  [default: the environment's for events]")
+@settings_options
+def produce(
+    events: int,
+    seed: int,
+    start: str | None,
+    rate: float | None,
+    defects: float,
+    live: bool,
+    go_on: bool,
+    path: Path | None,
+    topic: str | None,
+    settings: Settings,
+) -> None:
+    """Send events to the broker, with a ledger of what each has to become.
+
+    What is sent depends on --seed and --start alone (and on --defects, which says how much of it is
+    broken): not on how many, how fast or where to.
+    """
+    from lakehouse.progress import Ticker
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with Ticker() as ticker:
+        total = None if path else events
+
+        def show(report: Report) -> None:
+            ticker.show(describe(report, total))
+
+        if path is not None:
+            report = send_foreign(settings, path, topic, rate, stopping, show)
+        else:
+            report = send_shop(
+                settings, events, seed, start, rate, defects, live, go_on, topic, stopping, show
+            )
+    finish(report)
+
+
+def describe(report: Report, total: int | None) -> str:
+    """Sent and acknowledged so far, the rate and what remains."""
+    rate = report.sent / report.seconds if report.seconds else 0.0
+    left = f", {(total - report.sent) / rate:,.0f} s left" if total and rate else ""
+    of = f" of {total:,}" if total else ""
+    return f"sent {report.sent:,}{of}, acknowledged {report.acknowledged:,}, {rate:,.0f}/s{left}"
+
+
+def finish(report: Report) -> None:
+    """Says what was sent. Raises BrokerError where a record was not acknowledged."""
+    if report.failed:
+        raise BrokerError(
+            f"{report.failed:,} of {report.sent:,} records were not acknowledged, the first because: "
+            f"{report.first_error}; their lines in the ledger have no coordinates"
+        )
+    word = "interrupted: " if report.interrupted else ""
+    click.echo(f"{word}{describe(report, None)}, in {report.seconds:.1f} s", err=True)
+    if report.caught_up:
+        raise HeadwaterError(
+            f"the shop's history reached the present after {report.sent:,} records: "
+            "choose an earlier --start, or --live"
+        )
+
+
+def send_shop(
+    settings: Settings,
+    events: int,
+    seed: int,
+    start: str | None,
+    rate: float | None,
+    defects: float,
+    live: bool,
+    go_on: bool,
+    topic: str | None,
+    stopping: threading.Event,
+    show: Any,
+) -> Report:
+    """Sends `events` records of a shop; see the options of `produce`."""
+    from producer.kafka_sink import send
+    from producer.ledger import Ledger, sent
+
+    opens = instant(start, live)
+    density = (rate or LIVE_RATE) if live else None
+    world = {"seed": seed, "start": opens, "defects": defects, "live": density}
+    folder = settings.runtime_dir / "ledger"
+    first = sent(folder, world) if go_on else 0
+    name = topic or settings.topics.events
+    ledger = Ledger(folder, run_name(), name, world, first + 1)
+    records = islice(shop_records(seed, opens, defects, density), first, first + events)
+    # A live shop sets its own pace; --rate is then how much happens in it.
+    return send(
+        records,
+        settings,
+        name,
+        ledger,
+        rate=None if live else rate,
+        live=live,
+        stop=stopping.is_set,
+        progress=show,
+    )
+
+
+def send_foreign(
+    settings: Settings,
+    path: Path,
+    topic: str | None,
+    rate: float | None,
+    stopping: threading.Event,
+    show: Any,
+) -> Report:
+    """Sends the bytes of a file or folder."""
+    from producer import foreign
+    from producer.kafka_sink import send
+    from producer.ledger import Ledger
+
+    name = topic or settings.topics.events
+    folder = settings.runtime_dir / "ledger"
+    ledger = Ledger(folder, run_name(), name, {"from": str(path)})
+    records = foreign.records(path)
+    return send(records, settings, name, ledger, rate=rate, stop=stopping.is_set, progress=show)
+
+
+def shop_records(
+    seed: int, opens: int, defects: float, density: float | None = None
+) -> Iterator[Record]:
+    """The records of a shop, without end. opens: ms since 1970; density: events/s of a live one."""
+    from producer.defects import inject
+    from producer.shop import Shop
+
+    shop = Shop(seed, opens, rate=density, tempo=LIVE_TEMPO if density else 1.0)
+    return inject(shop.events(), defects, seed, opens, world=str(density))
+
+
+def instant(start: str | None, live: bool) -> int:
+    """--start in ms since 1970. Raises a usage error."""
+    if start is None:
+        if live:
+            return int(time.time() * 1000)
+        start = START
+    try:
+        moment = datetime.fromisoformat(start)
+    except ValueError:
+        raise click.BadParameter(f"{start!r} is no ISO-8601 time", param_hint="--start") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def run_name() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")

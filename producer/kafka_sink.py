@@ -1,0 +1,166 @@
+"""Sends records to a topic: idempotent, acknowledged one by one, written to the ledger."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lakehouse import kafka
+from lakehouse.errors import BrokerError
+from lakehouse.settings import Settings
+from producer.defects import Record
+from producer.ledger import Chunk, Ledger
+
+MAX_RECORD_BYTES = 16_000_000
+DELIVERY_SECONDS = 120
+OPTIONS = {
+    "enable.idempotence": True,
+    "linger.ms": 20,
+    "batch.num.messages": 10_000,
+    "batch.size": 1_000_000,
+    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.kbytes": 262_144,
+    "message.max.bytes": MAX_RECORD_BYTES,
+    "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
+}
+CHECK_EVERY = 500
+
+
+@dataclass
+class Report:
+    """sent: given to the client; acknowledged: by the broker; failed: given up, with the first why."""
+
+    sent: int = 0
+    acknowledged: int = 0
+    failed: int = 0
+    first_error: str = ""
+    seconds: float = 0.0
+    interrupted: bool = False
+    caught_up: bool = False
+
+
+def send(
+    records: Iterable[Record],
+    settings: Settings,
+    topic: str,
+    ledger: Ledger,
+    *,
+    rate: float | None = None,
+    live: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Report], None] = lambda _: None,
+) -> Report:
+    """Sends until the records end or `stop` says so, then waits for every acknowledgement.
+
+    rate: records a second at most. live: a record is not sent before its time has come; without,
+    sending ends where the records reach the present. Raises BrokerError where no broker answers.
+    """
+    from confluent_kafka import Producer
+
+    kafka.ensure_topics(settings, [topic])
+    producer = Producer({**kafka.client_options(settings), **OPTIONS})
+    report = Report()
+    started = time.monotonic()
+    # Nothing made here refers back to itself; looking for cycles took half of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        _loop(producer, records, topic, ledger, report, rate, live, stop, progress, started)
+        report.interrupted = stop()
+        while left := len(producer):
+            producer.flush(0.2)
+            report.seconds = time.monotonic() - started
+            progress(report)
+            if time.monotonic() - started > 2 * DELIVERY_SECONDS + report.seconds and left:
+                break
+    finally:
+        producer.flush(1)
+        ledger.close()
+        report.seconds = time.monotonic() - started
+        if collecting:
+            gc.enable()
+    return report
+
+
+def _loop(
+    producer: Any,
+    records: Iterable[Record],
+    topic: str,
+    ledger: Ledger,
+    report: Report,
+    rate: float | None,
+    live: bool,
+    stop: Callable[[], bool],
+    progress: Callable[[Report], None],
+    started: float,
+) -> None:
+    chunk = ledger.chunk
+    produce, poll, now = producer.produce, producer.poll, time.time
+    # Often enough to keep a slow rate even, seldom enough to cost nothing at a fast one.
+    every = max(1, min(CHECK_EVERY, int((rate or 1e9) / 20)))
+    clock = now() * 1000
+    for record in records:
+        if record.at > clock:
+            clock = now() * 1000
+            if record.at > clock and not live:
+                report.caught_up = True
+                return
+            while record.at > clock and not stop():
+                poll(min(0.1, (record.at - clock) / 1000))
+                clock = now() * 1000
+                progress(report)
+        index = chunk.add(record)
+        delivered = partial(_delivered, report, chunk, index)
+        while True:
+            try:
+                produce(topic, record.value, record.key, on_delivery=delivered)
+                break
+            except BufferError:
+                poll(0.05)
+                report.seconds = time.monotonic() - started
+                progress(report)
+            except Exception as error:
+                _refused(report, chunk, error)
+                break
+        report.sent += 1
+        if report.sent % every == 0:
+            poll(0)
+            chunk = ledger.roll()
+            report.seconds = time.monotonic() - started
+            progress(report)
+            if rate is not None:
+                ahead = report.sent / rate - report.seconds
+                while ahead > 0 and not stop():
+                    poll(min(0.1, ahead))
+                    ahead = report.sent / rate - (time.monotonic() - started)
+            if stop():
+                return
+
+
+def _delivered(report: Report, chunk: Chunk, index: int, error: Any, message: Any) -> None:
+    chunk.waiting -= 1
+    if error is None:
+        report.acknowledged += 1
+        chunk.offsets[index] = message.offset()
+        chunk.partitions[index] = message.partition()
+    else:
+        report.failed += 1
+        report.first_error = report.first_error or str(error.str())
+
+
+def _refused(report: Report, chunk: Chunk, error: Exception) -> None:
+    """The client itself would not take a record: too large, or a topic that is none."""
+    from confluent_kafka import KafkaException
+
+    if not isinstance(error, KafkaException):
+        raise error
+    said = error.args[0]
+    chunk.waiting -= 1
+    report.failed += 1
+    report.first_error = report.first_error or f"record {report.sent + 1}: {said.str()}"
+    if said.fatal():
+        raise BrokerError(f"the broker refused the producer: {said.str()}")

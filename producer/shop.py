@@ -1,0 +1,456 @@
+"""The shop: customers who come, look, buy, and what follows from it, as events in order of time.
+
+Everything is drawn from one generator seeded with (seed, start), so that the events depend on these
+two alone: how many are taken, how fast and where to makes no difference. An order goes through
+
+    placed → paid → shipped → delivered → (returned)        placed → cancelled
+
+with its payment, parcel, stock movements, loyalty points and review at the times they would have.
+
+An event is (time in ms since 1970, number, entity, record key, subject, data as JSON text).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+
+from producer import pools
+
+Event = tuple[int, int, str, str, str, str]
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+# The shop grows: events a day when it opens, and the days in which that grows e-fold.
+EVENTS_A_DAY, GROWTH_DAYS = 2_000.0, 90.0
+# Measured over 300,000 events of seed 1.
+EVENTS_A_SESSION = 10.5
+EVENTS_A_BUCKET = 256
+PRODUCTS, STORES = 300, 12
+ROOTS = ("Home", "Garden", "Sports", "Toys", "Books", "Electronics")
+BRANCHES = ("Classics", "New", "Outlet")
+DEVICES = ("phone", "phone", "desktop", "tablet")
+METHODS = ("card", "card", "paypal", "invoice", "voucher")
+CARRIERS = ("dhl", "ups", "postnl", "dpd")
+CHANNELS = ("web", "web", "app", "store")
+TIERS = ("none", "none", "bronze", "silver", "gold")
+FREE_SHIPPING_CENTS, SHIPPING_CENTS = 5_000, 490
+FULL_STOCK, REORDER_LEVEL = 400, 40
+ONE_POINT_CENTS = 100
+MIN_EVENTS_PER_DAY = 1e-3
+
+
+def money(cents: int) -> str:
+    """Cents as a JSON number with two digits after the point."""
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def day_of(ms: int) -> str:
+    """The UTC day of an instant, ISO-8601."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
+
+
+@dataclass
+class _Order:
+    """What an order's later events have to know. lines: (product, quantity, cents of one)."""
+
+    number: int
+    customer: int
+    lines: list[tuple[int, int, int]]
+    total: int
+    method: str
+    body: str
+
+    @property
+    def id(self) -> str:
+        return f"O{self.number:010d}"
+
+    @property
+    def points(self) -> int:
+        return self.total // ONE_POINT_CENTS
+
+
+class Shop:
+    """One world. `events` may be called once.
+
+    start: ms since 1970. pace: events per time against the growing shop's own; with `rate` (events
+    a second) the shop does not grow. tempo: how much faster than real an order's life goes.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        start: int,
+        *,
+        pace: float = 1.0,
+        rate: float | None = None,
+        tempo: float = 1.0,
+    ) -> None:
+        self._random = Random(f"{seed}|{start}")
+        self._pools = pools.make(seed)
+        self._start = start
+        self._grows = rate is None
+        self._daily = rate * 86_400 if rate is not None else EVENTS_A_DAY * pace
+        self._tempo = tempo
+        self._width = max(10, int(EVENTS_A_BUCKET / self._daily * DAY))
+        self._buckets: dict[int, list[Event]] = defaultdict(list)
+        self._number = 0
+        self._orders = self._payments = self._shipments = self._sessions = 0
+        self._reviews = self._entries = self._addresses = 0
+        # customer number → (record without its address, address id); None for nobody's.
+        self._customers: list[tuple[str, str]] = []
+        self._points: list[int] = []
+        self._prices: list[int] = []
+        self._stock: dict[tuple[int, int], int] = {}
+        # What is said of stock and points depends on what happened before, so that it is worked
+        # out when its turn comes: event number → (what, who, change, why).
+        self._deferred: dict[int, tuple[int, int, int, str]] = {}
+
+    def events(self) -> Iterator[Event]:
+        """All events in order of time, without end."""
+        self._open()
+        bucket = self._start // self._width
+        next_session = float(self._start)
+        draw = self._random.expovariate
+        while True:
+            end = (bucket + 1) * self._width
+            while next_session < end:
+                self._session(int(next_session))
+                next_session += draw(1.0) * self._gap(next_session)
+            events = self._buckets.pop(bucket, None)
+            if events:
+                events.sort()
+                for event in events:
+                    if event[5]:
+                        yield event
+                    else:
+                        yield from self._settle(event)
+            bucket += 1
+
+    def _gap(self, now: float) -> float:
+        """Mean ms from one visit to the next."""
+        growth = 2.718281828459045 ** ((now - self._start) / DAY / GROWTH_DAYS)
+        daily = self._daily * growth if self._grows else self._daily
+        return DAY * EVENTS_A_SESSION / max(daily, MIN_EVENTS_PER_DAY)
+
+    def _put(self, at: int, entity: str, key: str, subject: str, data: str) -> int:
+        self._number += 1
+        self._buckets[at // self._width].append((at, self._number, entity, key, subject, data))
+        return self._number
+
+    def _settle(self, event: Event) -> Iterator[Event]:
+        """An event whose content follows from all before it: stock or points."""
+        at, number, entity, key, subject, _ = event
+        what, who, change, why = self._deferred.pop(number)
+        if entity == "loyalty":
+            change = max(change, -self._points[who])
+            self._points[who] += change
+            data = (
+                f'{{"entry_id":"{subject}","customer_id":"C{who:08d}","order_id":"O{what:010d}",'
+                f'"points":{change},"balance":{self._points[who]}}}'
+            )
+            yield at, number, entity, key, subject, data
+            return
+        left = self._stock[who, what] + change
+        if left < 0:
+            self._stock[who, what] += FULL_STOCK
+            self._number += 1
+            data = self._level(who, what, "restock")
+            yield at, self._number, entity, key, subject, data
+            left += FULL_STOCK
+        self._stock[who, what] = left
+        yield at, number, entity, key, subject, self._level(who, what, why)
+
+    def _level(self, store: int, product: int, why: str) -> str:
+        return (
+            f'{{"store_id":"S{store:03d}","product_id":"P{product:05d}",'
+            f'"quantity":{self._stock[store, product]},"reorder_level":{REORDER_LEVEL},'
+            f'"reason":"{why}"}}'
+        )
+
+    def _stock_change(self, at: int, store: int, product: int, change: int, why: str) -> None:
+        key = f"P{product:05d}"
+        number = self._put(at, "inventory", key, f"S{store:03d}/{key}", "")
+        self._deferred[number] = (product, store, change, why)
+
+    def _points_change(self, at: int, order: _Order, points: int) -> None:
+        self._entries += 1
+        entry = f"L{self._entries:010d}"
+        number = self._put(at, "loyalty", f"C{order.customer:08d}", entry, "")
+        self._deferred[number] = (order.number, order.customer, points, "")
+
+    def _open(self) -> None:
+        """The reference data: categories, stores, products with their stock."""
+        at, random, made = self._start, self._random, self._pools
+        for root, name in enumerate(ROOTS):
+            for branch, suffix in enumerate(("", *BRANCHES)):
+                category = f"K{root * 10 + branch:03d}"
+                parent = f'"parent_id":"K{root * 10:03d}"' if suffix else '"parent_id":null'
+                title = f"{name} {suffix}".strip()
+                data = f'{{"category_id":"{category}","name":"{title}",{parent}}}'
+                self._put(at, "category", category, category, data)
+        for store in range(1, STORES + 1):
+            city = made.cities[store % len(made.cities)]
+            opened = f"{1990 + int(random.random() * 30)}-0{1 + int(random.random() * 9)}-15"
+            data = (
+                f'{{"store_id":"S{store:03d}","name":"Store {store}","city":{city},'
+                f'"country_code":"{pools.COUNTRIES[store % 6]}","opened_on":"{opened}"}}'
+            )
+            self._put(at, "store", f"S{store:03d}", f"S{store:03d}", data)
+        for product in range(PRODUCTS):
+            self._prices.append(int(199 * 1.02 ** (random.random() * 250)))
+            self._product(at, product)
+            for store in self._stores_of(product):
+                self._stock[store, product] = 0
+                self._stock_change(at, store, product, FULL_STOCK, "count")
+
+    @staticmethod
+    def _stores_of(product: int) -> tuple[int, int]:
+        return 1 + product % STORES, 1 + (product * 5 + 3) % STORES
+
+    def _product(self, at: int, product: int) -> None:
+        made = self._pools
+        category = f"K{product % 6 * 10 + 1 + product % 3:03d}"
+        thing = made.things[product % len(made.things)]
+        data = (
+            f'{{"product_id":"P{product:05d}","category_id":"{category}",'
+            f'"name":"{thing} {product}","brand":{made.brands[product % len(made.brands)]},'
+            f'"price":{money(self._prices[product])},"currency":"EUR",'
+            f'"weight_grams":{50 + product * 37 % 9000},"active":true}}'
+        )
+        self._put(at, "product", f"P{product:05d}", f"P{product:05d}", data)
+
+    def _register(self, at: int) -> int:
+        """A new customer with an address; both are told before anything refers to them."""
+        random, made = self._random.random, self._pools
+        customer = len(self._customers)
+        first = made.first_names[int(random() * len(made.first_names))]
+        last = made.last_names[int(random() * len(made.last_names))]
+        mail = made.mail_names[int(random() * len(made.mail_names))]
+        host = made.mail_hosts[int(random() * len(made.mail_hosts))]
+        record = (
+            f'"customer_id":"C{customer:08d}","first_name":{first},"last_name":{last},'
+            f'"email":"{mail}.{customer}@{host}","phone":"+4915{int(random() * 1e9):09d}",'
+            f'"birth_date":"{1940 + int(random() * 65)}-0{1 + int(random() * 9)}-'
+            f'{10 + int(random() * 18)}"'
+        )
+        self._customers.append((record, ""))
+        self._points.append(0)
+        self._move(at, customer)
+        self._tell_customer(at, customer)
+        return customer
+
+    def _move(self, at: int, customer: int) -> None:
+        random, made = self._random.random, self._pools
+        self._addresses += 1
+        address, country = f"A{self._addresses:08d}", pools.COUNTRIES[int(random() * 6)]
+        data = (
+            f'{{"address_id":"{address}","customer_id":"C{customer:08d}",'
+            f'"street":{made.streets[int(random() * len(made.streets))]},'
+            f'"city":{made.cities[int(random() * len(made.cities))]},'
+            f'"postal_code":"{10000 + int(random() * 89999)}",'
+            f'"region":{made.regions[int(random() * len(made.regions))]},'
+            f'"country_code":"{country}"}}'
+        )
+        self._put(at, "address", f"C{customer:08d}", address, data)
+        self._customers[customer] = (self._customers[customer][0], address)
+
+    def _tell_customer(self, at: int, customer: int) -> None:
+        random = self._random.random
+        record, address = self._customers[customer]
+        wants_mail = "true" if random() < 0.4 else "false"
+        data = (
+            f'{{{record},"loyalty_tier":"{TIERS[int(random() * 5)]}","address_id":"{address}",'
+            f'"marketing_opt_in":{wants_mail}}}'
+        )
+        self._put(at, "customer", f"C{customer:08d}", f"C{customer:08d}", data)
+
+    def _session(self, at: int) -> None:
+        """One visit: pages, a cart, and one time in three an order."""
+        random, put = self._random.random, self._put
+        self._sessions += 1
+        session = f"V{self._sessions:010d}"
+        draw = random()
+        if draw < 0.18 or not self._customers:
+            customer = self._register(at)
+        elif draw < 0.30:
+            customer = -1
+        else:
+            # Some customers come often, most seldom.
+            customer = int(len(self._customers) * random() * random())
+            if draw < 0.33:
+                self._move(at, customer)
+                self._tell_customer(at, customer)
+        if draw > 0.995:
+            product = int(random() * PRODUCTS)
+            self._prices[product] = max(99, int(self._prices[product] * (0.8 + 0.4 * random())))
+            self._product(at, product)
+        who = f'"customer_id":"C{customer:08d}",' if customer >= 0 else ""
+        device = DEVICES[int(random() * 4)]
+        basket: list[tuple[int, int]] = []
+        step = 0
+        for page in range(1, 2 + int(random() * 5)):
+            at += 2_000 + int(random() * 40_000)
+            product = int(PRODUCTS * random() * random())
+            put(
+                at,
+                "page_view",
+                session,
+                f"{session}/{page}",
+                f'{{"session_id":"{session}","page_number":{page},{who}'
+                f'"url":"/product/P{product:05d}","product_id":"P{product:05d}",'
+                f'"device":"{device}","duration_ms":{20 + int(random() * 800)}}}',
+            )
+            if random() < 0.35 and all(product != other for other, _ in basket):
+                step += 1
+                quantity = 1 + int(random() * random() * 4)
+                basket.append((product, quantity))
+                put(
+                    at + 1_500,
+                    "cart",
+                    session,
+                    f"{session}/{step}",
+                    f'{{"cart_id":"{session}","step":{step},{who}"action":"add",'
+                    f'"product_id":"P{product:05d}","quantity":{quantity}}}',
+                )
+        if not basket:
+            return
+        at += 3_000 + int(random() * 60_000)
+        buys = customer >= 0 and random() < 0.8
+        action = "checkout" if buys else "abandon"
+        put(
+            at,
+            "cart",
+            session,
+            f"{session}/{step + 1}",
+            f'{{"cart_id":"{session}","step":{step + 1},{who}"action":"{action}"}}',
+        )
+        if buys:
+            self._order(at + 1, customer, basket)
+
+    def _after(self, days: float) -> int:
+        """Milliseconds until something that takes about so many days."""
+        return 1 + int(days * (0.5 + self._random.random()) * DAY / self._tempo)
+
+    def _order(self, at: int, customer: int, basket: list[tuple[int, int]]) -> None:
+        """An order and everything that follows from it, each at its own time."""
+        random = self._random.random
+        self._orders += 1
+        order = f"O{self._orders:010d}"
+        store = self._stores_of(basket[0][0])[0]
+        address = self._customers[customer][1]
+        lines = [(p, n, self._prices[p]) for p, n in basket]
+        subtotal = sum(n * price for _, n, price in lines)
+        fee = 0 if subtotal >= FREE_SHIPPING_CENTS else SHIPPING_CENTS
+        total = subtotal + fee
+        placed = f"{day_of(at)}T{at // HOUR % 24:02d}:{at // MINUTE % 60:02d}:{at // 1000 % 60:02d}"
+        body = (
+            f'{{"order_id":"{order}","customer_id":"C{customer:08d}","store_id":"S{store:03d}",'
+            f'"address_id":"{address}","channel":"{CHANNELS[int(random() * 4)]}",'
+            f'"item_count":{len(lines)},"subtotal":{money(subtotal)},"shipping_fee":{money(fee)},'
+            f'"total":{money(total)},"currency":"EUR","placed_at":"{placed}.{at % 1000:03d}Z",'
+        )
+
+        made = _Order(self._orders, customer, lines, total, METHODS[int(random() * 5)], body)
+        self._state(at, made, "placed")
+        for number, (product, quantity, price) in enumerate(lines, 1):
+            self._put(
+                at,
+                "order_item",
+                order,
+                f"{order}/{number}",
+                f'{{"order_id":"{order}","line_number":{number},"product_id":"P{product:05d}",'
+                f'"quantity":{quantity},"unit_price":{money(price)},'
+                f'"line_total":{money(quantity * price)},"currency":"EUR"}}',
+            )
+        self._take(at, lines, -1, "sale")
+        at += 1_000 + int(random() * 5 * MINUTE)
+        if random() < 0.08:
+            self._payment(at, made, "failed")
+            at += 1_000 + int(random() * 5 * MINUTE)
+            if random() < 0.3:
+                self._state(at, made, "cancelled")
+                self._take(at, lines, 1, "return")
+                return
+            made.method = "card"
+        self._payment(at, made, "captured")
+        self._state(at + 1, made, "paid")
+        self._points_change(at + 1, made, made.points)
+        if random() < 0.04:
+            at += self._after(0.3)
+            self._state(at, made, "cancelled")
+            self._undo(at, made)
+            return
+        self._deliver(at + self._after(1.0), made)
+
+    def _state(self, at: int, order: _Order, status: str) -> None:
+        self._put(at, "order", order.id, order.id, f'{order.body}"status":"{status}"}}')
+
+    def _payment(self, at: int, order: _Order, status: str) -> None:
+        self._payments += 1
+        number = f"Y{self._payments:010d}"
+        self._put(
+            at,
+            "payment",
+            order.id,
+            number,
+            f'{{"payment_id":"{number}","order_id":"{order.id}","method":"{order.method}",'
+            f'"status":"{status}","amount":{money(order.total)},"currency":"EUR"}}',
+        )
+
+    def _deliver(self, at: int, order: _Order) -> None:
+        """The parcel's way, a review now and then, and the few parcels that come back."""
+        random = self._random.random
+        self._shipments += 1
+        shipment = f"H{self._shipments:010d}"
+        body = (
+            f'{{"shipment_id":"{shipment}","order_id":"{order.id}",'
+            f'"carrier":"{CARRIERS[int(random() * 4)]}",'
+            f'"tracking_number":"HW{int(random() * 1e10):010d}",'
+            f'"expected_on":"{day_of(at + 3 * DAY)}",'
+        )
+
+        def parcel(when: int, status: str) -> None:
+            self._put(when, "shipment", order.id, shipment, f'{body}"status":"{status}"}}')
+
+        parcel(at, "dispatched")
+        self._state(at + 1, order, "shipped")
+        at += self._after(2.0)
+        parcel(at, "delivered")
+        self._state(at + 1, order, "delivered")
+        if random() < 0.3:
+            self._review(at + self._after(3.0), order)
+        if random() < 0.06:
+            at += self._after(5.0)
+            parcel(at, "returned")
+            self._state(at + 1, order, "returned")
+            self._undo(at + 2, order)
+
+    def _review(self, at: int, order: _Order) -> None:
+        random, made = self._random.random, self._pools
+        self._reviews += 1
+        review = f"R{self._reviews:010d}"
+        self._put(
+            at,
+            "review",
+            order.id,
+            review,
+            f'{{"review_id":"{review}","order_id":"{order.id}",'
+            f'"product_id":"P{order.lines[0][0]:05d}","customer_id":"C{order.customer:08d}",'
+            f'"rating":{5 - int(random() * random() * 5)},'
+            f'"title":{made.headlines[int(random() * len(made.headlines))]},'
+            f'"body":{made.opinions[int(random() * len(made.opinions))]}}}',
+        )
+
+    def _undo(self, at: int, order: _Order) -> None:
+        """Money, goods and points go back."""
+        self._payment(at, order, "refunded")
+        self._take(at, order.lines, 1, "return")
+        self._points_change(at, order, -order.points)
+
+    def _take(self, at: int, lines: list[tuple[int, int, int]], sign: int, why: str) -> None:
+        """Stock goes out (-1) or comes back (1), at the first store that keeps the product."""
+        for product, quantity, _ in lines:
+            self._stock_change(at, self._stores_of(product)[0], product, sign * quantity, why)

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Builds .venv: Python packages with hashes, Spark's and the broker's jars, the project itself.
+# Each step leaves a stamp of what it was made from and is skipped while that has not changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "headwater: $*" >&2; exit 1; }
+say() { printf 'set-up: %s\n' "$*" >&2; }
+
+find_python() {
+  for name in ${PYTHON:-} python3 python3.11 python3.12 python3.13; do
+    command -v "$name" >/dev/null 2>&1 || continue
+    "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+    echo "$name"; return 0
+  done
+  fail "needs Python 3.11 or newer with venv: found $(python3 --version 2>&1 | head -n 1); install python3.11 and python3.11-venv"
+}
+
+check_java() {
+  local java="${JAVA_HOME:+$JAVA_HOME/bin/}java" version
+  command -v "$java" >/dev/null 2>&1 || fail "needs a JDK 17 or 21: none found; install openjdk-17-jdk-headless or set JAVA_HOME"
+  version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
+  case "$version" in
+    17|21) ;;
+    *) fail "needs a JDK 17 or 21: found version ${version:-unknown}; install openjdk-17-jdk-headless or set JAVA_HOME" ;;
+  esac
+}
+
+check_maven() {
+  local version
+  command -v mvn >/dev/null 2>&1 || fail "needs Maven 3.6 or newer: none found; install maven"
+  version=$(mvn -v 2>/dev/null | sed 's/\x1b\[[0-9;]*m//g' | sed -n 's/^Apache Maven \([0-9]*\.[0-9]*\).*/\1/p')
+  [ "$(printf '%s\n3.6\n' "$version" | sort -V | head -n 1)" = 3.6 ] ||
+    fail "needs Maven 3.6 or newer: found ${version:-unknown}; install maven"
+}
+
+# step NAME INPUT... : succeeds (so that the step is run) where its inputs changed since it was last done
+stamp_of() { cat "$@" 2>/dev/null | cksum | tr ' ' -; }
+step() {
+  name=$1; shift
+  stamp=$(stamp_of "$@")
+  [ "$(cat ".venv/.done-$name" 2>/dev/null)" != "$stamp" ]
+}
+finish() { echo "$stamp" > ".venv/.done-$name"; }
+
+# quietly COMMAND... : its output goes to .venv/setup.log, and is shown where it fails
+quietly() {
+  "$@" >> .venv/setup.log 2>&1 || {
+    tail -n 20 .venv/setup.log >&2
+    fail "set-up stopped at: $1 ${2:-} (the whole log: .venv/setup.log)"
+  }
+}
+
+python=$(find_python)
+check_java
+if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c '' 2>/dev/null; then
+  say "making .venv with $("$python" --version)"
+  rm -rf .venv
+  "$python" -m venv .venv
+fi
+
+if step python requirements/build.lock requirements/local.lock; then
+  say "installing Python packages (pyspark alone is 455 MB; a minute or two the first time)"
+  .venv/bin/python -m pip install --require-hashes -q -r requirements/build.lock
+  .venv/bin/python -m pip install --require-hashes --no-build-isolation -r requirements/local.lock |
+    tee -a .venv/setup.log | grep --line-buffered -E '^(Collecting|Building|Installing)' |
+    awk '{ n++; if (n % 10 == 0 || /^(Building|Installing)/) print "set-up:   " substr($0, 1, 70) }' >&2
+  finish
+  rm -f .venv/.done-jars
+fi
+
+if step jars pom.xml; then
+  check_maven
+  say "copying Spark's and Kafka's jars"
+  spark_jars=$(.venv/bin/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "jars")')
+  for profile in spark broker; do
+    target=.venv/broker
+    [ "$profile" = broker ] || target=$spark_jars
+    quietly mvn -q -B -ntp -f pom.xml -P "$profile" dependency:copy-dependencies \
+      -DincludeScope=runtime "-DoutputDirectory=$target"
+  done
+  finish
+fi
+
+if step project setup.py conf/spark-defaults.conf; then
+  say "installing headwater itself"
+  quietly .venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+  # One place for what a JVM must know before it starts: Python and spark-submit both read it.
+  spark_home=$(.venv/bin/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent)')
+  mkdir -p "$spark_home/conf"
+  { cat conf/spark-defaults.conf; echo "spark.pyspark.python $PWD/.venv/bin/python"; } > "$spark_home/conf/spark-defaults.conf"
+  cp conf/log4j2.properties "$spark_home/conf/log4j2.properties"
+  finish
+fi

@@ -1,0 +1,1 @@
+"""The long-running queries, one module a query."""

@@ -1,0 +1,39 @@
+"""Bronze: every record that the broker acknowledged, as it is, exactly once."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse import tables
+from lakehouse.contracts import Contracts
+from lakehouse.settings import Settings
+from streaming import query
+from streaming.source import read_broker
+
+NAME = "bronze"
+
+
+def transform(records: DataFrame) -> DataFrame:
+    """Raw records with the partition columns: date and hour of the broker's timestamp, UTC."""
+    return records.withColumns({"date": F.to_date("timestamp"), "hour": F.hour("timestamp")})
+
+
+def start(
+    spark: SparkSession, settings: Settings, contracts: Contracts, available_now: bool
+) -> query.Running:
+    """Starts the query that writes bronze.events."""
+    table = tables.bronze()
+    tables.ensure(spark, settings, table)
+
+    def write(batch: DataFrame, app: str, number: int) -> None:
+        tables.append(batch, settings, table, f"{table.full_name}:{app}", number)
+
+    rows = transform(read_broker(spark, settings, contracts, NAME))
+    return query.start(spark, settings, NAME, rows, write, available_now)
+
+
+if __name__ == "__main__":
+    from streaming.command import main
+
+    main([NAME])

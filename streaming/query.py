@@ -1,0 +1,108 @@
+"""Starting queries, and ending them at a batch boundary.
+
+`query.stop()` interrupts whatever the query is doing. So a stop closes a gate first: the micro-batch
+that is being written goes on to its commit, the next one waits at the gate and is given up before it
+has written anything. What a kill leaves behind is the same as always: a batch that is in the log of
+offsets and not in that of commits, which is run again, and which Delta takes once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from lakehouse import checkpoints
+from lakehouse.errors import StreamError
+from lakehouse.settings import Settings
+
+Write = Callable[[DataFrame, str, int], None]
+POLL_SECONDS = 0.05
+
+
+class _Stopping(Exception):
+    """Given to Spark by a batch that came to a closed gate."""
+
+
+@dataclass
+class Running:
+    """A started query with its gate."""
+
+    name: str
+    query: StreamingQuery
+    closing: threading.Event
+    waiting: threading.Event
+
+    def stop(self) -> None:
+        """Ends the query between two batches; one that is being written is committed first."""
+        self.closing.set()
+        while self.query.isActive and not self.waiting.is_set():
+            if not self.query.status["isTriggerActive"]:
+                break
+            time.sleep(POLL_SECONDS)
+        with suppress(StreamingQueryException):
+            self.query.stop()
+
+    def failure(self) -> StreamError | None:
+        """Why the query ended by itself, in one line; None if it did not."""
+        error = self.query.exception()
+        if error is None or self.closing.is_set():
+            return None
+        return StreamError(f"stream {self.name} ended: {reason(str(error))}")
+
+
+def start(
+    spark: SparkSession,
+    settings: Settings,
+    name: str,
+    rows: DataFrame,
+    write: Write,
+    available_now: bool,
+) -> Running:
+    """Starts the query `name` over `rows`.
+
+    write: gets the rows of a micro-batch, the checkpoint's query id and the batch's number; it has
+    to do nothing when it gets the same ones again. available_now: ends by itself once everything
+    that the broker holds at the start is written.
+    """
+    closing, waiting = threading.Event(), threading.Event()
+    app: list[str] = []
+
+    def run(batch: DataFrame, number: int) -> None:
+        if closing.is_set():
+            waiting.set()
+            raise _Stopping(name)
+        if not app:
+            found = checkpoints.query_id(batch.sparkSession, settings, name)
+            if found is None:
+                raise StreamError(f"checkpoint {checkpoints.location(settings, name)} has no id")
+            app.append(found)
+        write(batch, app[0], number)
+
+    writer = (
+        rows.writeStream.queryName(name)
+        .option("checkpointLocation", checkpoints.location(settings, name))
+        .foreachBatch(run)
+    )
+    if available_now:
+        writer = writer.trigger(availableNow=True)
+    else:
+        writer = writer.trigger(processingTime=settings.stream.trigger)
+    spark.sparkContext.setLocalProperty("spark.scheduler.pool", name)
+    return Running(name, writer.start(), closing, waiting)
+
+
+def reason(text: str) -> str:
+    """The line of a JVM's or Python's error that says what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for sign in ("No space left on device", "OffsetOutOfRange", "failOnDataLoss", "Caused by:"):
+        for line in lines:
+            if sign in line and not line.startswith("at "):
+                return line.removeprefix("Caused by:").strip()[:400]
+    return lines[0][:400] if lines else "no reason given"

@@ -1,0 +1,68 @@
+"""Silver: every record's outcome in one commit a micro-batch; duplicates are left out.
+
+Records are validated before they are deduplicated, so that a bad one cannot stand in for a good one
+with the same id, and so that no bad time can move the watermark. Quarantined ones pass the same
+operator, under their coordinates and without a time, which it never drops: one input, read once.
+
+An event later than the watermark is dropped here. It is in Bronze, and batch.reconcile gives it its
+outcome.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse import tables
+from lakehouse.contracts import Contracts
+from lakehouse.settings import Settings
+from lakehouse.silver import ACCEPTED, COORDINATES, classify
+from streaming import query
+from streaming.source import read_broker
+
+NAME = "silver"
+METRICS = "silver"
+
+
+def transform(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> DataFrame:
+    """Raw records to rows of silver.events, one for each (source, id) within the watermark."""
+    rows = classify(records, contracts, max_record_bytes, "stream")
+    accepted = F.col("outcome") == ACCEPTED
+    # The length keeps ("a", "bc") and ("ab", "c") apart. 16 bytes of SHA-256 are the state's key.
+    identity = F.concat_ws(":", F.length("source"), "source", "id")
+    coordinates = F.concat_ws(":", F.lit("coordinates"), *COORDINATES)
+    key = F.unhex(F.substring(F.sha2(F.when(accepted, identity).otherwise(coordinates), 256), 1, 32))
+    return (
+        rows.withColumn("dedup_key", key)
+        .withColumn("event_time", F.when(accepted, F.col("time")))
+        .withWatermark("event_time", f"{contracts.watermark_seconds} seconds")
+        .dropDuplicatesWithinWatermark(["dedup_key"])
+        .drop("dedup_key", "event_time")
+        .observe(
+            METRICS,
+            F.count_if(accepted).alias("accepted"),
+            F.count_if(~accepted).alias("quarantined"),
+            F.min("timestamp").cast("double").alias("oldest"),
+        )
+    )
+
+
+def start(
+    spark: SparkSession, settings: Settings, contracts: Contracts, available_now: bool
+) -> query.Running:
+    """Starts the query that writes silver.events."""
+    table = tables.silver(contracts)
+    tables.ensure(spark, settings, table)
+
+    def write(batch: DataFrame, app: str, number: int) -> None:
+        tables.append(batch, settings, table, f"{table.full_name}:{app}", number)
+
+    records = read_broker(spark, settings, contracts, NAME)
+    rows = transform(records, contracts, settings.stream.max_record_bytes)
+    return query.start(spark, settings, NAME, rows, write, available_now)
+
+
+if __name__ == "__main__":
+    from streaming.command import main
+
+    main([NAME])
