@@ -53,6 +53,9 @@ def classify(
 
     records: topic, partition, offset, timestamp, key, value.
     written_by: `stream` or `reconcile`, kept with the row.
+    Returns the columns of silver.events, and `value` for those who have to go on from the bytes.
+    What filters the result has to materialise it first: pushed down into a plan of this width, a
+    predicate on a computed column is written out many times over.
     """
     df = decode(records, contracts, max_record_bytes)
     frame, found = validate(nw.from_native(df), contracts.values(), flat)
@@ -77,6 +80,7 @@ def classify(
         "digest",
         "key",
         F.when(~accepted, F.col("value")).alias("raw"),
+        "value",
         *(_struct(contract, accepted) for contract in contracts.values()),
     )
 

@@ -137,15 +137,23 @@ def read(spark: SparkSession, settings: Settings, table: Table, version: int | N
     return (reader if version is None else reader.option("versionAsOf", version)).load(path)
 
 
-def append(rows: DataFrame, settings: Settings, table: Table, app: str, version: int) -> None:
-    """Appends once: the same (app, version) again changes nothing, whoever tries.
+def append(
+    rows: DataFrame,
+    settings: Settings,
+    table: Table,
+    transaction: tuple[str, int] | None = None,
+) -> None:
+    """Appends the rows, in one commit.
 
-    app: the table and the checkpoint's query id, so that a new checkpoint, whose batches count from
-    0 again, is not taken for the old one.
+    transaction: (app, version); the same one again changes nothing, whoever tries. The app names
+    the table and the checkpoint's query id, so that a new checkpoint, whose batches count from 0
+    again, is not taken for the old one.
     """
-    columns = list(table.columns)
-    writer = rows.select(*columns).write.format("delta").mode("append")
-    writer.option("txnAppId", app).option("txnVersion", str(version)).save(table.path(settings))
+    writer = rows.select(*table.columns).write.format("delta").mode("append")
+    if transaction is not None:
+        app, version = transaction
+        writer = writer.option("txnAppId", app).option("txnVersion", str(version))
+    writer.save(table.path(settings))
 
 
 def register(spark: SparkSession, settings: Settings, contracts: Contracts) -> list[str]:

@@ -27,7 +27,7 @@ def start(
     tables.ensure(spark, settings, table)
 
     def write(batch: DataFrame, app: str, number: int) -> None:
-        tables.append(batch, settings, table, f"{table.full_name}:{app}", number)
+        tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
 
     rows = transform(read_broker(spark, settings, contracts, NAME))
     return query.start(spark, settings, NAME, rows, write, available_now)

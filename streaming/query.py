@@ -79,7 +79,7 @@ def start(
             waiting.set()
             raise _Stopping(name)
         if not app:
-            found = checkpoints.query_id(batch.sparkSession, settings, name)
+            found = checkpoints.query_id(checkpoints.SparkFiles(spark, settings, name))
             if found is None:
                 raise StreamError(f"checkpoint {checkpoints.location(settings, name)} has no id")
             app.append(found)

@@ -26,7 +26,7 @@ METRICS = "silver"
 
 def transform(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> DataFrame:
     """Raw records to rows of silver.events, one for each (source, id) within the watermark."""
-    rows = classify(records, contracts, max_record_bytes, "stream")
+    rows = classify(records, contracts, max_record_bytes, "stream").drop("value")
     accepted = F.col("outcome") == ACCEPTED
     # The length keeps ("a", "bc") and ("ab", "c") apart. 16 bytes of SHA-256 are the state's key.
     identity = F.concat_ws(":", F.length("source"), "source", "id")
@@ -55,7 +55,7 @@ def start(
     tables.ensure(spark, settings, table)
 
     def write(batch: DataFrame, app: str, number: int) -> None:
-        tables.append(batch, settings, table, f"{table.full_name}:{app}", number)
+        tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
 
     records = read_broker(spark, settings, contracts, NAME)
     rows = transform(records, contracts, settings.stream.max_record_bytes)

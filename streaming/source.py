@@ -37,7 +37,7 @@ def read_broker(
 
 def _start(spark: SparkSession, settings: Settings, topics: list[str], query: str) -> str:
     """Spark asks for it with every start and heeds it only where there is no checkpoint yet."""
-    if checkpoints.query_id(spark, settings, query) is not None:
+    if checkpoints.query_id(checkpoints.SparkFiles(spark, settings, query)) is not None:
         return "earliest"
     table = tables.bronze() if query == "bronze" else tables.silver(Contracts([]))
     rows = tables.read(spark, settings, table)

@@ -1,0 +1,219 @@
+"""The audit: Bronze held against Silver, record by record, by coordinates.
+
+    accepted      its coordinates are in Silver, accepted
+    quarantined   its coordinates are in Silver, quarantined
+    duplicate     neither, and its (source, id) is accepted in Silver with the same content
+    pending       the rest
+
+The law: in the closed range (behind the last reconcile) nothing is pending; no coordinate is twice
+in Bronze or in Silver, and none is in Silver alone; no (source, id) is accepted twice; and no offset
+is missing between those that Bronze holds of a partition.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from lakehouse.command import run, settings_options
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lakehouse.contracts import Contracts
+
+
+@dataclass
+class Balance:
+    """Records of one source, which is a topic. pending includes those after the closed range."""
+
+    source: str
+    bronze: int
+    accepted: int
+    quarantined: int
+    duplicates: int
+    pending: int
+
+
+@dataclass
+class Audit:
+    """balances by topic; broken: a line for every way in which the law does not hold; open: records
+    after the closed range that are pending as yet, and may be."""
+
+    balances: list[Balance]
+    broken: list[str]
+    open: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.broken
+
+
+@click.command("audit")
+@click.option("--json", "as_json", is_flag=True, help="Print the balances as a JSON list.")
+@settings_options
+def audit(as_json: bool, settings: Settings) -> None:
+    """Prove that no record is lost, doubled or silent. Exit code 1 where one is."""
+    from lakehouse import contracts
+    from lakehouse.progress import doing
+    from lakehouse.session import spark as make_session
+
+    loaded = contracts.load(settings.contracts_dir)
+    with doing("starting Spark"):
+        spark = make_session(settings, "audit")
+    with doing("auditing"):
+        result = audit_tables(spark, settings, loaded)
+    if as_json:
+        click.echo(json.dumps([asdict(balance) for balance in result.balances]))
+    else:
+        show(result)
+    for line in result.broken:
+        click.echo(f"headwater: audit: {line}", err=True)
+    if not result.holds:
+        raise click.exceptions.Exit(1)
+
+
+def show(result: Audit) -> None:
+    """The balance as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("source", "bronze", "accepted", "quarantined", "duplicates", "pending")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for balance in result.balances:
+        numbers = [f"{value:,}" for key, value in asdict(balance).items() if key != "source"]
+        table.add_row(balance.source, *numbers)
+    console = Console()
+    console.print(table)
+    if result.open:
+        console.print(
+            f"{result.open:,} records came after the last reconcile: `headwater reconcile`"
+        )
+    if result.holds:
+        where = " up to the last reconcile" if result.open else ""
+        console.print(
+            f"the law holds{where}: bronze = accepted + quarantined + duplicates, none twice"
+        )
+
+
+def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) -> Audit:
+    """Computes the balance. Raises TableError where a table is missing."""
+    from pyspark.sql import functions as F
+
+    from batch import runs
+    from batch.reconcile import within
+    from lakehouse import tables
+    from lakehouse.decode import decode
+    from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
+
+    closed = runs.closed_range(spark, settings)
+    # Silver first: what a running stream adds after that is pending here, and not in Silver alone.
+    silver = tables.read(spark, settings, tables.silver(contracts))
+    bronze = tables.read(spark, settings, tables.bronze())
+    marks = bronze.select(
+        *COORDINATES, F.lit(1).alias("b"), F.lit(0).alias("a"), F.lit(0).alias("q")
+    ).union(
+        silver.select(
+            *COORDINATES,
+            F.lit(0),
+            (F.col("outcome") == ACCEPTED).cast("int"),
+            (F.col("outcome") == QUARANTINED).cast("int"),
+        )
+    )
+    records = (
+        marks.groupBy(*COORDINATES)
+        .agg(F.sum("b").alias("b"), F.sum("a").alias("a"), F.sum("q").alias("q"))
+        .withColumn("closed", within({}, closed))
+        .persist()
+    )
+    in_silver = F.col("a") + F.col("q")
+    partitions = (
+        records.groupBy("topic", "partition")
+        .agg(
+            F.sum("b").alias("bronze"),
+            F.count_if((F.col("b") > 0) & (F.col("a") == 1)).alias("accepted"),
+            F.count_if((F.col("b") > 0) & (F.col("a") == 0) & (F.col("q") > 0)).alias(
+                "quarantined"
+            ),
+            F.count_if(F.col("b") > 1).alias("bronze_twice"),
+            F.count_if(in_silver > 1).alias("silver_twice"),
+            F.count_if((F.col("b") == 0) & F.col("closed")).alias("silver_alone"),
+            F.count_if(F.col("b") > 0).alias("held"),
+            F.min(F.when(F.col("b") > 0, F.col("offset"))).alias("first"),
+            F.max(F.when(F.col("b") > 0, F.col("offset"))).alias("last"),
+        )
+        .orderBy("topic", "partition")
+        .collect()  # one row a partition of the broker
+    )
+    residue = records.where((F.col("b") > 0) & (in_silver == 0)).select(*COORDINATES, "closed")
+    identified = decode(
+        bronze.join(residue, COORDINATES), contracts, settings.stream.max_record_bytes
+    ).select("topic", "closed", "source", "id", "digest")
+    good = silver.where(F.col("outcome") == ACCEPTED)
+    known = good.select("source", "id", "digest").distinct().withColumn("known", F.lit(True))
+    rest = (
+        identified.join(known, ["source", "id", "digest"], "left")
+        .groupBy("topic")
+        .agg(
+            F.count_if("known").alias("duplicates"),
+            F.count_if(F.col("known").isNull()).alias("pending"),
+            F.count_if(F.col("known").isNull() & F.col("closed")).alias("overdue"),
+        )
+        .collect()  # one row a topic
+    )
+    twice = good.groupBy("source", "id").count().where("count > 1")
+    doubles = twice.agg(F.count("*").alias("n"), F.min("source").alias("s"), F.min("id").alias("i"))
+    double = doubles.collect()[0]
+    records.unpersist()
+
+    by_topic = {row.topic: row for row in rest}
+    balances: dict[str, Balance] = {}
+    broken: list[str] = []
+    for row in partitions:
+        of = balances.setdefault(row.topic, Balance(row.topic, 0, 0, 0, 0, 0))
+        of.bronze += row.bronze
+        of.accepted += row.accepted
+        of.quarantined += row.quarantined
+        where = f"topic {row.topic} partition {row.partition}"
+        for count, what in (
+            (row.bronze_twice, "coordinates are in Bronze more than once"),
+            (row.silver_twice, "coordinates are in Silver more than once"),
+            (row.silver_alone, "coordinates are in Silver and not in Bronze"),
+        ):
+            if count:
+                broken.append(f"{where}: {count:,} {what}")
+        if row.held and row.last - row.first + 1 != row.held:
+            missing = row.last - row.first + 1 - row.held
+            broken.append(
+                f"{where}: {missing:,} offsets are missing in Bronze between {row.first} "
+                f"and {row.last}"
+            )
+    pending = 0
+    for topic, balance in balances.items():
+        found = by_topic.get(topic)
+        if found is None:
+            continue
+        balance.duplicates, balance.pending = found.duplicates, found.pending
+        pending += found.pending
+        if found.overdue:
+            broken.append(
+                f"topic {topic}: {found.overdue:,} records have no outcome though the last "
+                "reconcile closed their range: run `headwater reconcile --full`"
+            )
+    if double.n:
+        broken.append(
+            f"{double.n:,} events are accepted more than once, one of them source {double.s} "
+            f"id {double.i}: run `headwater reconcile --full`"
+        )
+    overdue = sum(row.overdue for row in rest)
+    return Audit(list(balances.values()), broken, pending - overdue)
+
+
+if __name__ == "__main__":
+    run(audit, sys.argv[1:])

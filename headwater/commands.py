@@ -1,0 +1,168 @@
+"""The smaller commands: broker, contracts, status, sql."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lakehouse.command import settings_options
+from lakehouse.errors import ContractError, HeadwaterError
+from lakehouse.settings import Settings
+
+
+@click.group("broker")
+def broker_group() -> None:
+    """The embedded broker: a single-node Kafka in KRaft mode under the data folder."""
+
+
+@broker_group.command("start")
+@settings_options
+def broker_start(settings: Settings) -> None:
+    """Start it, or find it running; its port is kept from start to start."""
+    from headwater import broker
+    from lakehouse.progress import doing
+
+    with doing("starting the broker"):
+        status = broker.start(settings)
+    click.echo(f"broker runs at {status.bootstrap} (process {status.pid}, {status.folder})")
+
+
+@broker_group.command("stop")
+@settings_options
+def broker_stop(settings: Settings) -> None:
+    """Stop it, and wait until it is gone."""
+    from headwater import broker
+    from lakehouse.progress import doing
+
+    with doing("stopping the broker"):
+        stopped = broker.stop(settings)
+    click.echo("broker stopped" if stopped else "no broker runs here")
+
+
+@broker_group.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@settings_options
+def broker_status(as_json: bool, settings: Settings) -> None:
+    """Say whether it runs, and where. Exit code 1 where it does not."""
+    from headwater import broker
+
+    status = broker.status(settings)
+    if as_json:
+        click.echo(json.dumps(asdict(status)))
+    elif status.running:
+        click.echo(f"broker runs at {status.bootstrap} (process {status.pid}, {status.folder})")
+    else:
+        click.echo(f"no broker runs in {status.folder}: `headwater broker start`")
+    sys.exit(0 if status.running else 1)
+
+
+@click.group("contracts")
+def contracts_group() -> None:
+    """The contracts: what every table holds, and the rules of it."""
+
+
+@contracts_group.command("check")
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@settings_options
+def contracts_check(folder: Path | None, settings: Settings) -> None:
+    """Check every contract of FOLDER; say file, line and key where one is wrong."""
+    from lakehouse import contracts
+
+    where = folder or settings.contracts_dir
+    found, findings = contracts.check(where)
+    for finding in findings:
+        click.echo(str(finding), err=True)
+    if findings:
+        raise ContractError(f"{len(findings)} findings in {where}")
+    columns = sum(len(contract.columns) for contract in found.values())
+    click.echo(f"{len(found)} contracts with {columns} columns in {where}: all as they should be")
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@settings_options
+def status(as_json: bool, settings: Settings) -> None:
+    """Show tables (rows, files, bytes, last commit), stream lag and the last run of each job."""
+    from headwater import report
+
+    found = report.status(settings)
+    if as_json:
+        click.echo(json.dumps(found, default=str))
+        return
+    tables = [
+        (t["table"], t["rows"], t["files"], t["bytes"], t["last_commit"]) for t in found["tables"]
+    ]
+    show("Tables", ("table", "rows", "files", "bytes", "last commit"), tables)
+    streams = [
+        (s["query"], s["committed"], "?" if s["lag"] is None else s["lag"])
+        for s in found["streams"]
+    ]
+    show("Streams", ("query", "records committed", "lag"), streams)
+    if found["broker_error"]:
+        click.echo(found["broker_error"])
+    jobs = [(j["job"], j["ended_at"], j["result"], j["rows"], j["details"]) for j in found["jobs"]]
+    show("Jobs", ("job", "last end", "result", "rows", "details"), jobs)
+
+
+@click.command("sql")
+@click.argument("statement")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Rows to show at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print rows as a JSON list.")
+@settings_options
+def sql(statement: str, limit: int, as_json: bool, settings: Settings) -> None:
+    """Run one Spark SQL STATEMENT; tables and views have their names: silver.order, bronze.events.
+
+    `SHOW VIEWS IN silver` lists the views.
+    """
+    from pyspark.errors import PySparkException
+
+    from headwater import report
+    from lakehouse import contracts, tables
+    from lakehouse.progress import doing
+    from lakehouse.session import spark as make_session
+
+    loaded = contracts.load(settings.contracts_dir)
+    with doing("starting Spark"):
+        spark = make_session(settings, "sql")
+        names = tables.register(spark, settings, loaded)
+    try:
+        with doing("running the statement"):
+            frame = spark.sql(statement)
+            rows = frame.limit(limit + 1).collect()
+    except PySparkException as error:
+        said = str(error).split("\n\nJVM")[0].splitlines()[0]
+        known = f"; there are: {', '.join(names) or 'no tables yet'}"
+        missing = "TABLE_OR_VIEW_NOT_FOUND" in said
+        raise HeadwaterError(f"sql: {said}{known if missing else ''}") from None
+    values = [[report.plain(value) for value in row] for row in rows[:limit]]
+    if as_json:
+        listed = [dict(zip(frame.columns, row, strict=True)) for row in values]
+        click.echo(json.dumps(listed, default=str))
+    else:
+        show("", frame.columns, values)
+    if len(rows) > limit:
+        click.echo(f"more than {limit} rows: --limit shows more", err=True)
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table on stdout: numbers to the right, with separators."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    listed = [list(row) for row in rows]
+    table = Table(*columns, title=title or None, title_justify="left")
+    for index, column in enumerate(table.columns):
+        if listed and all(isinstance(row[index], int | float) for row in listed):
+            column.justify = "right"
+    for row in listed:
+        # Text, not markup: a record may hold square brackets of its own.
+        table.add_row(*(Text(f"{v:,}" if type(v) is int else str(v)) for v in row))
+    Console().print(table)

@@ -1,0 +1,98 @@
+"""What `status` and the summary of a run tell, from the tables' own logs: without a JVM."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from lakehouse import checkpoints, contracts, kafka, tables
+from lakehouse.errors import BrokerError
+from lakehouse.settings import Settings
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """tables, streams, jobs and broker_error (None, or why there is no lag to tell)."""
+    loaded = contracts.load(settings.contracts_dir)
+    found: dict[str, Any] = {"tables": [], "streams": [], "jobs": [], "broker_error": None}
+    for table in (tables.bronze(), tables.silver(loaded), tables.runs()):
+        if (row := _table(settings, table)) is not None:
+            found["tables"].append(row)
+    ends: kafka.Offsets | None = None
+    try:
+        topics = loaded.topics(settings.topics.events)
+        ends = kafka.end_offsets(settings, topics)
+    except BrokerError as error:
+        found["broker_error"] = str(error)
+    for query in checkpoints.QUERIES:
+        done = checkpoints.committed(checkpoints.ArrowFiles(settings, query))
+        lag = None
+        if ends is not None:
+            lag = sum(max(0, end - done.get(key, 0)) for key, end in ends.items())
+        found["streams"].append({"query": query, "committed": sum(done.values()), "lag": lag})
+    found["jobs"] = _jobs(settings)
+    return found
+
+
+def _open(settings: Settings, table: tables.Table) -> Any:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        return DeltaTable(table.path(settings))
+    except TableNotFoundError:
+        return None
+
+
+def _table(settings: Settings, table: tables.Table) -> dict[str, Any] | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    delta = _open(settings, table)
+    if delta is None:
+        return None
+    files = pa.table(delta.get_add_actions(flatten=True))
+    last = delta.history(1)[0]
+    return {
+        "table": table.full_name,
+        "rows": pc.sum(files["num_records"]).as_py() or 0,
+        "files": files.num_rows,
+        "bytes": pc.sum(files["size_bytes"]).as_py() or 0,
+        "last_commit": _time(last["timestamp"] / 1000),
+        "path": table.path(settings),
+    }
+
+
+def _jobs(settings: Settings) -> list[dict[str, Any]]:
+    delta = _open(settings, tables.runs())
+    if delta is None:
+        return []
+    last: dict[str, dict[str, Any]] = {}
+    rows = delta.to_pyarrow_table(
+        columns=["job", "started_at", "ended_at", "result", "rows", "details"]
+    ).to_pylist()
+    for row in sorted(rows, key=lambda row: row["ended_at"]):
+        last[row["job"]] = {key: plain(value) for key, value in row.items()}
+    return list(last.values())
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def plain(value: Any) -> Any:
+    """A value as text that a person can read and JSON can hold; bytes as UTF-8, or in hex."""
+    if isinstance(value, bytes | bytearray):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            return bytes(value).hex(" ")
+    if isinstance(value, datetime):
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value
+        return aware.isoformat()
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if hasattr(value, "asDict"):
+        return plain(value.asDict())
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return value

@@ -1,0 +1,274 @@
+"""`headwater run`: all of it, once, on this machine, ending on the audit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakehouse.command import settings_options
+from lakehouse.errors import HeadwaterError
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from producer.kafka_sink import Report
+    from streaming.command import Meter
+
+POLL_SECONDS = 0.25
+RULES_SHOWN = 15
+
+
+@click.command("run")
+@click.option("--events", type=click.IntRange(min=1), default=100_000, show_default=True,
+              help="How many records to send.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10_000.0,
+              show_default=True, help="Records a second at most.")
+@click.option("--defects", type=click.FloatRange(0, 1), default=0.3, show_default=True,
+              help="Share of records that carry one defect.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Which shop.")
+@click.option("--start", default=None, metavar="TIME", help="When the shop opens, ISO-8601.")
+@settings_options
+def run(
+    events: int, rate: float, defects: float, seed: int, start: str | None, settings: Settings
+) -> None:
+    """Go the whole way: broker, streams, events, reconcile, audit, summary.
+
+    A second run goes on where the first one ended.
+    """
+    from headwater import broker
+    from lakehouse.progress import doing
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with ExitStack() as stack:
+        if not settings.broker.bootstrap and not broker.status(settings).running:
+            with doing("starting the broker"):
+                broker.start(settings)
+            stack.callback(broker.stop, settings)
+        ok = _run(settings, events, rate, defects, seed, start, stopping)
+    if not ok:
+        raise click.exceptions.Exit(1)
+
+
+def _run(
+    settings: Settings,
+    events: int,
+    rate: float,
+    defects: float,
+    seed: int,
+    start: str | None,
+    stopping: threading.Event,
+) -> bool:
+    from batch import audit, reconcile
+    from lakehouse import checkpoints, contracts
+    from lakehouse.locks import held
+    from lakehouse.progress import doing
+    from lakehouse.session import spark as make_session
+    from streaming.command import Meter, start_all
+
+    loaded = contracts.load(settings.contracts_dir)
+    with ExitStack() as stack:
+        for name in checkpoints.QUERIES:
+            where = f"checkpoint {checkpoints.location(settings, name)}"
+            stack.enter_context(held(settings, f"stream-{name}", where))
+        stack.enter_context(held(settings, "reconcile", "reconcile of silver.events"))
+        with doing("starting Spark and the streams"):
+            spark = make_session(settings, "run")
+            spark.sparkContext.setLogLevel("ERROR")
+            running = start_all(spark, settings, loaded, checkpoints.QUERIES, False)
+        meters = {query.name: Meter() for query in running}
+        try:
+            report = _produce(
+                settings, events, rate, defects, seed, start, stopping, running, meters, loaded
+            )
+        finally:
+            with doing("stopping the streams at a batch boundary"):
+                for query in running:
+                    query.stop()
+        if stopping.is_set():
+            raise HeadwaterError(
+                f"interrupted: {report.acknowledged:,} records were acknowledged and are safe; "
+                "`headwater run` goes on from here"
+            )
+        with doing("reconciling"):
+            result = reconcile.reconcile_range(spark, settings, loaded)
+        click.echo(reconcile.describe(result))
+        with doing("auditing"):
+            found = audit.audit_tables(spark, settings, loaded)
+        with doing("summing up"):
+            summary = _summary(spark, settings, loaded)
+    _show(summary, settings)
+    audit.show(found)
+    for line in found.broken:
+        click.echo(f"headwater: audit: {line}", err=True)
+    _next_steps(settings)
+    return found.holds and not report.failed
+
+
+def _produce(
+    settings: Settings,
+    events: int,
+    rate: float,
+    defects: float,
+    seed: int,
+    start: str | None,
+    stopping: threading.Event,
+    running: list[Any],
+    meters: dict[str, Meter],
+    loaded: Any,
+) -> Report:
+    """Sends while a panel shows how far everything is; returns once all of it is committed."""
+    from lakehouse import checkpoints, kafka
+    from producer.command import send_shop
+    from producer.kafka_sink import Report
+
+    state: dict[str, Any] = {"report": Report(), "error": None, "done": False}
+
+    def send() -> None:
+        try:
+            state["report"] = send_shop(
+                settings, events, seed, start, rate, defects, False, True, None, stopping,
+                lambda report: state.update(report=report),
+            )
+        except Exception as error:  # shown by the thread that waits
+            state["error"] = error
+        state["done"] = True
+
+    threading.Thread(target=send, daemon=True).start()
+    ends: kafka.Offsets | None = None
+    files = [checkpoints.ArrowFiles(settings, name) for name in checkpoints.QUERIES]
+    with Panel(events) as panel:
+        while True:
+            for query in running:
+                meters[query.name].take(query.query.recentProgress)
+                if failure := query.failure():
+                    stopping.set()
+                    raise failure
+            panel.show(state["report"], meters)
+            if state["done"]:
+                if state["error"] is not None:
+                    raise state["error"]
+                if stopping.is_set():
+                    break
+                if ends is None:
+                    ends = kafka.end_offsets(settings, loaded.topics(settings.topics.events))
+                done = [checkpoints.committed(file) for file in files]
+                if all(d.get(k, 0) >= end for d in done for k, end in ends.items()):
+                    break
+            time.sleep(POLL_SECONDS)
+        for query in running:
+            meters[query.name].take(query.query.recentProgress)
+        panel.show(state["report"], meters, last=True)
+    report: Report = state["report"]
+    if report.failed or report.caught_up:
+        from producer.command import finish
+
+        finish(report)
+    return report
+
+
+class Panel:
+    """What flows, as it flows: redrawn on a terminal, else a line every five seconds."""
+
+    EVERY_SECONDS = 5.0
+
+    def __init__(self, total: int) -> None:
+        from rich.live import Live
+
+        from lakehouse.progress import console
+
+        self._console = console()
+        self._total = total
+        self._live = Live(console=self._console) if self._console.is_terminal else None
+        self._last = 0.0
+
+    def __enter__(self) -> Panel:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, report: Report, meters: dict[str, Meter], last: bool = False) -> None:
+        silver = meters["silver"]
+        latency = "?" if silver.latency is None else f"{silver.latency:.1f} s"
+        lag = max(0, report.acknowledged - silver.rows)
+        facts = {
+            "sent": f"{report.sent:,} of {self._total:,}",
+            "events/s": f"{report.sent / report.seconds if report.seconds else 0:,.0f} sent, "
+            f"{silver.rate:,.0f} through Silver",
+            "lag": f"{lag:,} records",
+            "latency": f"{latency} (oldest record of the last micro-batch)",
+            "bronze": f"{meters['bronze'].rows:,}",
+            "accepted": f"{silver.accepted:,}",
+            "quarantined": f"{silver.quarantined:,}",
+            "duplicates": f"{silver.duplicates:,}",
+            "late": f"{silver.late:,} (left to reconcile)",
+        }
+        if self._live:
+            from rich.table import Table
+
+            table = Table(show_header=False, title="Headwater", title_justify="left")
+            for name, value in facts.items():
+                table.add_row(name, value)
+            self._live.update(table)
+        elif last or time.monotonic() - self._last > self.EVERY_SECONDS:
+            self._last = time.monotonic()
+            line = ", ".join(f"{name} {value}" for name, value in facts.items())
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _summary(spark: Any, settings: Settings, loaded: Any) -> dict[str, list[tuple[Any, ...]]]:
+    """Rows by table and view, and quarantined records by rule."""
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+
+    silver = tables.read(spark, settings, tables.silver(loaded))
+    counts = silver.groupBy("entity", "outcome").count().collect()  # two rows an entity
+    rules = (
+        silver.where("outcome = 'quarantined'")
+        .select(F.explode("violations").alias("rule"))
+        .groupBy("rule")
+        .count()
+        .orderBy(F.col("count").desc(), "rule")
+        .limit(RULES_SHOWN)
+        .collect()
+    )
+    rows: list[tuple[Any, ...]] = [
+        ("bronze.events", tables.read(spark, settings, tables.bronze()).count()),
+        ("silver.events", sum(row["count"] for row in counts)),
+        ("silver.quarantine", sum(r["count"] for r in counts if r.outcome == "quarantined")),
+    ]
+    accepted = {row.entity: row["count"] for row in counts if row.outcome == "accepted"}
+    rows += [(f"silver.{name}", accepted.get(name, 0)) for name in loaded]
+    return {"tables": rows, "rules": [(row.rule, row["count"]) for row in rules]}
+
+
+def _show(summary: dict[str, list[tuple[Any, ...]]], settings: Settings) -> None:
+    from headwater.commands import show
+
+    show("Tables and views", ("name", "rows"), summary["tables"])
+    show("Quarantine by rule", ("rule", "records"), summary["rules"])
+    click.echo(f"tables:      {settings.tables}")
+    click.echo(f"checkpoints: {settings.checkpoints}")
+    click.echo(f"ledger:      {settings.runtime_dir / 'ledger'}")
+
+
+def _next_steps(settings: Settings) -> None:
+    data = "" if settings.storage.endswith("/data") else f" --data {settings.storage}"
+    click.echo("Try next:")
+    for line in (
+        f'headwater sql{data} "SELECT status, count(*) FROM silver.order GROUP BY status"',
+        f'headwater sql{data} "SELECT violations, raw FROM silver.quarantine LIMIT 5"',
+        f"headwater status{data}",
+        f"headwater run{data} --events 50000",
+    ):
+        click.echo(f"  .venv/bin/{line}")
