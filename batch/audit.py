@@ -6,8 +6,8 @@
     pending       the rest
 
 The law: in the closed range (behind the last reconcile) nothing is pending; no coordinate is twice
-in Bronze or in Silver, and none is in Silver alone; no (source, id) is accepted twice; and no offset
-is missing between those that Bronze holds of a partition.
+in Bronze or in Silver, and none is in Silver alone; no (source, id) is accepted twice; and of no
+partition an offset is missing between those that Bronze holds.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import click
 
 from lakehouse.command import run, settings_options
-from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from lakehouse.contracts import Contracts
+    from lakehouse.settings import Settings
 
 
 @dataclass

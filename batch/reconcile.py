@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import click
 
 from lakehouse.command import run, settings_options
-from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from lakehouse.contracts import Contracts
     from lakehouse.kafka import Offsets
+    from lakehouse.settings import Settings
 
 MERGE_ATTEMPTS = 5
 

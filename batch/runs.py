@@ -25,8 +25,6 @@ def record(
     details: dict[str, Any],
 ) -> None:
     """Appends one successful run."""
-    from pyspark.sql.types import _parse_datatype_string
-
     table = tables.runs()
     tables.ensure(spark, settings, table)
     closed = [(topic, partition, end) for (topic, partition), end in sorted(offsets.items())]
@@ -41,7 +39,7 @@ def record(
         json.dumps(details, sort_keys=True),
     )
     schema = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
-    frame = spark.createDataFrame([row], _parse_datatype_string(schema))  # type: ignore[type-var]
+    frame = spark.createDataFrame([row], schema)
     tables.append(frame, settings, table)
 
 

@@ -133,8 +133,7 @@ def _start(settings: Settings, folder: Path) -> Status:
         if time.monotonic() > deadline:
             process.terminate()
             raise BrokerError(
-                f"the broker did not answer on port {port} within {START_SECONDS} s: "
-                f"see {log_file}"
+                f"the broker did not answer on port {port} within {START_SECONDS} s: see {log_file}"
             )
         time.sleep(0.1)
     return status(settings)

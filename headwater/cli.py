@@ -12,7 +12,11 @@ from lakehouse.command import run
 # name: (module, attribute, what `headwater --help` says of it)
 COMMANDS = {
     "run": ("headwater.run", "run", "Go the whole way: broker, streams, events, audit, summary."),
-    "broker": ("headwater.commands", "broker_group", "Start, stop and ask for the embedded broker."),
+    "broker": (
+        "headwater.commands",
+        "broker_group",
+        "Start, stop and ask for the embedded broker.",
+    ),
     "produce": ("producer.command", "produce", "Send the shop's events, or foreign bytes."),
     "stream": ("streaming.command", "stream", "Write Bronze and Silver from the broker."),
     "reconcile": ("batch.reconcile", "reconcile", "Give every pending record its outcome."),

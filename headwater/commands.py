@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakehouse.command import settings_options
 from lakehouse.errors import ContractError, HeadwaterError
-from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from lakehouse.settings import Settings
 
 
 @click.group("broker")
@@ -112,8 +114,13 @@ def status(as_json: bool, settings: Settings) -> None:
 
 @click.command("sql")
 @click.argument("statement")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True,
-              help="Rows to show at most.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Rows to show at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print rows as a JSON list.")
 @settings_options
 def sql(statement: str, limit: int, as_json: bool, settings: Settings) -> None:

@@ -12,9 +12,9 @@ import click
 
 from lakehouse.command import settings_options
 from lakehouse.errors import HeadwaterError
-from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
+    from lakehouse.settings import Settings
     from producer.kafka_sink import Report
     from streaming.command import Meter
 
@@ -23,12 +23,27 @@ RULES_SHOWN = 15
 
 
 @click.command("run")
-@click.option("--events", type=click.IntRange(min=1), default=100_000, show_default=True,
-              help="How many records to send.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10_000.0,
-              show_default=True, help="Records a second at most.")
-@click.option("--defects", type=click.FloatRange(0, 1), default=0.3, show_default=True,
-              help="Share of records that carry one defect.")
+@click.option(
+    "--events",
+    type=click.IntRange(min=1),
+    default=100_000,
+    show_default=True,
+    help="How many records to send.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10_000.0,
+    show_default=True,
+    help="Records a second at most.",
+)
+@click.option(
+    "--defects",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Share of records that carry one defect.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Which shop.")
 @click.option("--start", default=None, metavar="TIME", help="When the shop opens, ISO-8601.")
 @settings_options
@@ -132,7 +147,16 @@ def _produce(
     def send() -> None:
         try:
             state["report"] = send_shop(
-                settings, events, seed, start, rate, defects, False, True, None, stopping,
+                settings,
+                events,
+                seed,
+                start,
+                rate,
+                defects,
+                False,
+                True,
+                None,
+                stopping,
                 lambda report: state.update(report=report),
             )
         except Exception as error:  # shown by the thread that waits

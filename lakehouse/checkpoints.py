@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakehouse.kafka import Offsets
-from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from lakehouse.settings import Settings
 
 QUERIES = ("bronze", "silver")
 

@@ -15,12 +15,23 @@ from lakehouse.errors import HeadwaterError
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --env and --data, and passes `settings` in their place."""
 
-    @click.option("--env", "environment", default="local", metavar="NAME|FILE", show_default=True,
-                  help="Environment: a name under conf/environments, or such a file.")
-    @click.option("--data", default=None, metavar="FOLDER",
-                  help="Data folder, in place of the environment's.")
-    @click.option("--contracts", default=None, metavar="FOLDER",
-                  help="Folder of contracts, in place of the environment's.")
+    @click.option(
+        "--env",
+        "environment",
+        default="local",
+        metavar="NAME|FILE",
+        show_default=True,
+        help="Environment: a name under conf/environments, or such a file.",
+    )
+    @click.option(
+        "--data", default=None, metavar="FOLDER", help="Data folder, in place of the environment's."
+    )
+    @click.option(
+        "--contracts",
+        default=None,
+        metavar="FOLDER",
+        help="Folder of contracts, in place of the environment's.",
+    )
     @wraps(function)
     def with_settings(
         *args: Any, environment: str, data: str | None, contracts: str | None, **kwargs: Any

@@ -223,8 +223,9 @@ class _Reader:
         if not isinstance(raw, dict):
             self.find((), "has to be a mapping")
             return None
-        for error in sorted(_standard().iter_errors(raw), key=lambda e: list(e.absolute_path)):
-            self._standard_finding(error)
+        broken = _standard().iter_errors(raw)
+        for finding in sorted(broken, key=lambda found: [str(p) for p in found.absolute_path]):
+            self._standard_finding(finding)
         return None if self.findings else self._contract(raw)
 
     def _plain(self, node: yaml.Node, where: Path_) -> Any:
@@ -243,12 +244,12 @@ class _Reader:
             return [self._plain(child, (*where, i)) for i, child in enumerate(node.value)]
         loader = yaml.SafeLoader("")
         try:
-            value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+            value = loader.construct_object(node)
         except ValueError as error:
             self.find(where, str(error))
             return None
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
         return value.isoformat() if isinstance(value, date | datetime) else value
 
     def _standard_finding(self, error: Any) -> None:
@@ -423,8 +424,10 @@ def _type_fits(logical: str, spark_type: str) -> bool:
         if found:
             return 1 <= int(found[1]) <= 38 and int(found[2]) <= int(found[1])
         return spark_type == "double"
-    return spark_type in {"int", "bigint"} if logical == "integer" else (
-        spark_type == SPARK_TYPES[logical]
+    return (
+        spark_type in {"int", "bigint"}
+        if logical == "integer"
+        else (spark_type == SPARK_TYPES[logical])
     )
 
 

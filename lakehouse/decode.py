@@ -42,7 +42,7 @@ def flat(contract: Contract, column: Column) -> str:
 
 
 def kind_of(value: SparkColumn) -> SparkColumn:
-    """The JSON type of a VARIANT as Spark names it: null if missing, VOID if null, STRING, BIGINT …"""
+    """A VARIANT's JSON type as Spark names it: null if missing, VOID if null, STRING, BIGINT …"""
     return F.schema_of_variant(value)
 
 
@@ -170,7 +170,7 @@ ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject", "data"]
 
 
 def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
-    """entity and data of every record; of enveloped ones the CloudEvents attributes and problems."""
+    """entity and data of every record; CloudEvents attributes and problems of enveloped ones."""
     attributes = ", ".join(f"{name}: variant" for name in ATTRIBUTES)
     plain_topics = [contract.topic for contract in contracts.plain]
     df = df.withColumn("enveloped", F.col("doc").isNotNull() & ~F.col("topic").isin(plain_topics))
@@ -274,7 +274,9 @@ def _fields_of(contract: Contract) -> str:
 def timestamp_of(text: SparkColumn) -> SparkColumn:
     """ISO-8601 text with an offset as an instant between the years 1 and 9999; else null."""
     instant = F.when(text.rlike(TIMESTAMP), text.try_cast("timestamp"))
-    return F.when(instant.between(F.lit(FIRST).cast("timestamp"), F.lit(LAST).cast("timestamp")), instant)
+    return F.when(
+        instant.between(F.lit(FIRST).cast("timestamp"), F.lit(LAST).cast("timestamp")), instant
+    )
 
 
 def date_of(text: SparkColumn) -> SparkColumn:

@@ -1,20 +1,22 @@
-"""Where the broker is and how to talk to it: one set of settings for Python's client and Spark's."""
+"""Where the broker is and how to talk to it: the same settings for Python's client and Spark's."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakehouse.errors import BrokerError, SettingsError
-from lakehouse.settings import Broker, Settings, resolve_secret
+
+if TYPE_CHECKING:
+    from lakehouse.settings import Broker, Settings
 
 Offsets = dict[tuple[str, int], int]
 TIMEOUT_SECONDS = 15
 
 
 def bootstrap(settings: Settings) -> str:
-    """`host:port` of the broker: the one set, or the embedded one. Raises BrokerError if neither."""
+    """`host:port` of the broker: the one set, else the embedded one. Raises BrokerError."""
     if settings.broker.bootstrap:
         return settings.broker.bootstrap
     state = settings.runtime_dir / "broker" / "broker.json"
@@ -64,6 +66,8 @@ def spark_options(settings: Settings) -> dict[str, str]:
 
 
 def _password(broker: Broker) -> str:
+    from lakehouse.settings import resolve_secret
+
     if broker.sasl_password is None:
         raise SettingsError("broker.sasl_password: wanted with a sasl_mechanism")
     return resolve_secret(broker.sasl_password)
@@ -95,7 +99,7 @@ def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
 
 
 def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
-    """Makes topics that are missing. Raises BrokerError where the broker is not there or refuses."""
+    """Makes topics that are missing. Raises BrokerError where no broker answers or it refuses."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
 

@@ -2,8 +2,8 @@
 
 Checks and cleaners are functions from a Narwhals expression over one typed column to another, so
 that the same one runs in a Spark DataFrame, a streaming one included, and in pandas with pyarrow
-types. A check is true where the value is good, false where it breaks the rule, null where there is
-no value: `required` alone speaks about missing ones.
+types. A check is false where the value breaks the rule. What it says where there is no value does
+not count: `required` alone speaks about missing ones.
 
 Engines differ in what `\\d \\w \\s . $` and lower case mean outside ASCII, so patterns use explicit
 classes, are anchored with `\\A … \\z`, and letters change case only in ASCII text.
@@ -25,7 +25,8 @@ Literal = int | float | str | bool | Decimal | date | datetime
 WHITESPACE = " \t\r\n"
 ASCII = r"\A[\x00-\x7F]*\z"
 # RFC 5321 limits, and of its grammar the part that mail providers hand out.
-EMAIL = r"[a-z0-9!#$%&'*+/=?^_{|}~-]+([.][a-z0-9!#$%&'*+/=?^_{|}~-]+)*@([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]{2,63}"
+MAILBOX = "[a-z0-9!#$%&'*+/=?^_{|}~-]+"
+EMAIL = rf"{MAILBOX}([.]{MAILBOX})*@([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]{{2,63}}"
 # ITU-T E.164: a plus, a country code that does not begin with 0, at most 15 digits.
 E164 = r"[+][1-9][0-9]{6,14}"
 UNSAFE_PATTERN = re.compile(r"\\[dDwWsSbBhHvVpPRX1-9]|\(\?(?!:)")
@@ -61,13 +62,11 @@ def full_match(value: nw.Expr, pattern: str) -> nw.Expr:
 @_check
 def one_of(value: nw.Expr, *, values: list[Literal]) -> nw.Expr:
     """The value is one of a list."""
-    return nw.when(~value.is_null()).then(value.is_in(values))
+    return value.is_in(values)
 
 
 @_check
-def between(
-    value: nw.Expr, *, min: Literal | None = None, max: Literal | None = None
-) -> nw.Expr:
+def between(value: nw.Expr, *, min: Literal | None = None, max: Literal | None = None) -> nw.Expr:
     """min <= value <= max; either may be left out. Unit: the column's own."""
     low = value >= nw.lit(min) if min is not None else None
     high = value <= nw.lit(max) if max is not None else None

@@ -1,4 +1,4 @@
-"""Typed settings: a file an environment under conf/environments, overridden by HEADWATER_* variables.
+"""Typed settings: a file an environment under conf/environments, below HEADWATER_* variables.
 
 A nested key is reached by two underscores: HEADWATER_BROKER__BOOTSTRAP=host:9092.
 A secret is only ever a reference (`env:NAME` or `file:PATH`), resolved where it is used.
@@ -88,12 +88,13 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables win over what is passed, which is the file."""
         return env_settings, init_settings
 
     @property

@@ -57,9 +57,9 @@ def classify(
     What filters the result has to materialise it first: pushed down into a plan of this width, a
     predicate on a computed column is written out many times over.
     """
-    df = decode(records, contracts, max_record_bytes)
-    frame, found = validate(nw.from_native(df), contracts.values(), flat)
-    df = frame.to_native()
+    decoded = decode(records, contracts, max_record_bytes)
+    frame, found = validate(nw.from_native(decoded), contracts.values(), flat)
+    df: DataFrame = frame.to_native()
     df = df.withColumn("violations", _violations(contracts, found))
     good = F.size("violations") == 0
     df = df.withColumn("outcome", F.when(good, ACCEPTED).otherwise(QUARANTINED))

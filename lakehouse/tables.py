@@ -1,8 +1,9 @@
-"""The Delta tables: what they are called, where they are, how they are made, read and appended to."""
+"""The Delta tables: their names and places, how they are made, read and appended to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakehouse.contracts import Contracts
@@ -11,6 +12,7 @@ from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 BRONZE_SCHEMA = {
     "topic": "string",
@@ -44,7 +46,7 @@ class Table:
     name: str
     columns: dict[str, str]
     partitions: tuple[str, ...] = ()
-    properties: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def full_name(self) -> str:
@@ -59,13 +61,13 @@ STATISTICS = "delta.dataSkippingStatsColumns"
 
 
 def bronze() -> Table:
-    """Every record as the broker gave it: bytes, headers, coordinates. Written by streaming.bronze."""
+    """Every record as the broker gave it: bytes, headers, coordinates. By streaming.bronze."""
     stats = {STATISTICS: "topic,partition,offset,timestamp"}
     return Table("bronze", "events", BRONZE_SCHEMA, ("date", "hour"), stats)
 
 
 def silver(contracts: Contracts) -> Table:
-    """Every record's outcome, typed where it is accepted. Written by streaming.silver and reconcile."""
+    """Every record's outcome, typed where accepted. By streaming.silver and batch.reconcile."""
     from lakehouse.silver import silver_schema
 
     stats = {STATISTICS: "topic,partition,offset,timestamp,entity,outcome,time"}
@@ -93,38 +95,50 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
             builder = builder.property(key, value)
         builder.partitionedBy(*table.partitions).execute()
         return
-    from pyspark.sql.types import StructType, _parse_datatype_string
+    from pyspark.sql.types import StructType
 
+    ddl = ", ".join(f"`{name}` {kind}" for name, kind in table.columns.items())
+    wanted_types = {field.name: field.dataType for field in _struct(ddl).fields}
     there = {field.name: field.dataType for field in spark.read.format("delta").load(path).schema}
     for name, kind in table.columns.items():
-        wanted = _parse_datatype_string(kind)
+        wanted = wanted_types[name]
         if name not in there:
             spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS (`{name}` {kind})")
             continue
-        if there[name].simpleString() == wanted.simpleString():
-            continue
-        is_struct = isinstance(wanted, StructType) and isinstance(there[name], StructType)
-        old = {f.name: f for f in there[name]} if is_struct else {}  # type: ignore[attr-defined]
-        for inner in wanted if is_struct else ():  # type: ignore[attr-defined]
-            if inner.name not in old:
-                kind_sql = inner.dataType.simpleString()
-                spark.sql(
-                    f"ALTER TABLE delta.`{path}` ADD COLUMNS (`{name}`.`{inner.name}` {kind_sql})"
-                )
-            elif old[inner.name].dataType != inner.dataType:
+        found = there[name]
+        if not isinstance(wanted, StructType) or not isinstance(found, StructType):
+            if found.simpleString() != wanted.simpleString():
                 raise TableError(
-                    f"{table.full_name} ({path}): column {name}.{inner.name} is "
-                    f"{old[inner.name].dataType.simpleString()}, its contract says "
-                    f"{inner.dataType.simpleString()}: take the change back, or rebuild the table"
+                    f"{table.full_name} ({path}): column {name} is {found.simpleString()}, "
+                    f"not {wanted.simpleString()}: the table was made by something else"
                 )
-        if not is_struct:
-            raise TableError(
-                f"{table.full_name} ({path}): column {name} is {there[name].simpleString()}, "
-                f"not {wanted.simpleString()}: the table was made by something else"
-            )
+            continue
+        old = {field.name: field.dataType.simpleString() for field in found.fields}
+        for field in wanted.fields:
+            new = field.dataType.simpleString()
+            if field.name not in old:
+                column = f"`{name}`.`{field.name}`"
+                spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS ({column} {new})")
+            elif old[field.name] != new:
+                raise TableError(
+                    f"{table.full_name} ({path}): column {name}.{field.name} is "
+                    f"{old[field.name]}, its contract says {new}: take the change back, or "
+                    "rebuild the table"
+                )
 
 
-def read(spark: SparkSession, settings: Settings, table: Table, version: int | None = None) -> DataFrame:
+def _struct(ddl: str) -> StructType:
+    from pyspark.sql.types import StructType
+
+    parsed = StructType.fromDDL(ddl)
+    if not isinstance(parsed, StructType):
+        raise TypeError(ddl)
+    return parsed
+
+
+def read(
+    spark: SparkSession, settings: Settings, table: Table, version: int | None = None
+) -> DataFrame:
     """The table, at a version where one is given. Raises TableError where it is missing."""
     from delta.tables import DeltaTable
 
@@ -186,8 +200,9 @@ def register(spark: SparkSession, settings: Settings, contracts: Contracts) -> l
         columns = ", ".join(f"`{contract.name}`.`{c.name}`" for c in contract.columns)
         spark.sql(
             f"CREATE OR REPLACE VIEW silver.`{contract.name}` AS SELECT {columns}, "
-            "source AS _source, id AS _id, time AS _time, topic AS _topic, partition AS _partition, "
-            "offset AS _offset, timestamp AS _timestamp, date AS _date FROM silver.events "
+            "source AS _source, id AS _id, time AS _time, topic AS _topic, "
+            "partition AS _partition, offset AS _offset, timestamp AS _timestamp, date AS _date "
+            "FROM silver.events "
             f"WHERE entity = '{contract.name}' AND outcome = 'accepted'"
         )
         names.append(f"silver.{contract.name}")

@@ -1,4 +1,4 @@
-"""The rules of the contracts over typed columns: cleaning first, then checks. One code, two engines.
+"""The rules of the contracts over typed columns: cleaning, then checks. One code, two engines.
 
 A violation is named `column.rule`. A column that could not be typed has its problem already
 (lakehouse.decode), and is not called missing as well.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import narwhals as nw
 
 from lakehouse import rules
 from lakehouse.contracts import Column, Contract
+
+Frame = TypeVar("Frame", nw.LazyFrame[Any], nw.DataFrame[Any])
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,10 @@ class Violation:
 
 
 def validate(
-    frame: nw.LazyFrame[object] | nw.DataFrame[object],
+    frame: Frame,
     contracts: Iterable[Contract],
     named: Callable[[Contract, Column], str],
-) -> tuple[nw.LazyFrame[object] | nw.DataFrame[object], dict[str, list[Violation]]]:
+) -> tuple[Frame, dict[str, list[Violation]]]:
     """Cleans columns in place and adds one flag a rule, true where it is broken.
 
     frame: `entity`, and the typed columns of the contracts, null in rows of another entity.
@@ -42,19 +46,7 @@ def validate(
         mine = nw.col("entity") == contract.name
         found = violations.setdefault(contract.name, [])
 
-        def value_of(name: str, contract: Contract = contract) -> nw.Expr:
-            return nw.col(named(contract, contract.column(name)))
-
-        def add(
-            column: Column,
-            rule: str,
-            broken: nw.Expr,
-            contract: Contract = contract,
-            found: list[Violation] = found,
-        ) -> None:
-            flag = f"broken__{named(contract, column)}__{len(found)}"
-            flags[flag] = broken
-            found.append(Violation(flag, f"{column.name}.{rule}", column.name))
+        value_of = partial(_column, contract, named)
 
         for column in contract.columns:
             value = value_of(column.name)
@@ -62,9 +54,19 @@ def validate(
                 value = rules.apply(rules.CLEANERS, cleaner, value, value_of)
             if column.cleaners:
                 cleaned[named(contract, column)] = nw.when(mine).then(value)
+            broken = {}
             if column.required:
-                add(column, "required", mine & value_of(column.name).is_null())
+                broken["required"] = mine & value_of(column.name).is_null()
             for check in column.checks:
-                good = rules.apply(rules.CHECKS, check, value_of(column.name), value_of)
-                add(column, check.name, ~good)
+                value = value_of(column.name)
+                good = rules.apply(rules.CHECKS, check, value, value_of)
+                broken[check.name] = ~value.is_null() & ~good
+            for rule, expression in broken.items():
+                flag = f"broken__{named(contract, column)}__{rule}"
+                flags[flag] = expression
+                found.append(Violation(flag, f"{column.name}.{rule}", column.name))
     return frame.with_columns(**cleaned).with_columns(**flags), violations
+
+
+def _column(contract: Contract, named: Callable[[Contract, Column], str], name: str) -> nw.Expr:
+    return nw.col(named(contract, contract.column(name)))

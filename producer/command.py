@@ -15,9 +15,9 @@ import click
 
 from lakehouse.command import settings_options
 from lakehouse.errors import BrokerError, HeadwaterError
-from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
+    from lakehouse.settings import Settings
     from producer.defects import Record
     from producer.kafka_sink import Report
 
@@ -28,23 +28,50 @@ LIVE_TEMPO = 1000.0
 
 
 @click.command("produce")
-@click.option("--events", type=click.IntRange(min=1), default=100_000, show_default=True,
-              help="How many records to send.")
+@click.option(
+    "--events",
+    type=click.IntRange(min=1),
+    default=100_000,
+    show_default=True,
+    help="How many records to send.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Which shop.")
-@click.option("--start", default=None, metavar="TIME",
-              help=f"When the shop opens, ISO-8601.  [default: {START}; now with --live]")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=None,
-              help="Records a second at most.  [default: as fast as it goes; "
-              f"{LIVE_RATE:.0f} with --live]")
-@click.option("--defects", type=click.FloatRange(0, 1), default=0.3, show_default=True,
-              help="Share of records that carry one defect.")
-@click.option("--live", is_flag=True,
-              help="Events happen now, at the clock, until Ctrl-C or --events.")
-@click.option("--continue", "go_on", is_flag=True,
-              help="Go on after the last record of this shop that a ledger knows.")
-@click.option("--from", "path", type=click.Path(path_type=Path), default=None,
-              metavar="FILE|FOLDER",
-              help="Send foreign bytes as they are: a line of a file or a file of a folder each.")
+@click.option(
+    "--start",
+    default=None,
+    metavar="TIME",
+    help=f"When the shop opens, ISO-8601.  [default: {START}; now with --live]",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help=f"Records a second at most.  [default: as fast as it goes; {LIVE_RATE:.0f} with --live]",
+)
+@click.option(
+    "--defects",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Share of records that carry one defect.",
+)
+@click.option(
+    "--live", is_flag=True, help="Events happen now, at the clock, until Ctrl-C or --events."
+)
+@click.option(
+    "--continue",
+    "go_on",
+    is_flag=True,
+    help="Go on after the last record of this shop that a ledger knows.",
+)
+@click.option(
+    "--from",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FILE|FOLDER",
+    help="Send foreign bytes as they are: a line of a file or a file of a folder each.",
+)
 @click.option("--topic", default=None, help="Topic.  [default: the environment's for events]")
 @settings_options
 def produce(
@@ -96,7 +123,7 @@ def finish(report: Report) -> None:
     """Says what was sent. Raises BrokerError where a record was not acknowledged."""
     if report.failed:
         raise BrokerError(
-            f"{report.failed:,} of {report.sent:,} records were not acknowledged, the first because: "
+            f"{report.failed:,} of {report.sent:,} records were not acknowledged, the first: "
             f"{report.first_error}; their lines in the ledger have no coordinates"
         )
     word = "interrupted: " if report.interrupted else ""

@@ -90,7 +90,13 @@ DEFAULTED = {
     "product": "active",
 }
 BAD_DATES = ("31.12.2025", "2025-13-01", "2025-02-30", "12/31/2025", "yesterday")
-BAD_MAILS = ("no-at.example.com", "two@@example.com", "name@host", "@example.com", "a b@example.com")
+BAD_MAILS = (
+    "no-at.example.com",
+    "two@@example.com",
+    "name@host",
+    "@example.com",
+    "a b@example.com",
+)
 BAD_PHONES = ("12ab34", "+", "+49", "call me", "+0123456789")
 
 Json = dict[str, Any]
@@ -212,7 +218,8 @@ def inject(
         elif name in COPIES:
             yield Record(at, raw_key, text.encode(), SOURCE, ident, entity, None, ACCEPTED, ())
             when = at + _delay(draw(), (0, 2 * MINUTE), (2 * MINUTE, 1 * DAY))
-            copy, outcome, rules = text, DUPLICATE, ()
+            copy, outcome = text, DUPLICATE
+            rules: tuple[str, ...] = ()
             if name == "conflict":
                 copy, outcome, rules = f'{text[:-2]},"note":"other"}}}}', QUARANTINED, (name,)
             again = Record(
@@ -241,7 +248,8 @@ def _broken(
     source: str | None = SOURCE
     found: str | None = ident
     value: bytes | None
-    outcome, rules = QUARANTINED, (name,)
+    outcome = QUARANTINED
+    rules: tuple[str, ...] = (name,)
     raw_key: bytes | None = key
     if name in {"broken_json", "trailing_text", "non_utf8", "duplicate_key", "empty_value"}:
         source = found = None
@@ -313,7 +321,9 @@ def _change(name: str, event: Json, entity: str, draw: float) -> tuple[str, tupl
         del event["time"]
         return QUARANTINED, ("time.required",)
     if name == "bad_time":
-        event["time"] = one_of(("yesterday", "2025-13-01T00:00:00Z", "1767225600", "01.02.2025 10:00"))
+        event["time"] = one_of(
+            ("yesterday", "2025-13-01T00:00:00Z", "1767225600", "01.02.2025 10:00")
+        )
         return QUARANTINED, ("time.format",)
     if name == "future_time":
         event["time"] = "9999-12-01T00:00:00Z"

@@ -32,7 +32,7 @@ CHECK_EVERY = 500
 
 @dataclass
 class Report:
-    """sent: given to the client; acknowledged: by the broker; failed: given up, with the first why."""
+    """sent: given to the client; acknowledged: by the broker; failed: given up, and why first."""
 
     sent: int = 0
     acknowledged: int = 0

@@ -6,14 +6,22 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakehouse import checkpoints
 from lakehouse.command import run, settings_options
-from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lakehouse.contracts import Contracts
+    from lakehouse.settings import Settings
+    from streaming.query import Running
 
 POLL_SECONDS = 0.2
 
@@ -79,7 +87,13 @@ def run_queries(
     click.echo(f"streams ended at a batch boundary: {said}", err=True)
 
 
-def start_all(spark, settings, contracts, names, available_now):  # type: ignore[no-untyped-def]
+def start_all(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    names: tuple[str, ...],
+    available_now: bool,
+) -> list[Running]:
     """Starts the queries by name."""
     from streaming import bronze, silver
 
@@ -97,7 +111,8 @@ class Meter:
         self.latency: float | None = None
         self._last = -1
 
-    def take(self, reports) -> None:  # type: ignore[no-untyped-def]
+    def take(self, reports: Iterable[Any]) -> None:
+        """Adds Spark's progress reports; one that was seen before is left out."""
         for report in reports:
             if report.batchId <= self._last:
                 continue

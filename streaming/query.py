@@ -1,8 +1,8 @@
 """Starting queries, and ending them at a batch boundary.
 
-`query.stop()` interrupts whatever the query is doing. So a stop closes a gate first: the micro-batch
-that is being written goes on to its commit, the next one waits at the gate and is given up before it
-has written anything. What a kill leaves behind is the same as always: a batch that is in the log of
+`query.stop()` interrupts whatever the query is doing. So a stop closes a gate first: the batch that
+is being written goes on to its commit, the next one waits at the gate and is given up before it has
+written anything. What a kill leaves behind is the same as always: a batch that is in the log of
 offsets and not in that of commits, which is run again, and which Delta takes once.
 """
 
@@ -26,7 +26,7 @@ Write = Callable[[DataFrame, str, int], None]
 POLL_SECONDS = 0.05
 
 
-class _Stopping(Exception):
+class _GateClosedError(Exception):
     """Given to Spark by a batch that came to a closed gate."""
 
 
@@ -77,7 +77,7 @@ def start(
     def run(batch: DataFrame, number: int) -> None:
         if closing.is_set():
             waiting.set()
-            raise _Stopping(name)
+            raise _GateClosedError(name)
         if not app:
             found = checkpoints.query_id(checkpoints.SparkFiles(spark, settings, name))
             if found is None:

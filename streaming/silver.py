@@ -31,7 +31,9 @@ def transform(records: DataFrame, contracts: Contracts, max_record_bytes: int) -
     # The length keeps ("a", "bc") and ("ab", "c") apart. 16 bytes of SHA-256 are the state's key.
     identity = F.concat_ws(":", F.length("source"), "source", "id")
     coordinates = F.concat_ws(":", F.lit("coordinates"), *COORDINATES)
-    key = F.unhex(F.substring(F.sha2(F.when(accepted, identity).otherwise(coordinates), 256), 1, 32))
+    key = F.unhex(
+        F.substring(F.sha2(F.when(accepted, identity).otherwise(coordinates), 256), 1, 32)
+    )
     return (
         rows.withColumn("dedup_key", key)
         .withColumn("event_time", F.when(accepted, F.col("time")))

@@ -1,0 +1,439 @@
+"""The twin of lakehouse/decode.py without a JVM: the same names, outcomes and types, in pandas.
+
+Columns have pyarrow types. It reads records one by one, which is meant for small batches; Spark is
+for the others. tests/spark/test_engines.py holds the two equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
+
+import narwhals as nw
+import pandas as pd
+import pyarrow as pa
+
+from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.decode import (
+    DATE,
+    FALSE,
+    FIRST,
+    LAST,
+    MAX_DEPTH,
+    QUOTED,
+    TEXT_INTEGER,
+    TEXT_NUMBER,
+    TIMESTAMP,
+    TRUE,
+    flat,
+)
+from lakehouse.silver import ACCEPTED, QUARANTINED
+from lakehouse.validate import Violation, validate
+
+WHITESPACE = " \t\r\n"
+ARROW_TYPES = {
+    "string": pa.string(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+LIMITS = {"int": 2**31, "bigint": 2**63}
+# A number of more characters is refused by Spark's parser.
+MAX_NUMBER = 1000
+
+
+class _TwiceError(ValueError):
+    """An object with two equal keys."""
+
+
+class Real(float):
+    """A JSON number that Spark keeps as a double: with an exponent, or of more than 38 digits."""
+
+
+def arrow_type(column: Column) -> pa.DataType:
+    if column.decimal:
+        return pa.decimal128(*column.decimal)
+    return ARROW_TYPES[column.spark_type]
+
+
+def classify(
+    records: Sequence[Mapping[str, Any]], contracts: Contracts, max_record_bytes: int
+) -> pd.DataFrame:
+    """Raw records (topic, partition, offset, timestamp, value) with their outcomes.
+
+    Returns topic, partition, offset, entity, outcome, violations, source, id, type, time, subject,
+    digest, and `<entity>__<column>` in pyarrow types, cleaned.
+    """
+    rows = [_decode(record, contracts, max_record_bytes) for record in records]
+    types: dict[str, pa.DataType] = {
+        name: pa.string()
+        for name in ("topic", "entity", "source", "id", "type", "subject", "digest")
+    }
+    types |= {"partition": pa.int32(), "offset": pa.int64(), "time": ARROW_TYPES["timestamp"]}
+    types["problems"] = pa.list_(pa.string())
+    for contract in contracts.values():
+        types |= {flat(contract, column): arrow_type(column) for column in contract.columns}
+    frame = pd.DataFrame(
+        {
+            name: pd.Series([row.get(name) for row in rows], dtype=pd.ArrowDtype(kind))
+            for name, kind in types.items()
+        }
+    )
+    checked, found = validate(nw.from_native(frame, eager_only=True), contracts.values(), flat)
+    done: pd.DataFrame = checked.to_native()
+    flags = {v.flag: done[v.flag].to_list() for group in found.values() for v in group}
+    violations = [_violations(i, row, found, flags) for i, row in enumerate(rows)]
+    done = done[[name for name in types if name != "problems"]]
+    return done.assign(
+        violations=pd.Series(violations, dtype=object),
+        outcome=[QUARANTINED if broken else ACCEPTED for broken in violations],
+    )
+
+
+def _violations(
+    index: int,
+    row: Mapping[str, Any],
+    found: Mapping[str, list[Violation]],
+    flags: Mapping[str, list[Any]],
+) -> list[str]:
+    problems: list[str] = row["problems"]
+    if row.get("entity") is None or {"data.required", "data.type"} & set(problems):
+        return problems
+    result = list(problems)
+    untyped = {p.rpartition(".")[0] for p in problems if not p.endswith(".required")}
+    for violation in found[row["entity"]]:
+        if flags[violation.flag][index] is not True:
+            continue
+        if violation.name.endswith(".required") and violation.column in untyped:
+            continue
+        result.append(violation.name)
+    return result
+
+
+def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict[str, Any]:
+    value: bytes | None = record["value"]
+    row: dict[str, Any] = {key: record[key] for key in ("topic", "partition", "offset")}
+    row["digest"] = hashlib.sha256(value).hexdigest() if value is not None else None
+    doc, problem = parse(value, limit)
+    row["problems"] = [problem] if problem else []
+    if doc is None:
+        return row
+    plain = next((c for c in contracts.plain if c.topic == record["topic"]), None)
+    if plain is not None:
+        contract: Contract | None = plain
+        data: Any = doc
+    else:
+        contract = _envelope(doc, contracts, row)
+        data = doc.get("data")
+    if contract is None:
+        return row
+    row["entity"] = contract.name
+    fields = data if isinstance(data, dict) else {}
+    for column in contract.columns:
+        typed, what = _typed(fields.get(column.json_key), column)
+        row[flat(contract, column)] = typed
+        if what:
+            row["problems"].append(f"{column.name}.{what}")
+    if plain is not None:
+        _plain_identity(record, plain, fields, row)
+    time, tolerance = row.get("time"), timedelta(seconds=contract.clock_tolerance_seconds)
+    if time is not None and time > record["timestamp"] + tolerance:
+        row["problems"].append("time.in_future")
+    return row
+
+
+def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str | None]:
+    """The object that a record holds, or the problem of it."""
+    if value is None:
+        return None, "tombstone"
+    if not value:
+        return None, "empty_value"
+    if len(value) > limit:
+        return None, "record_too_large"
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None, "not_utf8"
+    if _depth(text) > MAX_DEPTH:
+        return None, "nesting_too_deep"
+    # Python's parser takes a step of the interpreter's own stack for each level.
+    stack = sys.getrecursionlimit()
+    sys.setrecursionlimit(stack + 2 * MAX_DEPTH)
+    try:
+        doc = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_int=_whole,
+            parse_float=_real,
+            parse_constant=_constant,
+        )
+    except _TwiceError:
+        return None, "duplicate_key"
+    except ValueError:
+        return None, "malformed_json"
+    finally:
+        sys.setrecursionlimit(stack)
+    return (doc, None) if isinstance(doc, dict) else (None, "not_an_object")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _TwiceError
+    return found
+
+
+def _whole(text: str) -> int | Real:
+    if len(text) > MAX_NUMBER:
+        raise ValueError(text)
+    return int(text) if len(text.lstrip("-").lstrip("0")) <= 38 else Real(text)
+
+
+def _real(text: str) -> Decimal | Real:
+    if len(text) > MAX_NUMBER:
+        raise ValueError(text)
+    if "e" in text or "E" in text:
+        return Real(text)
+    number = Decimal(text)
+    digits = len(number.normalize().as_tuple().digits)
+    scale = -int(number.normalize().as_tuple().exponent)
+    return number if max(digits, scale) <= 38 and _unscaled(text) <= 38 else Real(text)
+
+
+def _unscaled(text: str) -> int:
+    return len(text.lstrip("-").replace(".", "").lstrip("0"))
+
+
+def _constant(text: str) -> Any:
+    raise ValueError(text)
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for sign in re.sub(QUOTED, "", text):
+        if sign in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif sign in "]}":
+            depth -= 1
+    return deepest
+
+
+def clean_text(text: str) -> str:
+    """A text as Spark keeps it: half of a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _envelope(doc: dict[str, Any], contracts: Contracts, row: dict[str, Any]) -> Contract | None:
+    problems: list[str] = row["problems"]
+
+    def text(key: str) -> str | None:
+        value = doc.get(key)
+        return clean_text(value) if isinstance(value, str) else None
+
+    version = doc.get("specversion")
+    if version is None:
+        problems.append("specversion.required")
+    elif version != "1.0":
+        problems.append("specversion.unsupported")
+    for key in ("id", "source"):
+        row[key] = text(key)
+        if doc.get(key) is None or doc[key] == "":
+            problems.append(f"{key}.required")
+        elif row[key] is None:
+            problems.append(f"{key}.type")
+    row["type"], row["subject"] = text("type"), text("subject")
+    contract = next((c for c in contracts.enveloped if c.event_type == row["type"]), None)
+    if doc.get("type") is None:
+        problems.append("type.required")
+    elif row["type"] is None:
+        problems.append("type.type")
+    elif contract is None:
+        problems.append("unknown_type")
+    written = text("time")
+    row["time"] = timestamp_of(written)
+    if doc.get("time") is None:
+        problems.append("time.required")
+    elif written is None:
+        problems.append("time.type")
+    elif row["time"] is None:
+        problems.append("time.format")
+    if doc.get("data") is None:
+        problems.append("data.required")
+    elif not isinstance(doc["data"], dict):
+        problems.append("data.type")
+    return contract
+
+
+def _plain_identity(
+    record: Mapping[str, Any], contract: Contract, fields: Mapping[str, Any], row: dict[str, Any]
+) -> None:
+    row["source"], row["type"] = f"kafka:{contract.topic}", contract.event_type
+    parts = [_as_text(fields.get(key)) for key in contract.id_keys]
+    if not parts:
+        row["id"] = row["digest"]
+    elif any(part is None for part in parts):
+        row["problems"].insert(0, "id.required")
+    elif len(parts) == 1:
+        row["id"] = parts[0]
+    else:
+        row["id"] = "".join(f"{len(part or '')}:{part}" for part in parts)
+    row["time"] = record["timestamp"]
+    if contract.time_column:
+        typed = row[flat(contract, contract.column(contract.time_column))]
+        row["time"] = typed if typed is not None else record["timestamp"]
+
+
+def _as_text(value: Any) -> str | None:
+    """A JSON value as Spark casts it to text."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    if isinstance(value, dict | list):
+        return to_json(value)
+    return str(value)
+
+
+def to_json(value: Any) -> str:
+    """A nested value as compact JSON with sorted keys, as Spark prints a VARIANT."""
+
+    def spell(inner: Any) -> str:
+        if isinstance(inner, dict):
+            pairs = sorted((clean_text(key), item) for key, item in inner.items())
+            return "{" + ",".join(f"{spell(key)}:{spell(item)}" for key, item in pairs) + "}"
+        if isinstance(inner, list):
+            return "[" + ",".join(spell(item) for item in inner) + "]"
+        if isinstance(inner, Decimal):
+            return f"{inner.normalize():f}"
+        if isinstance(inner, str):
+            return json.dumps(clean_text(inner), ensure_ascii=False)
+        return json.dumps(inner)
+
+    return spell(value)
+
+
+def timestamp_of(text: str | None) -> datetime | None:
+    """ISO-8601 text with an offset as an instant between the years 1 and 9999; else None."""
+    if text is None or not re.fullmatch(TIMESTAMP.replace(r"\A", "").replace(r"\z", ""), text):
+        return None
+    # Python 3.11 takes six digits of a second at most; Spark cuts there too.
+    cut = re.sub(r"([.][0-9]{6})[0-9]+", r"\1", text.replace("Z", "+00:00"))
+    try:
+        instant = datetime.fromisoformat(cut).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    first, last = (datetime.fromisoformat(limit) for limit in (FIRST, LAST))
+    return instant if first <= instant <= last else None
+
+
+def date_of(text: str | None) -> date | None:
+    """`YYYY-MM-DD` text as a date; else None."""
+    if text is None or not re.fullmatch(DATE.replace(r"\A", "").replace(r"\z", ""), text):
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+Typed = tuple[Any, str | None]
+
+
+def _typed(value: Any, column: Column) -> Typed:
+    """The value in the column's type, or what kept it from being typed."""
+    if value is None:
+        return None, None
+    logical = column.logical_type
+    if logical in {"integer", "number", "boolean"}:
+        if isinstance(value, str) and column.from_text:
+            return _from_text(clean_text(value).strip(WHITESPACE), column)
+        return _NATIVE[logical](value, column)
+    if logical in {"object", "array"}:
+        wanted = dict if logical == "object" else list
+        return (to_json(value), None) if isinstance(value, wanted) else (None, "type")
+    if not isinstance(value, str):
+        return None, "type"
+    text = clean_text(value)
+    if logical == "string":
+        return text, None
+    typed = date_of(text) if logical == "date" else timestamp_of(text)
+    return typed, None if typed is not None else "format"
+
+
+def _from_text(text: str, column: Column) -> Typed:
+    if text == "":
+        return None, None
+    if column.logical_type == "boolean":
+        lowered = text.lower()
+        if lowered in TRUE or lowered in FALSE:
+            return lowered in TRUE, None
+        return None, "format"
+    pattern = TEXT_INTEGER if column.logical_type == "integer" else TEXT_NUMBER
+    if not re.fullmatch(pattern.replace(r"\A", "").replace(r"\z", ""), text):
+        return None, "format"
+    if column.logical_type == "integer":
+        return _in_range(int(text), column)
+    return _number(Decimal(text), column)
+
+
+def _boolean(value: Any, _: Column) -> Typed:
+    return (value, None) if isinstance(value, bool) else (None, "type")
+
+
+def _integer(value: Any, column: Column) -> Typed:
+    if isinstance(value, bool):
+        return None, "type"
+    if isinstance(value, int):
+        return _in_range(value, column)
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return _in_range(int(value), column)
+    if isinstance(value, Real) and abs(value) >= 2.0**63:
+        return None, "overflow"
+    return None, "type"
+
+
+def _in_range(value: int, column: Column) -> Typed:
+    limit = LIMITS[column.spark_type]
+    return (value, None) if -limit <= value < limit else (None, "overflow")
+
+
+def _number(value: Any, column: Column) -> Typed:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | float):
+        return None, "type"
+    exact = float(value)
+    if abs(exact) == float("inf"):
+        return None, "overflow"
+    if column.decimal is None:
+        return exact, None
+    precision, scale = column.decimal
+    number = Decimal(repr(float(value))) if isinstance(value, Real) else Decimal(value)
+    try:
+        rounded = number.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP)
+    except InvalidOperation:
+        return None, "overflow"
+    if len(rounded.as_tuple().digits) > precision and abs(rounded) >= Decimal(10) ** (
+        precision - scale
+    ):
+        return None, "overflow"
+    return (rounded, None) if float(rounded) == exact else (None, "precision")
+
+
+_NATIVE: dict[str, Callable[[Any, Column], Typed]] = {
+    "boolean": _boolean,
+    "integer": _integer,
+    "number": _number,
+}

@@ -1,0 +1,44 @@
+"""Fixtures by cost. A test is marked by the folder that it lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from lakehouse import contracts as contract_files
+from lakehouse import settings as settings_files
+from lakehouse.contracts import Contracts
+from lakehouse.settings import Settings
+
+ORDER = ["unit", "spark", "integration", "faults", "e2e"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(getattr(pytest.mark, item.path.parent.name))
+    items.sort(key=lambda item: ORDER.index(item.path.parent.name))
+
+
+@pytest.fixture(scope="session")
+def contracts() -> Contracts:
+    return contract_files.load(settings_files.default_contracts())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_files.load("local", storage=str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The one session of all tests that call Spark themselves."""
+    from lakehouse.session import spark as make_session
+
+    data = tmp_path_factory.mktemp("spark")
+    session = make_session(settings_files.load("local", storage=str(data)), "tests")
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()

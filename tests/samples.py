@@ -1,0 +1,106 @@
+"""Contracts and events that several tests use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lakehouse import contracts as contract_files
+from lakehouse.contracts import Contracts
+
+# Every check and cleaner of the catalogue, and every type, in one contract of plain objects.
+EVERY_RULE = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:test:sample
+name: sample
+version: 1.0.0
+status: active
+customProperties:
+  - {property: topic, value: sample.topic}
+schema:
+  - name: sample
+    properties:
+      - {name: plain, logicalType: string}
+      - name: trimmed
+        logicalType: string
+        customProperties: [{property: clean, value: [trim, lower]}]
+        quality:
+          - {type: custom, engine: headwater, implementation: {rule: one_of, values: [web, kelvin]}}
+      - name: raised
+        logicalType: string
+        physicalName: Raised Up
+        customProperties:
+          - {property: clean, value: [upper, blank_to_null, {rule: default, value_if_missing: X}]}
+        quality:
+          - {type: custom, engine: headwater, implementation: {rule: length, min: 1, max: 3}}
+      - name: mail
+        logicalType: string
+        customProperties: [{property: clean, value: [trim, lower]}]
+        quality:
+          - {type: custom, engine: headwater, implementation: {rule: email}}
+      - name: phone
+        logicalType: string
+        customProperties: [{property: clean, value: [{rule: e164, country_code: "49"}]}]
+        quality:
+          - {type: custom, engine: headwater, implementation: {rule: phone}}
+      - name: code
+        logicalType: string
+        quality:
+          - type: custom
+            engine: headwater
+            implementation: {rule: matches, pattern: '[A-Za-z0-9]{1,5}'}
+      - name: small
+        logicalType: integer
+        physicalType: int
+        quality:
+          - {type: custom, engine: headwater, implementation: {rule: between, min: -5, max: 5000}}
+      - {name: large, logicalType: integer}
+      - name: later
+        logicalType: integer
+        quality:
+          - {type: custom, engine: headwater, implementation: {rule: not_before, column: large}}
+      - name: price
+        logicalType: number
+        physicalType: decimal(12,2)
+        quality:
+          - {type: custom, engine: headwater, implementation: {rule: between, min: 0.01}}
+      - {name: ratio, logicalType: number}
+      - {name: flag, logicalType: boolean}
+      - {name: day, logicalType: date}
+      - {name: moment, logicalType: timestamp}
+      - {name: thing, logicalType: object}
+      - {name: list, logicalType: array}
+      - name: text_small
+        logicalType: integer
+        physicalType: int
+        customProperties: [{property: jsonType, value: string}]
+      - name: text_price
+        logicalType: number
+        physicalType: decimal(10,2)
+        customProperties: [{property: jsonType, value: string}]
+      - name: text_flag
+        logicalType: boolean
+        customProperties: [{property: jsonType, value: string}]
+      - {name: wanted, logicalType: string, required: true}
+"""
+
+
+def every_rule_contract(folder: Path) -> Contracts:
+    (folder / "sample.yaml").write_text(EVERY_RULE)
+    return contract_files.load(folder)
+
+
+def event(entity: str, data: dict[str, Any] | None, **envelope: Any) -> bytes:
+    """A CloudEvent of an entity as bytes; attributes given as None are left out."""
+    whole = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "test",
+        "type": f"headwater.shop.{entity}",
+        "time": "2026-01-01T00:00:00Z",
+        "data": data,
+        **envelope,
+    }
+    return json.dumps({k: v for k, v in whole.items() if v is not None}).encode()

@@ -1,0 +1,254 @@
+"""One rule set, two engines: Spark and pandas give the same outcome for the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse import decode_pandas, rules, silver
+from lakehouse.contracts import Contracts
+from lakehouse.decode import flat
+from tests.samples import every_rule_contract
+
+BROKER_TIME = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LIMIT = 1_048_576
+SLOW = profile(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+TEXT = st.text(
+    st.one_of(
+        st.sampled_from(' \t\r\n\u00a0\u2003@.+-0123456789aZzKſİıßéÄ中😀\u0000"\\\u200b'),
+        st.characters(codec="utf-8"),
+    ),
+    max_size=12,
+)
+DATES = st.sampled_from(
+    ["2026-02-28", "2026-02-29", "2024-02-29", "0000-01-01", "0001-01-01", "9999-12-31", "26-1-1"]
+)
+TIMES = st.sampled_from(
+    [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00.123456789+05:30",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T23:59:60Z",
+        "2026-01-01 00:00:00Z",
+        "2026-01-01T00:00:00",
+        "2026-01-01T00:00:00+18:00",
+        "2026-01-01T00:00:00+18:01",
+        "2026-13-01T00:00:00Z",
+        "0001-01-01T00:00:00+10:00",
+        "9999-12-31T23:59:59Z",
+        "1969-12-31T23:59:59.999Z",
+    ]
+)
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.sampled_from(
+        [0, -1, 2**31 - 1, 2**31, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**37, 10**38, 10**39]
+    ),
+    st.decimals(
+        allow_nan=False, allow_infinity=False, places=2, min_value=-(10**6), max_value=10**6
+    ),
+    st.floats(allow_nan=False, allow_infinity=False, width=32),
+)
+SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, TEXT, DATES, TIMES)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def few(contracts: Contracts) -> Contracts:
+    """Two contracts: what is to be shown does not depend on how many there are."""
+    return Contracts([contracts["category"], contracts["order"]])
+
+
+def spell(value: Any) -> str:
+    """JSON text with decimals as numbers of their own digits."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(k)}:{spell(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(spell(item) for item in value) + "]"
+    return str(value) if type(value).__name__ == "Decimal" else json.dumps(value)
+
+
+def in_spark(
+    spark: SparkSession, contracts: Contracts, records: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    columns = "topic string, partition int, offset bigint, timestamp timestamp, value binary"
+    frame = spark.createDataFrame(
+        [
+            tuple(r[k] for k in ("topic", "partition", "offset", "timestamp", "value"))
+            for r in records
+        ],
+        columns,
+    ).withColumn("key", F.lit(None).cast("binary"))
+    rows = silver.classify(frame, contracts, LIMIT, "stream").collect()
+    return [row.asDict(recursive=True) for row in sorted(rows, key=lambda row: row.offset)]
+
+
+def assert_same(
+    spark: SparkSession,
+    contracts: Contracts,
+    values: Sequence[bytes | None],
+    topic: str = "shop.events",
+) -> None:
+    records = [
+        {"topic": topic, "partition": 0, "offset": i, "timestamp": BROKER_TIME, "value": value}
+        for i, value in enumerate(values)
+    ]
+    there = in_spark(spark, contracts, records)
+    here = decode_pandas.classify(records, contracts, LIMIT)
+    for i, row in enumerate(there):
+        mine = here.iloc[i]
+        said = f"{values[i]!r}: {row['violations']} in Spark, {mine['violations']} in pandas"
+        assert sorted(row["violations"]) == sorted(mine["violations"]), said
+        assert row["outcome"] == mine["outcome"], said
+        for name in ("entity", "source", "id", "type", "subject", "digest"):
+            assert row[name] == _plain(mine[name]), f"{values[i]!r}: {name}"
+        if row["outcome"] != "accepted":
+            continue
+        contract = contracts[row["entity"]]
+        for column in contract.columns:
+            found = row[contract.name][column.name]
+            if isinstance(found, datetime):
+                found = found.replace(tzinfo=UTC)
+            expected = _plain(mine[flat(contract, column)])
+            assert found == expected, f"{values[i]!r}: {column.name}"
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value
+
+
+@SLOW
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=20), VALUES.map(lambda v: spell(v).encode())), max_size=30
+    )
+)
+def test_any_bytes_have_the_same_outcome(
+    spark: SparkSession, few: Contracts, values: list[bytes]
+) -> None:
+    assert_same(spark, few, list(values))
+
+
+@SLOW
+@given(st.data())
+def test_envelopes_have_the_same_outcome(
+    spark: SparkSession, few: Contracts, data: st.DataObject
+) -> None:
+    good = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "s",
+        "type": "headwater.shop.category",
+        "time": "2026-01-01T00:00:00Z",
+        "subject": "K001",
+        "data": {"category_id": "K001", "name": "Books"},
+    }
+    values = []
+    for _ in range(30):
+        event = dict(good)
+        for key in data.draw(st.lists(st.sampled_from(sorted(good)), max_size=2)):
+            if data.draw(st.booleans()):
+                event.pop(key, None)
+            else:
+                event[key] = data.draw(VALUES)
+        values.append(spell(event).encode())
+    assert_same(spark, few, values)
+
+
+@pytest.mark.timeout(300)
+@SLOW
+@given(st.data())
+def test_every_rule_and_type_of_the_catalogue(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder: Path = tmp_path_factory.mktemp("rules")
+    contracts = every_rule_contract(folder)
+    contract = contracts["sample"]
+    used = {r.name for c in contract.columns for r in (*c.checks, *c.cleaners)}
+    assert used == set(rules.CHECKS) | set(rules.CLEANERS), "a rule is in no column of the sample"
+    drawn = st.one_of(
+        VALUES,
+        TEXT,
+        st.emails(),
+        NUMBERS.map(str),
+        st.from_regex(r"[+0(]{0,2}[0-9 ()/-]{5,18}", fullmatch=True),
+        st.sampled_from(["true", "NO", " 1 ", "web", " WEB", "Web\t", "KELVIN", "12.5", "-0", ""]),
+    )
+    values = [
+        spell(
+            {c.json_key: data.draw(drawn) for c in contract.columns if data.draw(st.booleans())}
+        ).encode()
+        for _ in range(25)
+    ]
+    assert_same(spark, contracts, values, topic="sample.topic")
+
+
+def test_rules_are_equal_on_hand_picked_text(spark: SparkSession) -> None:
+    """Every text rule over characters on which regular expressions and case mapping differ."""
+    texts = [
+        "",
+        " ",
+        "a",
+        "A\n",
+        "\u0661\u0662",
+        "İ",
+        "ſ",
+        "K",
+        "ß",
+        "a\u0000",
+        "é",
+        "😀",
+        "x\u0085",
+    ]
+    checks: dict[str, Any] = {
+        "matches": {"pattern": "[a-z]+"},
+        "length": {"min": 1, "max": 1},
+        "email": {},
+        "phone": {},
+        "one_of": {"values": ["a", "k", "i"]},
+    }
+    cleaners: dict[str, Any] = {
+        "trim": {},
+        "lower": {},
+        "upper": {},
+        "blank_to_null": {},
+        "e164": {"country_code": "49"},
+    }
+    frame = pd.DataFrame({"v": pd.Series(texts, dtype=pd.ArrowDtype(pa.string()))})
+    catalogue = [(rules.CHECKS, checks), (rules.CLEANERS, cleaners)]
+    expressions = {
+        name: rules.apply(functions, rules.Rule(name, arguments), nw.col("v"), nw.col)
+        for functions, wanted in catalogue
+        for name, arguments in wanted.items()
+    }
+    here = nw.from_native(frame).with_columns(**expressions).to_native()
+    there = nw.from_native(spark.createDataFrame([(t,) for t in texts], "v string"))
+    rows = there.with_columns(**expressions).to_native().collect()
+    for name in expressions:
+        mine = [_plain(value) for value in here[name].to_list()]
+        assert [row[name] for row in rows] == mine, name

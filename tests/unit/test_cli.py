@@ -1,0 +1,52 @@
+"""The command line without a JVM: help, usage errors, and what is imported for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headwater.cli import COMMANDS
+
+
+def headwater(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from headwater.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_has_help(name: str) -> None:
+    done = headwater(name, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert len(done.stdout.splitlines()) > 4
+
+
+def test_help_needs_none_of_the_heavy_imports() -> None:
+    heavy = "pyspark", "pandas", "pyarrow", "pydantic", "confluent_kafka", "rich", "faker"
+    code = (
+        "import sys\n"
+        "from headwater.cli import COMMANDS, cli\n"
+        "for name in COMMANDS: cli.get_command(None, name)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    empty = tmp_path / "none"
+    for arguments in (
+        ["produce", "--data", str(tmp_path), "--events", "1"],
+        ["produce", "--data", str(tmp_path), "--start", "soon"],
+        ["contracts", "check", str(empty)],
+        ["status", "--env", "moon"],
+    ):
+        done = headwater(*arguments)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+        assert done.stderr.strip().splitlines()[-1].startswith(("headwater:", "Error:"))

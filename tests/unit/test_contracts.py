@@ -1,0 +1,98 @@
+"""What `contracts check` says of broken files: file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lakehouse import contracts as contract_files
+from lakehouse.contracts import Contracts
+
+GOOD = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:test:thing
+name: thing
+version: 1.0.0
+status: active
+schema:
+  - name: thing
+    properties:
+      - name: thing_id
+        logicalType: string
+        primaryKey: true
+        quality:
+          - type: custom
+            engine: headwater
+            implementation: {rule: length, min: 1, max: 5}
+      - name: price
+        logicalType: number
+        physicalType: decimal(12,2)
+"""
+
+
+def findings(folder: Path, text: str) -> list[str]:
+    (folder / "thing.yaml").write_text(text)
+    return [str(finding) for finding in contract_files.check(folder)[1]]
+
+
+def test_a_good_contract_is_read(tmp_path: Path) -> None:
+    assert findings(tmp_path, GOOD) == []
+    thing = contract_files.load(tmp_path)["thing"]
+    assert thing.event_type == "headwater.thing"
+    assert thing.watermark_seconds == 600
+    assert [c.spark_type for c in thing.columns] == ["string", "decimal(12,2)"]
+    assert thing.column("thing_id").required, "a primary key is required"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key"),
+    [
+        ("logicalType: string", "logicalType: banana", 11, "schema.0.properties.0.logicalType"),
+        ("primaryKey: true", "primaryKy: true", 12, "schema.0.properties.0.primaryKy"),
+        ("max: 5}", "max: 5, most: 6}", 16, "schema.0.properties.0.quality.0.implementation.rule"),
+        ("rule: length", "rule: lenght", 16, "schema.0.properties.0.quality.0.implementation.rule"),
+        ("decimal(12,2)", "decimal(50,2)", 19, "schema.0.properties.1.physicalType"),
+        ("decimal(12,2)", "varchar", 19, "schema.0.properties.1.physicalType"),
+        ("name: price", "name: thing_id", 17, "schema.0.properties.1.name"),
+        ("name: price", "name: Price", 17, "schema.0.properties.1.name"),
+        ("status: active", "staus: active", 6, "staus"),
+        ("status: active", "version: 2.0.0", 6, "version"),
+        ("kind: DataContract", "kind: Contract", 2, "kind"),
+        ("engine: headwater", "engine: soda", 14, "schema.0.properties.0.quality.0"),
+        ("version: 1.0.0\n", "", 1, ""),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, key: str
+) -> None:
+    assert old in GOOD
+    found = findings(tmp_path, GOOD.replace(old, new, 1))
+    start = f"{tmp_path}/thing.yaml:{line}: {key or '(whole file)'}:"
+    assert any(said.startswith(start) for said in found), found
+
+
+def test_yaml_that_cannot_be_read_has_a_line(tmp_path: Path) -> None:
+    found = findings(tmp_path, GOOD.replace("name: thing\n", "name: [thing\n", 1))
+    assert found
+    assert "not readable as YAML" in found[0]
+
+
+def test_unsafe_pattern_and_unknown_column(tmp_path: Path) -> None:
+    text = GOOD.replace("{rule: length, min: 1, max: 5}", "{rule: matches, pattern: '[0-9]\\d'}")
+    assert any("explicit ASCII classes" in said for said in findings(tmp_path, text))
+    text = GOOD.replace("{rule: length, min: 1, max: 5}", "{rule: not_before, column: nothing}")
+    assert any("no column 'nothing'" in said for said in findings(tmp_path, text))
+
+
+def test_two_contracts_of_one_event_type(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(GOOD)
+    assert any("is other.yaml's already" in said for said in findings(tmp_path, GOOD))
+
+
+def test_the_contracts_of_the_shop(contracts: Contracts) -> None:
+    assert len(contracts) == 14
+    assert contracts["order"].column("total").spark_type == "decimal(12,2)"
+    assert contracts["customer"].column("email").pii
+    assert contracts.topics("shop.events") == ["shop.events"]
