@@ -30,6 +30,8 @@ def session_conf(settings: Settings) -> dict[str, str]:
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         # Keeps the call site of every expression: half of the time that a wide plan takes to make.
         "spark.python.sql.dataFrameDebugging.enabled": "false",
+        # Not wherever the command happens to be called.
+        "spark.sql.warehouse.dir": str(settings.runtime_dir / "warehouse"),
         # 93 typed columns side by side are no mistake.
         "spark.sql.debug.maxToStringFields": "50",
         **settings.spark,
