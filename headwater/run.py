@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from contextlib import ExitStack
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakehouse.command import settings_options
+from lakehouse.command import settings_options, stop_on_signals
 from lakehouse.errors import HeadwaterError
 
 if TYPE_CHECKING:
     from lakehouse.settings import Settings
+    from producer.command import Sending
     from producer.kafka_sink import Report
     from streaming.command import Meter
 
@@ -56,27 +56,24 @@ def run(
     """
     from headwater import broker
     from lakehouse.progress import doing
+    from producer.command import Sending
 
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stop_on_signals(stopping)
     with ExitStack() as stack:
         if not settings.broker.bootstrap and not broker.status(settings).running:
             with doing("starting the broker"):
                 broker.start(settings)
             stack.callback(broker.stop, settings)
-        ok = _run(settings, events, rate, defects, seed, start, stopping)
+        sending = Sending(events, seed, start, rate, defects, go_on=True)
+        ok = _run(settings, sending, stopping)
     if not ok:
         raise click.exceptions.Exit(1)
 
 
 def _run(
     settings: Settings,
-    events: int,
-    rate: float,
-    defects: float,
-    seed: int,
-    start: str | None,
+    sending: Sending,
     stopping: threading.Event,
 ) -> bool:
     from batch import audit, reconcile
@@ -94,13 +91,12 @@ def _run(
         stack.enter_context(held(settings, "reconcile", "reconcile of silver.events"))
         with doing("starting Spark and the streams"):
             spark = make_session(settings, "run")
+            stop_on_signals(stopping)
             spark.sparkContext.setLogLevel("ERROR")
             running = start_all(spark, settings, loaded, checkpoints.QUERIES, False)
         meters = {query.name: Meter() for query in running}
         try:
-            report = _produce(
-                settings, events, rate, defects, seed, start, stopping, running, meters, loaded
-            )
+            report = _produce(settings, sending, stopping, running, meters, loaded)
         finally:
             with doing("stopping the streams at a batch boundary"):
                 for query in running:
@@ -127,11 +123,7 @@ def _run(
 
 def _produce(
     settings: Settings,
-    events: int,
-    rate: float,
-    defects: float,
-    seed: int,
-    start: str | None,
+    sending: Sending,
     stopping: threading.Event,
     running: list[Any],
     meters: dict[str, Meter],
@@ -139,7 +131,7 @@ def _produce(
 ) -> Report:
     """Sends while a panel shows how far everything is; returns once all of it is committed."""
     from lakehouse import checkpoints, kafka
-    from producer.command import send_shop
+    from producer.command import finish, send_shop
     from producer.kafka_sink import Report
 
     state: dict[str, Any] = {"report": Report(), "error": None, "done": False}
@@ -147,17 +139,7 @@ def _produce(
     def send() -> None:
         try:
             state["report"] = send_shop(
-                settings,
-                events,
-                seed,
-                start,
-                rate,
-                defects,
-                False,
-                True,
-                None,
-                stopping,
-                lambda report: state.update(report=report),
+                settings, sending, stopping.is_set, lambda report: state.update(report=report)
             )
         except Exception as error:  # shown by the thread that waits
             state["error"] = error
@@ -166,7 +148,7 @@ def _produce(
     threading.Thread(target=send, daemon=True).start()
     ends: kafka.Offsets | None = None
     files = [checkpoints.ArrowFiles(settings, name) for name in checkpoints.QUERIES]
-    with Panel(events) as panel:
+    with Panel(sending.events) as panel:
         while True:
             for query in running:
                 meters[query.name].take(query.query.recentProgress)
@@ -190,8 +172,6 @@ def _produce(
         panel.show(state["report"], meters, last=True)
     report: Report = state["report"]
     if report.failed or report.caught_up:
-        from producer.command import finish
-
         finish(report)
     return report
 

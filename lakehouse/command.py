@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -42,6 +44,12 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, settings=loaded, **kwargs)
 
     return with_settings
+
+
+def stop_on_signals(stopping: threading.Event) -> None:
+    """SIGTERM and Ctrl-C set the event. To be called again once Spark runs, which takes Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> None:

@@ -65,7 +65,11 @@ def validate(
                 flag = f"broken__{named(contract, column)}__{rule}"
                 flags[flag] = expression
                 found.append(Violation(flag, f"{column.name}.{rule}", column.name))
-    return frame.with_columns(**cleaned).with_columns(**flags), violations
+    # A step without expressions is an error, and contracts without cleaners or rules are none.
+    for step in (cleaned, flags):
+        if step:
+            frame = frame.with_columns(**step)
+    return frame, violations
 
 
 def _column(contract: Contract, named: Callable[[Contract, Column], str], name: str) -> nw.Expr:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import settings_options
+from lakehouse.command import settings_options, stop_on_signals
 from lakehouse.errors import BrokerError, HeadwaterError
 
 if TYPE_CHECKING:
@@ -72,6 +72,13 @@ LIVE_TEMPO = 1000.0
     metavar="FILE|FOLDER",
     help="Send foreign bytes as they are: a line of a file or a file of a folder each.",
 )
+@click.option(
+    "--generators",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=None,
+    metavar="FOLDER",
+    help="Further generators: each *.py with a function events(world).",
+)
 @click.option("--topic", default=None, help="Topic.  [default: the environment's for events]")
 @settings_options
 def produce(
@@ -84,6 +91,7 @@ def produce(
     go_on: bool,
     path: Path | None,
     topic: str | None,
+    generators: Path | None,
     settings: Settings,
 ) -> None:
     """Send events to the broker, with a ledger of what each has to become.
@@ -94,8 +102,7 @@ def produce(
     from lakehouse.progress import Ticker
 
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stop_on_signals(stopping)
     with Ticker() as ticker:
         total = None if path else events
 
@@ -103,11 +110,10 @@ def produce(
             ticker.show(describe(report, total))
 
         if path is not None:
-            report = send_foreign(settings, path, topic, rate, stopping, show)
+            report = send_foreign(settings, path, topic, rate, stopping.is_set, show)
         else:
-            report = send_shop(
-                settings, events, seed, start, rate, defects, live, go_on, topic, stopping, show
-            )
+            sending = Sending(events, seed, start, rate, defects, live, go_on, topic, generators)
+            report = send_shop(settings, sending, stopping.is_set, show)
     finish(report)
 
 
@@ -135,51 +141,59 @@ def finish(report: Report) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Sending:
+    """What of a shop is sent; the options of `produce` by the same names (go_on: --continue)."""
+
+    events: int = 100_000
+    seed: int = 1
+    start: str | None = None
+    rate: float | None = None
+    defects: float = 0.3
+    live: bool = False
+    go_on: bool = False
+    topic: str | None = None
+    generators: Path | None = None
+
+
 def send_shop(
     settings: Settings,
-    events: int,
-    seed: int,
-    start: str | None,
-    rate: float | None,
-    defects: float,
-    live: bool,
-    go_on: bool,
-    topic: str | None,
-    stopping: threading.Event,
-    show: Any,
+    what: Sending,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
-    """Sends `events` records of a shop; see the options of `produce`."""
+    """Sends records of a shop, with a ledger."""
     from producer.kafka_sink import send
     from producer.ledger import Ledger, sent
 
-    opens = instant(start, live)
-    density = (rate or LIVE_RATE) if live else None
-    world = {"seed": seed, "start": opens, "defects": defects, "live": density}
+    opens = instant(what.start, what.live)
+    density = (what.rate or LIVE_RATE) if what.live else None
+    world = {"seed": what.seed, "start": opens, "defects": what.defects, "live": density}
     folder = settings.runtime_dir / "ledger"
-    first = sent(folder, world) if go_on else 0
-    name = topic or settings.topics.events
-    ledger = Ledger(folder, run_name(), name, world, first + 1)
-    records = islice(shop_records(seed, opens, defects, density), first, first + events)
-    # A live shop sets its own pace; --rate is then how much happens in it.
+    first = sent(folder, world) if what.go_on else 0
+    topic = what.topic or settings.topics.events
+    ledger = Ledger(folder, run_name(), topic, world, first + 1)
+    records = shop_records(what.seed, opens, what.defects, density, what.generators)
+    # A live shop sets its own pace; the rate is then how much happens in it.
     return send(
-        records,
+        islice(records, first, first + what.events),
         settings,
-        name,
+        topic,
         ledger,
-        rate=None if live else rate,
-        live=live,
-        stop=stopping.is_set,
-        progress=show,
+        rate=None if what.live else what.rate,
+        live=what.live,
+        stop=stop,
+        progress=progress,
     )
 
 
 def send_foreign(
     settings: Settings,
     path: Path,
-    topic: str | None,
-    rate: float | None,
-    stopping: threading.Event,
-    show: Any,
+    topic: str | None = None,
+    rate: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Sends the bytes of a file or folder."""
     from producer import foreign
@@ -190,18 +204,22 @@ def send_foreign(
     folder = settings.runtime_dir / "ledger"
     ledger = Ledger(folder, run_name(), name, {"from": str(path)})
     records = foreign.records(path)
-    return send(records, settings, name, ledger, rate=rate, stop=stopping.is_set, progress=show)
+    return send(records, settings, name, ledger, rate=rate, stop=stop, progress=progress)
 
 
 def shop_records(
-    seed: int, opens: int, defects: float, density: float | None = None
+    seed: int,
+    opens: int,
+    defects: float,
+    density: float | None = None,
+    generators: Path | None = None,
 ) -> Iterator[Record]:
     """The records of a shop, without end. opens: ms since 1970; density: events/s of a live one."""
     from producer.defects import inject
-    from producer.shop import Shop
+    from producer.generators import World, events
 
-    shop = Shop(seed, opens, rate=density, tempo=LIVE_TEMPO if density else 1.0)
-    return inject(shop.events(), defects, seed, opens, world=str(density))
+    world = World(seed, opens, density, LIVE_TEMPO if density else 1.0)
+    return inject(events(world, generators), defects, seed, opens, world=str(density))
 
 
 def instant(start: str | None, live: bool) -> int:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from producer.shop import DAY, HOUR, MINUTE, Event
+from producer.generators import Event
+from producer.generators.shop import DAY, HOUR, MINUTE
 
 ACCEPTED, QUARANTINED, DUPLICATE = "accepted", "quarantined", "duplicate"
 
@@ -130,7 +131,7 @@ class Defect:
 
 
 CATALOGUE = (
-    Defect("missing_field", 4),
+    Defect("missing_field", 4, frozenset(MISSING)),
     Defect("malformed_email", 2, frozenset({"customer"})),
     Defect("malformed_phone", 2, frozenset({"customer"})),
     Defect("wrong_type", 4, frozenset(NUMBERS)),

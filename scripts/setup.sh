@@ -82,7 +82,7 @@ if step jars pom.xml; then
   finish
 fi
 
-if step project setup.py conf/spark-defaults.conf; then
+if step project setup.py conf/spark-defaults.conf conf/log4j2.properties; then
   say "installing headwater itself"
   quietly .venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
   # One place for what a JVM must know before it starts: Python and spark-submit both read it.

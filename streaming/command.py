@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakehouse import checkpoints
-from lakehouse.command import run, settings_options
+from lakehouse.command import run, settings_options, stop_on_signals
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,11 +39,7 @@ def stream(queries: tuple[str, ...], available_now: bool, settings: Settings) ->
     """
     stopping = threading.Event()
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    stop_on_signals(stopping)
     run_queries(settings, queries or checkpoints.QUERIES, available_now, stopping)
 
 
@@ -65,6 +59,7 @@ def run_queries(
             stack.enter_context(held(settings, f"stream-{name}", where))
         with doing("starting Spark and the streams"):
             spark = make_session(settings, "stream")
+            stop_on_signals(stopping)
             running = start_all(spark, settings, loaded, names, available_now)
         ticker = stack.enter_context(Ticker())
         meters = {query.name: Meter() for query in running}

@@ -42,3 +42,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`host:port` of a real broker that lives as long as the tests."""
+    from headwater import broker
+
+    data = tmp_path_factory.mktemp("broker")
+    local = settings_files.load("local", storage=str(data))
+    status = broker.start(local)
+    assert status.bootstrap is not None
+    yield status.bootstrap
+    broker.stop(local)

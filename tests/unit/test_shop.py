@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from producer.command import shop_records
-from producer.shop import EVENTS_A_DAY, Shop
+from producer.generators import World
+from producer.generators.shop import EVENTS_A_DAY, Shop
 
 START = 1_759_276_800_000  # 2025-10-01
 EVENTS = 40_000
@@ -21,7 +22,7 @@ DAY = 86_400_000
 @pytest.fixture(scope="module")
 def events() -> list[tuple[int, str, dict[str, Any]]]:
     """(time in ms, entity, data) in the order of the shop."""
-    drawn = islice(Shop(5, START).events(), EVENTS)
+    drawn = islice(Shop(World(5, START)).events(), EVENTS)
     return [
         (at, entity, json.loads(data, parse_float=Decimal)) for at, _, entity, *_, data in drawn
     ]
@@ -170,7 +171,7 @@ def test_customers_come_again(events: list[tuple[int, str, dict[str, Any]]]) -> 
 
 
 def test_a_live_shop_keeps_its_rate() -> None:
-    shop = Shop(1, START, rate=200.0, tempo=1000.0)
+    shop = Shop(World(1, START, rate=200.0, tempo=1000.0))
     times = [event[0] for event in islice(shop.events(), 80_000)]
     # The reference data comes at once, and orders take some minutes to be delivered.
     later = times[40_000:]

@@ -6,8 +6,6 @@ two alone: how many are taken, how fast and where to makes no difference. An ord
     placed → paid → shipped → delivered → (returned)        placed → cancelled
 
 with its payment, parcel, stock movements, loyalty points and review at the times they would have.
-
-An event is (time in ms since 1970, number, entity, record key, subject, data as JSON text).
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ from datetime import UTC, datetime
 from random import Random
 
 from producer import pools
-
-Event = tuple[int, int, str, str, str, str]
+from producer.generators import Event, World
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 # The shop grows: events a day when it opens, and the days in which that grows e-fold.
@@ -39,7 +36,6 @@ TIERS = ("none", "none", "bronze", "silver", "gold")
 FREE_SHIPPING_CENTS, SHIPPING_CENTS = 5_000, 490
 FULL_STOCK, REORDER_LEVEL = 400, 40
 ONE_POINT_CENTS = 100
-MIN_EVENTS_PER_DAY = 1e-3
 
 
 def money(cents: int) -> str:
@@ -50,6 +46,11 @@ def money(cents: int) -> str:
 def day_of(ms: int) -> str:
     """The UTC day of an instant, ISO-8601."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def events(world: World) -> Iterator[Event]:
+    """All events of a shop, in order of time, without end."""
+    return Shop(world).events()
 
 
 @dataclass
@@ -73,27 +74,15 @@ class _Order:
 
 
 class Shop:
-    """One world. `events` may be called once.
+    """One shop. `events` may be called once."""
 
-    start: ms since 1970. pace: events per time against the growing shop's own; with `rate` (events
-    a second) the shop does not grow. tempo: how much faster than real an order's life goes.
-    """
-
-    def __init__(
-        self,
-        seed: int,
-        start: int,
-        *,
-        pace: float = 1.0,
-        rate: float | None = None,
-        tempo: float = 1.0,
-    ) -> None:
-        self._random = Random(f"{seed}|{start}")
-        self._pools = pools.make(seed)
-        self._start = start
-        self._grows = rate is None
-        self._daily = rate * 86_400 if rate is not None else EVENTS_A_DAY * pace
-        self._tempo = tempo
+    def __init__(self, world: World) -> None:
+        self._random = Random(f"{world.seed}|{world.start}")
+        self._pools = pools.make(world.seed)
+        self._start = world.start
+        self._grows = world.rate is None
+        self._daily = EVENTS_A_DAY if world.rate is None else world.rate * 86_400
+        self._tempo = world.tempo
         self._width = max(10, int(EVENTS_A_BUCKET / self._daily * DAY))
         self._buckets: dict[int, list[Event]] = defaultdict(list)
         self._number = 0
@@ -133,7 +122,7 @@ class Shop:
         """Mean ms from one visit to the next."""
         growth = 2.718281828459045 ** ((now - self._start) / DAY / GROWTH_DAYS)
         daily = self._daily * growth if self._grows else self._daily
-        return DAY * EVENTS_A_SESSION / max(daily, MIN_EVENTS_PER_DAY)
+        return DAY * EVENTS_A_SESSION / daily
 
     def _put(self, at: int, entity: str, key: str, subject: str, data: str) -> int:
         self._number += 1

@@ -1,0 +1,99 @@
+"""As a user goes it: `headwater run` twice, status, sql, and the scripts by spark-submit."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from headwater import broker
+from lakehouse import settings as settings_files
+from tests.helpers import (
+    BIN,
+    ROOT,
+    environment,
+    headwater,
+    settings_for,
+    table,
+    unlike_the_ledger,
+)
+
+EVENTS = 10_000
+
+
+@pytest.mark.timeout(600)
+def test_run_and_run_again(tmp_path: Path) -> None:
+    """On embedded defaults: a broker of its own, which is gone afterwards."""
+    settings = settings_files.load("local", storage=str(tmp_path))
+    size = ["--events", str(EVENTS), "--rate", "5000"]
+    first = headwater(settings, "run", *size)
+    for said in ("Tables and views", "Quarantine by rule", "the law holds", "Try next:"):
+        assert said in first.stdout
+    assert not broker.status(settings).running
+    assert unlike_the_ledger(settings) == []
+
+    second = headwater(settings, "run", *size)
+    assert "the law holds" in second.stdout
+    assert unlike_the_ledger(settings) == []
+    assert table(settings, "bronze/events", ["offset"]).num_rows == 2 * EVENTS
+
+    status = json.loads(headwater(settings, "status", "--json").stdout)
+    rows = {found["table"]: found["rows"] for found in status["tables"]}
+    assert rows["bronze.events"] == 2 * EVENTS
+    assert {job["job"] for job in status["jobs"]} == {"reconcile"}
+    assert [stream["committed"] for stream in status["streams"]] == [2 * EVENTS] * 2
+
+    statement = "SELECT count(*) AS n FROM silver.quarantine"
+    [answer] = json.loads(headwater(settings, "sql", "--json", statement).stdout)
+    silver = table(settings, "silver/events", ["outcome"])
+    assert answer["n"] == silver["outcome"].to_pylist().count("quarantined")
+
+
+@pytest.mark.timeout(600)
+def test_every_job_by_spark_submit(bootstrap: str, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    headwater(settings, "produce", "--events", "2000", "--seed", "5")
+    for script, *arguments in (
+        ("streaming/bronze.py", "--available-now"),
+        ("streaming/silver.py", "--available-now"),
+        ("batch/reconcile.py",),
+        ("batch/audit.py", "--json"),
+    ):
+        done = subprocess.run(
+            [str(BIN / "spark-submit"), script, "--env", "local", *arguments],
+            cwd=ROOT,
+            env=environment(settings),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}: {done.stderr[-3000:]}"
+    [balance] = json.loads(done.stdout)
+    assert (balance["bronze"], balance["pending"]) == (2_000, 0)
+    assert unlike_the_ledger(settings) == []
+    broken = headwater(settings, "sql", "SELECT * FROM silver.nothing", code=1)
+    assert "silver.order" in broken.stderr, "an unknown table lists those that are"
+
+
+def test_commands_of_the_readme_exist() -> None:
+    """Every `headwater …` in README and docs is a command with these options."""
+    from headwater.cli import COMMANDS, cli
+
+    texts = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = 0
+    for text in texts:
+        for line in re.findall(r"^ *(?:\.venv/bin/)?headwater (.+)$", text.read_text(), re.M):
+            words = line.split(" #")[0].split()
+            assert words[0] in COMMANDS, f"{text.name}: {line}"
+            command = cli.get_command(None, words[0])  # type: ignore[arg-type]
+            assert command is not None
+            known = {option for parameter in command.params for option in parameter.opts}
+            for sub in getattr(command, "commands", {}).values():
+                known |= {option for parameter in sub.params for option in parameter.opts}
+            used = [word for word in words[1:] if word.startswith("--")]
+            assert set(used) <= known, f"{text.name}: {line}"
+            found += 1
+    assert found > 10

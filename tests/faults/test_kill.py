@@ -1,0 +1,106 @@
+"""Killed in every phase, stopped at a boundary: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from lakehouse import checkpoints
+from lakehouse.settings import Settings, Stream
+from producer.command import Sending, send_shop
+from tests.helpers import BIN, ROOT, environment, headwater, settings_for, unlike_the_ledger
+
+EVENTS = 12_000
+STREAM = ["stream", "--available-now"]
+# Who dies, at which moment, at which micro-batch; in this order, on the same tables.
+PHASES = [
+    ("bronze.events", "before", 1, STREAM),
+    ("silver.events", "after", 1, STREAM),
+    ("bronze.events", "after", 1, STREAM),
+    ("silver.events", "before", 2, STREAM),
+    ("silver.events", "before", 1, ["reconcile"]),
+    ("silver.events", "after", 1, ["reconcile"]),
+]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_every_phase(bootstrap: str, tmp_path: Path) -> None:
+    small = Stream(max_offsets_per_trigger=EVENTS // 3)
+    settings = settings_for(tmp_path, bootstrap, stream=small)
+    send_shop(settings, Sending(events=EVENTS, seed=21))
+    surroundings = environment(settings) | {
+        "HEADWATER_STREAM__MAX_OFFSETS_PER_TRIGGER": str(EVENTS // 3)
+    }
+    for index, (table, moment, nth, command) in enumerate(PHASES):
+        if command == ["reconcile"] and PHASES[index - 1][3] == STREAM:
+            # What a reconcile has to do is there only once the streams are through.
+            headwater(settings, *STREAM)
+        died = subprocess.run(
+            [sys.executable, "-m", "tests.faults.die_at", table, moment, str(nth), *command],
+            cwd=ROOT,
+            env=surroundings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = f"{table} {moment} {nth}: {died.stderr[-2000:]}"
+        assert died.returncode == -signal.SIGKILL, said
+    headwater(settings, "reconcile")
+    balances = json.loads(headwater(settings, "audit", "--json").stdout)
+    assert sum(balance["bronze"] for balance in balances) == EVENTS
+    assert sum(balance["pending"] for balance in balances) == 0
+    assert unlike_the_ledger(settings) == []
+
+
+def batches(settings: Settings, query: str) -> tuple[int, int]:
+    """The last batch that the checkpoint has committed, and the last that the table has."""
+    files = checkpoints.ArrowFiles(settings, query)
+    commits = [int(name) for name in files.names("commits") if name.isdigit()]
+    app = f"{query}.events:{checkpoints.query_id(files)}"
+    if not commits:
+        return -1, -1
+    version = DeltaTable(f"{settings.tables}/{query}/events").transaction_version(app)
+    return max(commits, default=-1), -1 if version is None else version
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_at_a_batch_boundary(
+    bootstrap: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    process = subprocess.Popen(
+        [str(BIN / "headwater"), "stream"],
+        env=environment(settings) | {"HEADWATER_STREAM__MAX_OFFSETS_PER_TRIGGER": "500"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        send_shop(settings, Sending(events=20_000, seed=22))
+        wait_until(lambda: batches(settings, "silver")[0] >= 1, 120, "the second Silver batch")
+        # In the middle of the work: 20,000 records at 500 a batch are far from done.
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 0, said
+    assert "streams ended at a batch boundary" in said
+    for query in checkpoints.QUERIES:
+        committed, written = batches(settings, query)
+        assert committed == written, f"{query}: the table is ahead of the checkpoint"
+        assert 0 < committed < 39

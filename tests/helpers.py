@@ -1,0 +1,106 @@
+"""What integration, fault and end-to-end tests do over and over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from lakehouse import settings as settings_files
+from lakehouse.contracts import Contracts
+from lakehouse.settings import Broker, Settings, Topics
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.prefix) / "bin"
+
+
+def settings_for(folder: Path, bootstrap: str, **more: Any) -> Settings:
+    """Settings with a topic of their own on the tests' broker."""
+    topics = Topics(events=f"events-{uuid.uuid4().hex[:8]}", partitions=4)
+    return settings_files.load(
+        "local",
+        storage=str(folder),
+        broker=Broker(bootstrap=bootstrap),
+        topics=topics,
+        **more,
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The same settings for a process of its own."""
+    return os.environ | {
+        "HEADWATER_STORAGE": settings.storage,
+        "HEADWATER_BROKER__BOOTSTRAP": settings.broker.bootstrap,
+        "HEADWATER_TOPICS__EVENTS": settings.topics.events,
+    }
+
+
+def headwater(
+    settings: Settings, *arguments: str, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end and checks its exit code."""
+    done = subprocess.run(
+        [str(BIN / "headwater"), *arguments],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code, f"{arguments}: {done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def drain(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
+    """Both queries over everything that the broker holds now, to their ends."""
+    from lakehouse import checkpoints
+    from streaming.command import start_all
+
+    for query in start_all(spark, settings, contracts, checkpoints.QUERIES, True):
+        query.query.awaitTermination()
+
+
+def table(settings: Settings, name: str, columns: list[str] | None = None) -> pa.Table:
+    """A Delta table read by another engine than Spark."""
+    return DeltaTable(f"{settings.tables}/{name}").to_pyarrow_table(columns=columns)
+
+
+def unlike_the_ledger(settings: Settings) -> list[Any]:
+    """Every record whose outcome is not the one its ledger line asks for. DuckDB, not Spark.
+
+    A record sent twice is a duplicate from the second time on.
+    """
+    bronze = table(settings, "bronze/events", ["topic", "partition", "offset"])
+    silver = table(
+        settings, "silver/events", ["topic", "partition", "offset", "outcome", "violations"]
+    )
+    ledger = f"{settings.runtime_dir}/ledger/*.parquet"
+    with duckdb.connect() as db:
+        db.register("bronze", bronze)
+        db.register("silver", silver)
+        return db.execute(
+            f"""
+            WITH expected AS (
+              SELECT *, CASE WHEN outcome = 'accepted' AND id IS NOT NULL AND row_number() OVER (
+                  PARTITION BY source, id, outcome ORDER BY number, "offset") > 1
+                THEN 'duplicate' ELSE outcome END AS wanted
+              FROM read_parquet('{ledger}') WHERE "offset" IS NOT NULL
+            )
+            SELECT e.number, e.defect, e.wanted, s.outcome, e.rules, s.violations
+            FROM expected e
+            FULL JOIN bronze b USING (topic, partition, "offset")
+            LEFT JOIN silver s USING (topic, partition, "offset")
+            WHERE b."offset" IS NULL OR e."offset" IS NULL
+               OR e.wanted IS DISTINCT FROM coalesce(s.outcome, 'duplicate')
+               OR (s.outcome IS NOT NULL AND list_sort(e.rules) <> list_sort(s.violations))
+            LIMIT 20
+            """
+        ).fetchall()

@@ -1,0 +1,336 @@
+"""Through a real broker into Bronze and Silver, against the ledger and an independent reader."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+import pytest
+from pyspark.sql import SparkSession
+
+from batch import audit, reconcile
+from lakehouse import contracts as contract_files
+from lakehouse import tables
+from lakehouse.contracts import Contracts
+from lakehouse.errors import BrokerError
+from lakehouse.locks import held
+from lakehouse.settings import Settings
+from producer.command import Sending, instant, send_foreign, send_shop, shop_records
+from producer.defects import Record
+from producer.kafka_sink import send
+from producer.ledger import Ledger
+from tests.helpers import drain, headwater, settings_for, table, unlike_the_ledger
+
+SEED, EVENTS = 11, 15_000
+SQL_TYPES = {"bigint": "BIGINT", "int": "INTEGER", "double": "DOUBLE", "string": "VARCHAR"}
+
+
+@pytest.fixture(scope="module")
+def house(
+    spark: SparkSession,
+    contracts: Contracts,
+    bootstrap: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Settings:
+    """A seeded run: sent, streamed, reconciled."""
+    settings = settings_for(tmp_path_factory.mktemp("house"), bootstrap)
+    report = send_shop(settings, Sending(events=EVENTS, seed=SEED))
+    assert (report.acknowledged, report.failed) == (EVENTS, 0)
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    return settings
+
+
+def test_every_record_has_the_outcome_of_its_ledger_line(house: Settings) -> None:
+    assert unlike_the_ledger(house) == []
+
+
+def test_the_law_holds(spark: SparkSession, house: Settings, contracts: Contracts) -> None:
+    found = audit.audit_tables(spark, house, contracts)
+    assert found.broken == []
+    [balance] = found.balances
+    assert balance.bronze == EVENTS == balance.accepted + balance.quarantined + balance.duplicates
+    lines = duckdb.execute(
+        f"SELECT outcome, count(*) FROM read_parquet('{house.runtime_dir}/ledger/*.parquet') "
+        "GROUP BY outcome"
+    ).fetchall()
+    assert dict(lines) == {
+        "accepted": balance.accepted,
+        "quarantined": balance.quarantined,
+        "duplicate": balance.duplicates,
+    }
+
+
+def test_bronze_holds_the_bytes_that_were_sent(house: Settings) -> None:
+    opens = instant(None, False)
+    sent = [record.value for record in islice(shop_records(SEED, opens, 0.3), EVENTS)]
+    bronze = table(house, "bronze/events", ["topic", "partition", "offset", "value"])
+    assert bronze.num_rows == EVENTS
+    rows = duckdb.execute(
+        "SELECT l.number, b.value FROM bronze b JOIN read_parquet("
+        f"'{house.runtime_dir}/ledger/*.parquet') l USING (topic, partition, \"offset\")"
+    ).fetchall()
+    assert len(rows) == EVENTS
+    assert all(value == sent[number - 1] for number, value in rows)
+
+
+def test_quarantine_keeps_the_bytes(house: Settings) -> None:
+    bronze = table(house, "bronze/events", ["partition", "offset", "value"])
+    silver = table(house, "silver/events", ["partition", "offset", "outcome", "raw"])
+    assert bronze.num_rows >= silver.num_rows
+    different = duckdb.execute(
+        'SELECT count(*) FROM silver s JOIN bronze b USING (partition, "offset") '
+        "WHERE s.outcome = 'quarantined' AND s.raw IS DISTINCT FROM b.value"
+    ).fetchall()
+    assert different == [(0,)]
+
+
+@pytest.mark.parametrize("entity", sorted(contract_files.load(
+    Path(__file__).parents[2] / "conf" / "contracts")))  # fmt: skip
+def test_typed_values_equal_an_independent_readers(
+    house: Settings, contracts: Contracts, entity: str
+) -> None:
+    """DuckDB reads the bytes of every clean record of an entity and casts them itself."""
+    bronze = table(house, "bronze/events", ["topic", "partition", "offset", "value"])
+    silver = table(house, "silver/events", ["topic", "partition", "offset", "outcome", entity])
+    assert bronze.num_rows >= silver.num_rows
+    contract = contracts[entity]
+    wrong = []
+    for column in contract.columns:
+        kind = SQL_TYPES.get(column.spark_type, column.spark_type)
+        kind = "TIMESTAMPTZ" if kind == "timestamp" else kind
+        text = f"decode(b.value)::JSON -> 'data' ->> '{column.json_key}'"
+        wrong.append(
+            f'count(*) FILTER (WHERE s."{entity}"."{column.name}" IS DISTINCT FROM '
+            f'CAST({text} AS {kind}) AND ({text}) IS NOT NULL) AS "{column.name}"'
+        )
+    found = duckdb.execute(
+        f"""
+        SELECT count(*) AS rows, {", ".join(wrong)}
+        FROM read_parquet('{house.runtime_dir}/ledger/*.parquet') l
+        JOIN bronze b USING (topic, partition, "offset")
+        JOIN silver s USING (topic, partition, "offset")
+        WHERE l.entity = '{entity}' AND l.outcome = 'accepted'
+          AND (l.defect IS NULL OR l.defect IN ('late', 'null_key'))
+        """
+    )
+    names = [column[0] for column in found.description or ()]
+    row = dict(zip(names, found.fetchall()[0], strict=True))
+    assert row.pop("rows") > 0
+    assert not any(row.values()), row
+
+
+def test_untidy_values_are_cleaned(house: Settings) -> None:
+    silver = table(house, "silver/events", ["topic", "partition", "offset", "customer", "order"])
+    assert silver.num_rows
+    rows = duckdb.execute(
+        f"""
+        SELECT s.customer.email, s.customer.phone, s."order".status
+        FROM read_parquet('{house.runtime_dir}/ledger/*.parquet') l
+        JOIN silver s USING (topic, partition, "offset")
+        WHERE l.defect = 'untidy' AND l.entity IN ('customer', 'order')
+        """
+    ).fetchall()
+    assert rows
+    states = {"placed", "paid", "shipped", "delivered", "cancelled", "returned", None}
+    for mail, phone, status in rows:
+        assert mail is None or (mail == mail.lower() == mail.strip() and "@" in mail)
+        assert phone is None or (phone.startswith("+4915") and phone[1:].isdigit())
+        assert status in states
+
+
+def resend(settings: Settings, records: list[Record], name: str) -> None:
+    folder = settings.runtime_dir / "ledger"
+    report = send(records, settings, settings.topics.events,
+                  Ledger(folder, name, settings.topics.events, {}))  # fmt: skip
+    assert report.acknowledged == len(records)
+
+
+def test_sent_twice_in_another_order_with_a_restart_between(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    """The same Silver as from sending once. Which of two that differ stands depends on the order
+    of sending, so conflicts are left out."""
+    drawn = islice(shop_records(SEED, instant(None, False), 0.3), 4_000)
+    records = [record for record in drawn if record.defect != "conflict"]
+    results = []
+    for turn in ("once", "twice"):
+        settings = settings_for(tmp_path / turn, bootstrap)
+        if turn == "once":
+            resend(settings, records, "all")
+        else:
+            shuffled = records[:]
+            random.Random(1).shuffle(shuffled)
+            resend(settings, shuffled[:2_000], "half")
+            drain(spark, settings, contracts)
+            resend(settings, [*reversed(records), *shuffled[2_000:]], "rest")
+        drain(spark, settings, contracts)
+        reconcile.reconcile_range(spark, settings, contracts)
+        assert audit.audit_tables(spark, settings, contracts).broken == []
+        silver = tables.read(spark, settings, tables.silver(contracts))
+        accepted = silver.where("outcome = 'accepted'")
+        typed = [f"to_json(`{name}`) AS `{name}`" for name in contracts]
+        kept = accepted.selectExpr("source", "id", "entity", "time", "digest", *typed)
+        results.append({tuple(row) for row in kept.collect()})
+    assert len(results[0]) > 2_000
+    assert results[0] == results[1]
+
+
+TELCO = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:test:telco
+name: telco_customer
+version: 1.0.0
+status: active
+customProperties:
+  - {property: topic, value: TOPIC}
+  - {property: id, value: [customerID, updated]}
+  - {property: time, value: updated}
+schema:
+  - name: telco_customer
+    properties:
+      - {name: customer_id, physicalName: customerID, logicalType: string, primaryKey: true}
+      - {name: tenure, logicalType: integer, physicalType: int}
+      - name: total_charges
+        physicalName: Total Charges
+        logicalType: number
+        physicalType: decimal(10,2)
+        customProperties: [{property: jsonType, value: string}]
+      - {name: updated, logicalType: timestamp, required: true}
+"""
+
+
+def test_a_foreign_topic_is_taken_in_by_a_contract_alone(
+    spark: SparkSession, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path / "data", bootstrap)
+    topic = f"{settings.topics.events}-telco"
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    (folder / "telco.yaml").write_text(TELCO.replace("TOPIC", topic))
+    contracts = contract_files.load(folder)
+    lines = [
+        '{"customerID":"a","tenure":1,"Total Charges":"29.85","updated":"2026-01-01T00:00:00Z"}',
+        '{"customerID":"b","tenure":0,"Total Charges":" ","updated":"2026-01-01T00:00:01Z"}',
+        '{"customerID":"a","tenure":1,"Total Charges":"29.85","updated":"2026-01-01T00:00:00Z"}',
+        '{"customerID":"c","tenure":"x","Total Charges":"n/a","updated":"2026-01-01T00:00:00Z"}',
+        '{"tenure":3,"updated":"2026-01-01T00:00:00Z"}',
+    ]
+    file = tmp_path / "telco.jsonl"
+    file.write_text("\n".join(lines))
+    report = send_foreign(settings, file, topic)
+    assert report.acknowledged == 5
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    rows = table(settings, "silver/events").to_pylist()
+    good = {r["telco_customer"]["customer_id"]: r for r in rows if r["outcome"] == "accepted"}
+    assert {key: str(row["telco_customer"]["total_charges"]) for key, row in good.items()} == {
+        "a": "29.85",
+        "b": "None",
+    }
+    assert {row["source"] for row in good.values()} == {f"kafka:{topic}"}
+    bad = sorted(sorted(r["violations"]) for r in rows if r["outcome"] == "quarantined")
+    assert bad == [
+        ["customer_id.required", "id.required"],
+        ["tenure.type", "total_charges.format"],
+    ]
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.holds
+    assert found.balances == [audit.Balance(topic, 5, 2, 2, 1, 0)]
+
+
+WISH_CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:test:wish
+name: wish
+version: 1.0.0
+status: active
+customProperties: [{property: eventType, value: headwater.shop.wish}]
+schema:
+  - name: wish
+    properties:
+      - {name: wish_id, logicalType: string, primaryKey: true}
+      - {name: stars, logicalType: integer, physicalType: int, required: true}
+"""
+WISH_GENERATOR = """\
+def events(world):
+    number = 0
+    while True:
+        number += 1
+        at = world.start + number * 60_000
+        data = f'{{"wish_id":"W{number}","stars":{number % 5}}}'
+        yield at, number, "wish", f"W{number}", f"W{number}", data
+"""
+
+
+def test_a_new_entity_is_a_contract_and_a_generator(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path / "data", bootstrap)
+    folder, generators = tmp_path / "contracts", tmp_path / "generators"
+    folder.mkdir()
+    generators.mkdir()
+    for contract in contracts.values():
+        (folder / contract.path.name).write_text(contract.path.read_text())
+    (folder / "wish.yaml").write_text(WISH_CONTRACT)
+    (generators / "wish.py").write_text(WISH_GENERATOR)
+    more = contract_files.load(folder)
+    send_shop(settings, Sending(events=3_000, generators=generators))
+    drain(spark, settings, more)
+    reconcile.reconcile_range(spark, settings, more)
+    assert unlike_the_ledger(settings) == []
+    rows = [r["wish"] for r in table(settings, "silver/events", ["wish"]).to_pylist() if r["wish"]]
+    assert len(rows) > 10
+    assert all(row["stars"] == int(row["wish_id"][1:]) % 5 for row in rows)
+
+
+BAD_INPUT: list[tuple[str, list[str], str]] = [
+    ("stream", ["stream", "--available-now"], "does not answer"),
+    ("produce", ["produce", "--events", "10"], "does not answer"),
+]
+
+
+@pytest.mark.parametrize(("what", "arguments", "said"), BAD_INPUT, ids=[b[0] for b in BAD_INPUT])
+def test_a_broker_that_is_not_there(
+    tmp_path: Path, what: str, arguments: list[str], said: str
+) -> None:
+    settings = settings_for(tmp_path, "127.0.0.1:1")
+    done = headwater(settings, *arguments, code=1)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("headwater: "), (what, done.stderr)
+    assert "127.0.0.1:1" in last
+    assert said in last
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_stream_on_the_same_checkpoint_is_refused(bootstrap: str, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    with held(settings, "stream-silver", "x"):
+        done = headwater(settings, "stream", "--available-now", code=1)
+    assert f"checkpoint {settings.checkpoints}/silver is in use by process" in done.stderr
+    assert not (tmp_path / "checkpoints").exists(), "nothing was begun"
+
+
+def test_a_record_too_large_for_the_broker_is_named(bootstrap: str, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "data", bootstrap)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"x" * 17_000_000)
+    (folder / "b").write_bytes(b"small")
+    report = send_foreign(settings, folder)
+    assert (report.acknowledged, report.failed) == (1, 1)
+    from producer.command import finish
+
+    with pytest.raises(BrokerError, match="1 of 2 records were not acknowledged"):
+        finish(report)
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(spark: SparkSession) -> Iterator[None]:
+    yield
+    assert not spark.streams.active
