@@ -194,6 +194,14 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
                 f"{where}: {missing:,} offsets are missing in Bronze between {row.first} "
                 f"and {row.last}"
             )
+    held = {(row.topic, row.partition): row.last for row in partitions if row.held}
+    for (topic, partition), end in sorted(closed.items()):
+        last = held.get((topic, partition), -1)
+        if last + 1 < end:
+            broken.append(
+                f"topic {topic} partition {partition}: the last reconcile closed it up to offset "
+                f"{end - 1}, and Bronze ends at {last if last >= 0 else 'none'}"
+            )
     pending = 0
     for topic, balance in balances.items():
         found = by_topic.get(topic)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lakehouse.errors import HeadwaterError
+from lakehouse.errors import HeadwaterError, reason
 
 
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,5 +67,11 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         click.echo(f"headwater: {error.strerror or error}{where}", err=True)
+        code = 1
+    except Exception as error:
+        # Spark's own errors come with the stack of two languages.
+        if not type(error).__module__.startswith(("pyspark", "py4j", "delta")):
+            raise
+        click.echo(f"headwater: Spark: {reason(str(error))}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

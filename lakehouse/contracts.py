@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -31,8 +31,19 @@ from lakehouse.errors import ContractError
 from lakehouse.rules import Rule
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-JSON_KEY = re.compile(r"[^'\"\[\]\\\x00-\x1f]{1,200}")
-DURATION = re.compile(r"([0-9]+) (second|minute|hour|day)s?")
+JSON_KEY = re.compile(r"[^`'\"\[\]\\\x00-\x1f]{1,200}")
+TOPIC = re.compile(r"(?!__)[a-zA-Z0-9._-]{1,249}")
+DURATION = re.compile(r"([0-9]{1,7}) (second|minute|hour|day)s?")
+MAX_SECONDS = 366 * 86400
+# Columns of silver.events and of the steps towards it, and names that its views have.
+RESERVED = frozenset(
+    """
+    topic partition offset timestamp timestamp_type date hour key value headers raw digest entity
+    outcome violations written_by source id type time subject events quarantine doc data problems
+    record_problem envelope_problems parsed unreadable enveloped envelope dedup_key event_time
+    action existing
+    """.split()  # noqa: SIM905
+)
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 SPARK_TYPES = {
     "string": "string",
@@ -133,7 +144,13 @@ class Contracts(Mapping[str, Contract]):
         return max((c.watermark_seconds for c in self.values()), default=600)
 
     def topics(self, events: str) -> list[str]:
-        """The topic of enveloped events and those of the plain contracts."""
+        """The topic of enveloped events and those of the plain contracts. Raises ContractError."""
+        for contract in self.plain:
+            if contract.topic == events:
+                raise ContractError(
+                    f"{contract.path}: topic {events!r} is the one of enveloped events "
+                    "(topics.events): plain objects want a topic of their own"
+                )
         return sorted({events, *(c.topic for c in self.plain if c.topic)})
 
 
@@ -212,8 +229,15 @@ class _Reader:
 
     def read(self) -> Contract | None:
         try:
-            node = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            text = self.path.read_text(encoding="utf-8")
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                if isinstance(event, yaml.AliasEvent):
+                    said = "aliases (*name) are not for contracts: write it out"
+                    line = event.start_mark.line + 1 if event.start_mark else 1
+                    self.findings.append(Finding(self.path, line, "", said))
+                    return None
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             said = getattr(error, "problem", None) or str(error)
             line = mark.line + 1 if mark else 1
@@ -245,8 +269,8 @@ class _Reader:
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(node)
-        except ValueError as error:
-            self.find(where, str(error))
+        except (ValueError, yaml.YAMLError) as error:
+            self.find(where, getattr(error, "problem", None) or str(error))
             return None
         finally:
             loader.dispose()
@@ -273,6 +297,8 @@ class _Reader:
         name = table["name"]
         if not NAME.fullmatch(name):
             self.find((*base, "name"), f"{name!r}: lower case letters, digits and _ only")
+        if name in RESERVED:
+            self.find((*base, "name"), f"{name!r} is a name of silver.events itself")
         custom = self._custom(raw, (), set(CONTRACT_KEYS))
         columns: list[Column] = []
         for i, item in enumerate(table.get("properties") or []):
@@ -285,28 +311,32 @@ class _Reader:
             columns.append(column)
         if not columns:
             self.find((*base, "properties"), "a contract wants at least one property")
-        names = {column.name for column in columns}
+        kinds = {column.name: column.spark_type for column in columns}
         for i, column in enumerate(columns):
             for rule in column.checks:
                 other = rule.arguments.get("column")
-                if other is not None and other not in names:
-                    where = (*base, "properties", i, "quality")
+                where = (*base, "properties", i, "quality")
+                if other is not None and other not in kinds:
                     self.find(where, f"rule {rule.name!r}: no column {other!r}")
-        topic = custom.get("topic")
-        time_column = custom.get("time")
-        id_keys = custom.get("id", [])
+                elif other is not None and kinds[other] != column.spark_type:
+                    self.find(where, f"rule {rule.name!r}: {other!r} has another type")
+        topic, time_column = custom.get("topic"), custom.get("time")
+        event_type, id_keys = custom.get("eventType", f"headwater.{name}"), custom.get("id", [])
         id_keys = [id_keys] if isinstance(id_keys, str) else id_keys
+        at: Path_ = ("customProperties",)
+        if topic is not None and not (isinstance(topic, str) and TOPIC.fullmatch(topic)):
+            self.find(at, f"topic: {topic!r} is no name of a topic")
+        if not isinstance(event_type, str) or not event_type.strip():
+            self.find(at, f"eventType: {event_type!r} is no text")
         for key in ("id", "time"):
             if key in custom and topic is None:
-                self.find(("customProperties",), f"{key!r} is for a contract with a topic")
-        if time_column is not None and (
-            time_column not in names
-            or next(c for c in columns if c.name == time_column).spark_type != "timestamp"
-        ):
-            self.find(("customProperties",), f"time: no timestamp column {time_column!r}")
+                self.find(at, f"{key!r} is for a contract with a topic")
+        moments = {column.name for column in columns if column.spark_type == "timestamp"}
+        if time_column is not None and str(time_column) not in moments:
+            self.find(at, f"time: no timestamp column {time_column!r}")
         known = {column.json_key for column in columns}
-        if not isinstance(id_keys, list) or any(key not in known for key in id_keys):
-            self.find(("customProperties",), f"id: {id_keys!r} has to name keys of the JSON")
+        if not isinstance(id_keys, list) or any(str(key) not in known for key in id_keys):
+            self.find(at, f"id: {id_keys!r} has to name keys of the JSON")
             id_keys = []
         seconds = {}
         for key, fallback in (("watermark", "10 minutes"), ("clockTolerance", "5 minutes")):
@@ -314,6 +344,8 @@ class _Reader:
             if not found:
                 self.find(("customProperties",), f"{key}: write it like '10 minutes'")
             seconds[key] = int(found[1]) * SECONDS[found[2]] if found else 0
+            if seconds[key] > MAX_SECONDS:
+                self.find(("customProperties",), f"{key}: at most 366 days")
         if self.findings:
             return None
         description = raw.get("description") or {}
@@ -322,7 +354,7 @@ class _Reader:
             version=str(raw["version"]),
             description=str(description.get("purpose", "")) if description else "",
             columns=tuple(columns),
-            event_type=str(custom.get("eventType", f"headwater.{name}")),
+            event_type=str(event_type),
             topic=topic,
             id_keys=tuple(id_keys),
             time_column=time_column,
@@ -361,6 +393,8 @@ class _Reader:
         custom = self._custom(item, where, COLUMN_KEYS)
         if custom.get("jsonType", "string") != "string":
             self.find((*where, "customProperties"), "jsonType: only 'string'")
+        if not isinstance(custom.get("pii", False), bool):
+            self.find((*where, "customProperties"), "pii: true or false")
         checks = []
         for i, quality in enumerate(item.get("quality") or []):
             at = (*where, "quality", i)
@@ -407,14 +441,21 @@ class _Reader:
         if rule.name == "between" and spark_type in {"string", "boolean"}:
             self.find((*where, "rule"), f"rule 'between' is not for {spark_type}")
         arguments = dict(rule.arguments)
-        try:
-            for key in ("min", "max", "value_if_missing"):
-                if key in arguments and rule.name != "length":
-                    arguments[key] = _literal(arguments[key], spark_type)
-            if "values" in arguments:
-                arguments["values"] = [_literal(v, spark_type) for v in arguments["values"]]
-        except (ValueError, TypeError, InvalidOperation):
-            self.find(where, f"rule {rule.name!r}: {key}: no {spark_type}")
+        if rule.name != "length":
+            for key in {"min", "max", "value_if_missing", "values"} & set(arguments):
+                value = arguments[key]
+                try:
+                    arguments[key] = (
+                        [_literal(each, spark_type) for each in value]
+                        if key == "values"
+                        else _literal(value, spark_type)
+                    )
+                except (ValueError, TypeError, ArithmeticError):
+                    self.find(where, f"rule {rule.name!r}: {key}: {value!r} is no {spark_type}")
+                    return rule
+        low, high = arguments.get("min"), arguments.get("max")
+        if low is not None and high is not None and low > high:
+            self.find(where, f"rule {rule.name!r}: min {low} is above max {high}")
         return Rule(rule.name, arguments)
 
 
@@ -439,12 +480,17 @@ def _literal(value: Any, spark_type: str) -> rules.Literal:
     if isinstance(value, bool) != (spark_type == "boolean"):
         raise TypeError(value)
     if spark_type.startswith("decimal"):
-        return Decimal(str(value))
+        if not (number := Decimal(str(value))).is_finite():
+            raise ValueError(value)
+        return number
     if spark_type in {"int", "bigint"}:
-        if int(value) != value:
-            raise TypeError(value)
+        limit = 2**31 if spark_type == "int" else 2**63
+        if int(value) != value or not -limit <= value < limit:
+            raise ValueError(value)
         return int(value)
     if spark_type == "double":
+        if abs(float(value)) == float("inf") or float(value) != float(value):
+            raise ValueError(value)
         return float(value)
     if spark_type == "date":
         return date.fromisoformat(str(value))

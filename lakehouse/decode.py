@@ -4,10 +4,11 @@ Nothing here raises on bad input: whatever cannot be read becomes a null with a 
 record is parsed once, into a VARIANT, which keeps apart what a schema of strings cannot: `"3"` and
 `3`, a missing key and a null, two equal keys.
 
-Problems of a whole record: tombstone, empty_value, record_too_large, not_utf8, malformed_json,
-duplicate_key, nesting_too_deep, not_an_object, unknown_type. Problems of a field, as `field.what`:
-required, type (another JSON type), format (text that is no date, time or number), overflow (beyond
-the range of the column), precision (more digits than the column keeps), in_future, unsupported.
+Problems of a whole record: tombstone, empty_value, record_too_large, not_utf8, lone_surrogate,
+malformed_json, duplicate_key, nesting_too_deep, not_an_object, unknown_type. Problems of a field,
+as `field.what`: required, type (another JSON type), format (text that is no date, time or number),
+overflow (beyond the range of the column), precision (more digits than the column keeps), in_future,
+unsupported.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from lakehouse.contracts import Column, Contract, Contracts
 
 # JSON text in quotes, without back-tracking: what is left holds structural brackets only.
 QUOTED = r'"(?:[^"\\]++|\\[\s\S])*+"'
+# An escape of half a surrogate pair, which no UTF-8 can hold: two such keys become equal, and two
+# such ids. What is no half is taken away first: escaped backslashes, then whole pairs.
+SURROGATE = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+SURROGATE_PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 # Jackson stops at 1,000 levels, and the parse below wraps every record in one of its own.
 MAX_DEPTH = 999
 DATE = r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}\z"
@@ -114,6 +119,7 @@ def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
         .when(size == 0, "empty_value")
         .when(size > max_record_bytes, "record_too_large")
         .when(~F.is_valid_utf8(text), "not_utf8")
+        .when(text.contains("\\u") & _lone_surrogate(text), "lone_surrogate")
     )
     # Parsers stop at the end of the first value and take what trails for nothing. So the record is
     # parsed as the first of two elements, the second being its own digest, which no record can
@@ -145,6 +151,11 @@ def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
         .withColumn("doc", F.when(F.col("record_problem").isNull(), F.col("doc")))
         .drop("parsed", "unreadable")
     )
+
+
+def _lone_surrogate(text: SparkColumn) -> SparkColumn:
+    unescaped = F.replace(text, F.lit("\\\\"), F.lit(""))
+    return F.regexp_replace(unescaped, SURROGATE_PAIR, "").rlike(SURROGATE)
 
 
 def _depth(text: SparkColumn) -> SparkColumn:
@@ -216,7 +227,7 @@ def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
             ~F.coalesce(F.col("specversion_text") == "1.0", F.lit(False)), "specversion.unsupported"
         ),
         *(
-            F.when(~present(kind[key]) | (F.col(key) == ""), f"{key}.required").when(
+            F.when(~present(kind[key]) | _blank(F.col(key)), f"{key}.required").when(
                 kind[key] != "STRING", f"{key}.type"
             )
             for key in ("id", "source")
@@ -244,7 +255,8 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
     """
     for contract in contracts.plain:
         mine = F.col("entity") == contract.name
-        parts = [get(F.col(contract.name)[key], "string") for key in contract.id_keys]
+        texts = [get(F.col(contract.name)[key], "string") for key in contract.id_keys]
+        parts = [F.when(~_blank(text), text) for text in texts]
         # Lengths keep apart ("a", "bc") and ("ab", "c").
         joined = F.concat(*(F.concat(F.length(p).cast("string"), F.lit(":"), p) for p in parts))
         identity = (joined if len(parts) > 1 else parts[0]) if parts else F.col("digest")
@@ -303,7 +315,7 @@ def _typed(value: SparkColumn, column: Column) -> SparkColumn:
     elif logical == "integer":
         native = F.when(_whole(kind), get(value, spark_type))
     else:
-        native = F.when(_number(kind), _kept(get(value, spark_type), get(value, "double")))
+        native = F.when(_number(kind), _kept(value, kind, column))
     if not column.from_text:
         return native
     return F.coalesce(native, _from_text(F.btrim(text, F.lit(" \t\r\n")), column))
@@ -316,7 +328,16 @@ def _from_text(text: SparkColumn, column: Column) -> SparkColumn:
     if column.logical_type == "integer":
         return F.when(text.rlike(TEXT_INTEGER), text.try_cast(column.spark_type))
     digits = F.when(text.rlike(TEXT_NUMBER), text)
-    return _kept(digits.try_cast(column.spark_type), digits.try_cast("double"))
+    if column.decimal is None:
+        return _finite(digits.try_cast("double"))
+    return F.when(
+        digits.rlike(digits_within(column.decimal[1])), digits.try_cast(column.spark_type)
+    )
+
+
+def digits_within(scale: int) -> str:
+    """Numbers as text that a scale holds: what comes after its digits is zeros."""
+    return rf"\A[+-]?[0-9]+(?:[.][0-9]{{0,{scale}}}0*)?\z"
 
 
 def _number(kind: SparkColumn) -> SparkColumn:
@@ -327,10 +348,21 @@ def _whole(kind: SparkColumn) -> SparkColumn:
     return (kind == "BIGINT") | (kind.startswith("DECIMAL") & kind.endswith(",0)"))
 
 
-def _kept(value: SparkColumn, exact: SparkColumn) -> SparkColumn:
-    """The value, unless typing it lost digits or ended in infinity."""
-    same = (value.cast("double") == exact) & (F.abs(exact) < float("inf"))
-    return F.when(same, value)
+def _kept(value: SparkColumn, kind: SparkColumn, column: Column) -> SparkColumn:
+    """A JSON number in the column's type, unless that loses digits or ends in infinity."""
+    double = get(value, "double")
+    if column.decimal is None:
+        return _finite(double)
+    typed = get(value, column.spark_type)
+    scale = F.regexp_extract(kind, ",([0-9]+)", 1).try_cast("int")
+    exact = F.when(kind == "DOUBLE", typed.cast("double") == double).otherwise(
+        F.coalesce(scale, F.lit(0)) <= column.decimal[1]
+    )
+    return F.when(exact, typed)
+
+
+def _finite(double: SparkColumn) -> SparkColumn:
+    return F.when(F.abs(double) < float("inf"), double)
 
 
 def _column_problems(contract: Contract) -> SparkColumn:
@@ -377,6 +409,10 @@ def _digits(cast: SparkColumn, column: Column) -> SparkColumn:
     if column.decimal is None:
         return F.lit(f"{column.name}.overflow")
     return F.when(cast.isNotNull(), f"{column.name}.precision").otherwise(f"{column.name}.overflow")
+
+
+def _blank(text: SparkColumn) -> SparkColumn:
+    return ~text.rlike(r"[^ \t\r\n]")
 
 
 def _chain(cases: object) -> SparkColumn:

@@ -27,6 +27,8 @@ from lakehouse.decode import (
     LAST,
     MAX_DEPTH,
     QUOTED,
+    SURROGATE,
+    SURROGATE_PAIR,
     TEXT_INTEGER,
     TEXT_NUMBER,
     TIMESTAMP,
@@ -163,6 +165,8 @@ def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str |
         text = value.decode()
     except UnicodeDecodeError:
         return None, "not_utf8"
+    if re.search(SURROGATE, re.sub(SURROGATE_PAIR, "", text.replace("\\\\", ""))):
+        return None, "lone_surrogate"
     if _depth(text) > MAX_DEPTH:
         return None, "nesting_too_deep"
     # Python's parser takes a step of the interpreter's own stack for each level.
@@ -228,17 +232,12 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def clean_text(text: str) -> str:
-    """A text as Spark keeps it: half of a surrogate pair becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def _envelope(doc: dict[str, Any], contracts: Contracts, row: dict[str, Any]) -> Contract | None:
     problems: list[str] = row["problems"]
 
     def text(key: str) -> str | None:
         value = doc.get(key)
-        return clean_text(value) if isinstance(value, str) else None
+        return value if isinstance(value, str) else None
 
     version = doc.get("specversion")
     if version is None:
@@ -247,7 +246,7 @@ def _envelope(doc: dict[str, Any], contracts: Contracts, row: dict[str, Any]) ->
         problems.append("specversion.unsupported")
     for key in ("id", "source"):
         row[key] = text(key)
-        if doc.get(key) is None or doc[key] == "":
+        if doc.get(key) is None or _blank(row[key]):
             problems.append(f"{key}.required")
         elif row[key] is None:
             problems.append(f"{key}.type")
@@ -281,7 +280,7 @@ def _plain_identity(
     parts = [_as_text(fields.get(key)) for key in contract.id_keys]
     if not parts:
         row["id"] = row["digest"]
-    elif any(part is None for part in parts):
+    elif any(part is None or _blank(part) for part in parts):
         row["problems"].insert(0, "id.required")
     elif len(parts) == 1:
         row["id"] = parts[0]
@@ -293,12 +292,16 @@ def _plain_identity(
         row["time"] = typed if typed is not None else record["timestamp"]
 
 
+def _blank(text: str | None) -> bool:
+    return text is not None and not text.strip(WHITESPACE)
+
+
 def _as_text(value: Any) -> str | None:
     """A JSON value as Spark casts it to text."""
     if value is None:
         return None
     if isinstance(value, str):
-        return clean_text(value)
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Decimal):
@@ -313,14 +316,14 @@ def to_json(value: Any) -> str:
 
     def spell(inner: Any) -> str:
         if isinstance(inner, dict):
-            pairs = sorted((clean_text(key), item) for key, item in inner.items())
+            pairs = sorted(inner.items())
             return "{" + ",".join(f"{spell(key)}:{spell(item)}" for key, item in pairs) + "}"
         if isinstance(inner, list):
             return "[" + ",".join(spell(item) for item in inner) + "]"
         if isinstance(inner, Decimal):
             return f"{inner.normalize():f}"
         if isinstance(inner, str):
-            return json.dumps(clean_text(inner), ensure_ascii=False)
+            return json.dumps(inner, ensure_ascii=False)
         return json.dumps(inner)
 
     return spell(value)
@@ -360,17 +363,16 @@ def _typed(value: Any, column: Column) -> Typed:
     logical = column.logical_type
     if logical in {"integer", "number", "boolean"}:
         if isinstance(value, str) and column.from_text:
-            return _from_text(clean_text(value).strip(WHITESPACE), column)
+            return _from_text(value.strip(WHITESPACE), column)
         return _NATIVE[logical](value, column)
     if logical in {"object", "array"}:
         wanted = dict if logical == "object" else list
         return (to_json(value), None) if isinstance(value, wanted) else (None, "type")
     if not isinstance(value, str):
         return None, "type"
-    text = clean_text(value)
     if logical == "string":
-        return text, None
-    typed = date_of(text) if logical == "date" else timestamp_of(text)
+        return value, None
+    typed = date_of(value) if logical == "date" else timestamp_of(value)
     return typed, None if typed is not None else "format"
 
 
@@ -429,7 +431,8 @@ def _number(value: Any, column: Column) -> Typed:
         precision - scale
     ):
         return None, "overflow"
-    return (rounded, None) if float(rounded) == exact else (None, "precision")
+    same = float(rounded) == exact if isinstance(value, Real) else rounded == number
+    return (rounded, None) if same else (None, "precision")
 
 
 _NATIVE: dict[str, Callable[[Any, Column], Typed]] = {

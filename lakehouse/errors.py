@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class HeadwaterError(Exception):
     """Anything that ends a command with one line on stderr and an exit code other than 0."""
@@ -35,3 +37,26 @@ class StreamError(HeadwaterError):
 
 class TableError(HeadwaterError):
     """A table is missing, or is not what the contracts say."""
+
+
+TELLING = re.compile(r"(?:Caused by: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
+# What only says that something else went wrong.
+WRAPPERS = {"ForeachBatchUserFuncException", "StreamingQueryException", "Py4JJavaError"}
+
+
+def reason(text: str) -> str:
+    """The one line of a JVM's or Python's error that says what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for sign in ("No space left on device", "OffsetOutOfRange", "failOnDataLoss"):
+        for line in lines:
+            if sign in line and not line.startswith("at "):
+                return _short(line.removeprefix("Caused by: "))
+    told = [match for line in lines if (match := TELLING.match(line))]
+    told = [match for match in told if match[1] not in WRAPPERS] or told
+    if told:
+        return _short(f"{told[-1][1]}: {told[-1][2]}")
+    return _short(lines[0]) if lines else "no reason given"
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= 400 else f"{line[:400]} …"

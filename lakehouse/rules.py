@@ -29,7 +29,10 @@ MAILBOX = "[a-z0-9!#$%&'*+/=?^_{|}~-]+"
 EMAIL = rf"{MAILBOX}([.]{MAILBOX})*@([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]{{2,63}}"
 # ITU-T E.164: a plus, a country code that does not begin with 0, at most 15 digits.
 E164 = r"[+][1-9][0-9]{6,14}"
-UNSAFE_PATTERN = re.compile(r"\\[dDwWsSbBhHvVpPRX1-9]|\(\?(?!:)")
+# A backslash before a letter or digit, a group that is more than a group, a possessive quantifier.
+UNSAFE_PATTERN = re.compile(r"\\[A-Za-z0-9]|\(\?(?!:)|[*+?}]\+")
+CHARACTER_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
+QUANTIFIER = re.compile(r"\{[0-9]{1,4}(?:,[0-9]{0,4})?\}")
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def default(value: nw.Expr, *, value_if_missing: Literal) -> nw.Expr:
 
 
 def argument_error(catalogue: Mapping[str, Check], rule: Rule) -> str | None:
-    """What is wrong with a rule's name or arguments, or None."""
+    """What is wrong with a rule's name or arguments, or None; literals are typed elsewhere."""
     if rule.name not in catalogue:
         return f"no rule {rule.name!r}; there are: {', '.join(sorted(catalogue))}"
     parameters = list(inspect.signature(catalogue[rule.name]).parameters.values())[1:]
@@ -164,24 +167,44 @@ def argument_error(catalogue: Mapping[str, Check], rule: Rule) -> str | None:
         return f"rule {rule.name!r} wants the argument {', '.join(sorted(missing))}"
     if rule.name == "between" and not rule.arguments:
         return "rule 'between' wants min, max or both"
-    pattern = rule.arguments.get("pattern")
-    return pattern_error(pattern) if isinstance(pattern, str) else None
+    for name, value in rule.arguments.items():
+        if problem := _value_error(rule.name, name, value):
+            return f"rule {rule.name!r}: {name}: {problem}"
+    return None
+
+
+def _value_error(rule: str, name: str, value: Any) -> str | None:
+    if name in {"column", "pattern", "country_code"} and not isinstance(value, str):
+        return f"{value!r} is no text"
+    if name == "pattern":
+        return pattern_error(value)
+    if name == "country_code" and not re.fullmatch("[1-9][0-9]{0,2}", value):
+        return f"{value!r} is no country code"
+    if name == "values" and not (isinstance(value, list) and value):
+        return "has to be a list with at least one value"
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if rule == "length" and not whole:
+        return f"{value!r} is no number of characters"
+    return None
 
 
 def pattern_error(pattern: str) -> str | None:
     """Why a pattern would not mean the same in every engine, or None."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return f"pattern {pattern!r}: {error}"
     if found := UNSAFE_PATTERN.search(pattern):
         return (
-            f"pattern {pattern!r}: {found.group()!r} differs from engine to engine; "
+            f"{pattern!r}: {found.group()!r} differs from engine to engine; "
             "write explicit ASCII classes such as [0-9], and (?:…) groups only"
         )
-    outside = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "", pattern)
-    if any(sign in outside for sign in ".^$"):
-        return f"pattern {pattern!r}: '.', '^' and '$' are for classes only; the match is whole"
+    for inside in CHARACTER_CLASS.findall(pattern):
+        if "[" in inside[1:] or "&&" in inside:
+            return f"{pattern!r}: '[' and '&&' within a class differ from engine to engine"
+    outside = QUANTIFIER.sub("", re.sub(r"\\.", "", CHARACTER_CLASS.sub("", pattern)))
+    if found := re.search(r"[.^$\[\]{}]", outside):
+        return f"{pattern!r}: {found.group()!r} is for classes only; the match is whole"
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"{pattern!r}: {error}"
     return None
 
 

@@ -97,13 +97,14 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
         return
     from pyspark.sql.types import StructType
 
+    quoted = "delta.`{}`".format(path.replace("`", "``"))
     ddl = ", ".join(f"`{name}` {kind}" for name, kind in table.columns.items())
     wanted_types = {field.name: field.dataType for field in _struct(ddl).fields}
     there = {field.name: field.dataType for field in spark.read.format("delta").load(path).schema}
     for name, kind in table.columns.items():
         wanted = wanted_types[name]
         if name not in there:
-            spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS (`{name}` {kind})")
+            spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS (`{name}` {kind})")
             continue
         found = there[name]
         if not isinstance(wanted, StructType) or not isinstance(found, StructType):
@@ -118,7 +119,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
             new = field.dataType.simpleString()
             if field.name not in old:
                 column = f"`{name}`.`{field.name}`"
-                spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS ({column} {new})")
+                spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {new})")
             elif old[field.name] != new:
                 raise TableError(
                     f"{table.full_name} ({path}): column {name}.{field.name} is "
@@ -183,7 +184,8 @@ def register(spark: SparkSession, settings: Settings, contracts: Contracts) -> l
         if not DeltaTable.isDeltaTable(spark, path):
             continue
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {table.layer}")
-        spark.sql(f"CREATE TABLE IF NOT EXISTS {table.full_name} USING delta LOCATION '{path}'")
+        where = path.replace("\\", "\\\\").replace("'", "\\'")
+        spark.sql(f"CREATE TABLE IF NOT EXISTS {table.full_name} USING delta LOCATION '{where}'")
         names.append(table.full_name)
     if silver(contracts).full_name not in names:
         return names

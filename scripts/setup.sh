@@ -82,13 +82,16 @@ if step jars pom.xml; then
   finish
 fi
 
-if step project setup.py conf/spark-defaults.conf conf/log4j2.properties; then
+if step project setup.py scripts/setup.sh conf/spark-defaults.conf conf/log4j2.properties; then
   say "installing headwater itself"
   quietly .venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
   # One place for what a JVM must know before it starts: Python and spark-submit both read it.
   spark_home=$(.venv/bin/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent)')
   mkdir -p "$spark_home/conf"
   { cat conf/spark-defaults.conf; echo "spark.pyspark.python $PWD/.venv/bin/python"; } > "$spark_home/conf/spark-defaults.conf"
+  # pyspark's own asks whatever python3 is first on the PATH: .venv/bin/spark-submit has to work as is.
+  printf 'export SPARK_HOME="%s"\nexport PYSPARK_PYTHON="${PYSPARK_PYTHON:-%s}"\n' \
+    "$spark_home" "$PWD/.venv/bin/python" > .venv/bin/find-spark-home
   cp conf/log4j2.properties "$spark_home/conf/log4j2.properties"
   finish
 fi

@@ -77,6 +77,7 @@ def run_queries(
         finally:
             for query in running:
                 query.stop()
+                meters[query.name].take(query.query.recentProgress)
     total = {name: meter.rows for name, meter in meters.items()}
     said = ", ".join(f"{name} {rows:,} records" for name, rows in total.items())
     click.echo(f"streams ended at a batch boundary: {said}", err=True)

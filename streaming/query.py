@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from lakehouse import checkpoints
-from lakehouse.errors import StreamError
+from lakehouse.errors import StreamError, reason
 from lakehouse.settings import Settings
 
 Write = Callable[[DataFrame, str, int], None]
@@ -83,6 +83,9 @@ def start(
             if found is None:
                 raise StreamError(f"checkpoint {checkpoints.location(settings, name)} has no id")
             app.append(found)
+            # Only the first batch of a run can be one that the table has already. Delta would not
+            # even compute it then, and its state would be missing: so it is computed here.
+            batch = batch.localCheckpoint()
         write(batch, app[0], number)
 
     writer = (
@@ -96,13 +99,3 @@ def start(
         writer = writer.trigger(processingTime=settings.stream.trigger)
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", name)
     return Running(name, writer.start(), closing, waiting)
-
-
-def reason(text: str) -> str:
-    """The line of a JVM's or Python's error that says what went wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for sign in ("No space left on device", "OffsetOutOfRange", "failOnDataLoss", "Caused by:"):
-        for line in lines:
-            if sign in line and not line.startswith("at "):
-                return line.removeprefix("Caused by:").strip()[:400]
-    return lines[0][:400] if lines else "no reason given"

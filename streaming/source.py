@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from lakehouse import checkpoints, kafka, tables
 from lakehouse.contracts import Contracts
+from lakehouse.errors import StreamError
 from lakehouse.settings import Settings
 
 
@@ -22,6 +23,13 @@ def read_broker(
     with the first record that the broker still has, if not.
     """
     topics = contracts.topics(settings.topics.events)
+    done = checkpoints.committed(checkpoints.SparkFiles(spark, settings, query))
+    if gone := sorted({topic for topic, _ in done} - set(topics)):
+        where = checkpoints.location(settings, query)
+        raise StreamError(
+            f"topic {', '.join(gone)} is in checkpoint {where}, but "
+            f"in no contract of {settings.contracts_dir}: give the folder that has it (--contracts)"
+        )
     kafka.ensure_topics(settings, topics)
     options = {
         **kafka.spark_options(settings),

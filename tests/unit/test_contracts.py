@@ -62,6 +62,16 @@ def test_a_good_contract_is_read(tmp_path: Path) -> None:
         ("kind: DataContract", "kind: Contract", 2, "kind"),
         ("engine: headwater", "engine: soda", 14, "schema.0.properties.0.quality.0"),
         ("version: 1.0.0\n", "", 1, ""),
+        ("- name: thing\n", "- name: events\n", 8, "schema.0.name"),
+        ("min: 1, max: 5", "min: 5, max: 1", 16, "schema.0.properties.0.quality.0.implementation"),
+        ("max: 5}", "max: .inf}", 16, "schema.0.properties.0.quality.0.implementation.rule"),
+        ("max: 5}", "max: abc}", 16, "schema.0.properties.0.quality.0.implementation.rule"),
+        (
+            "name: price",
+            "name: price\n        physicalName: a`b",
+            18,
+            "schema.0.properties.1.physicalName",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_its_line(
@@ -77,6 +87,43 @@ def test_yaml_that_cannot_be_read_has_a_line(tmp_path: Path) -> None:
     found = findings(tmp_path, GOOD.replace("name: thing\n", "name: [thing\n", 1))
     assert found
     assert "not readable as YAML" in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD.replace("status: active", "status: &a active").replace("v3.1.0", "*a"),
+        "a: &x {b: *x}",
+        "[" * 5000,
+        GOOD.replace("status: active", "status: !foo active"),
+        GOOD.replace("status: active", "status: !!python/object:os.system {}"),
+        "\x00",
+        "",
+        "- 1",
+    ],
+)
+def test_odd_yaml_is_a_finding_and_no_stack_trace(tmp_path: Path, text: str) -> None:
+    assert findings(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "property_and_value",
+    [
+        "topic, value: 5",
+        "topic, value: [a]",
+        "topic, value: 'bad topic!'",
+        "topic, value: __consumer_offsets",
+        "eventType, value: ''",
+        "clockTolerance, value: 9999999999 days",
+        "watermark, value: 9999999 days",
+        "id, value: [[thing_id]]",
+        "time, value: [n]",
+        "colour, value: red",
+    ],
+)
+def test_wrong_custom_properties(tmp_path: Path, property_and_value: str) -> None:
+    entry = f"customProperties: [{{property: {property_and_value}}}]\n"
+    assert findings(tmp_path, GOOD.replace("schema:\n", f"{entry}schema:\n", 1))
 
 
 def test_unsafe_pattern_and_unknown_column(tmp_path: Path) -> None:

@@ -69,7 +69,27 @@ def test_cleaners(name: str, arguments: dict[str, Any], before: Any, after: Any)
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"\d+", r"a\b", "(?=a)a", r"(a)\1", "a.b", "^a$", "[a", r"\w", "(?i)a"]
+    "pattern",
+    [
+        r"\d+",
+        r"a\b",
+        "(?=a)a",
+        r"(a)\1",
+        "a.b",
+        "^a$",
+        "[a",
+        r"\w",
+        "(?i)a",
+        "[[]a",
+        "a{",
+        "a{,3}",
+        r"\U00000041",
+        r"x\Z",
+        "[a&&b]",
+        "a++",
+        "a]",
+        "a}",
+    ],
 )
 def test_patterns_that_differ_by_engine_are_refused(pattern: str) -> None:
     assert rules.pattern_error(pattern) is not None
