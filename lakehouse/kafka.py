@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Broker, Settings
 
 Offsets = dict[tuple[str, int], int]
-TIMEOUT_SECONDS = 15
+TIMEOUT_SECONDS = 10
 
 
 def bootstrap(settings: Settings) -> str:

@@ -71,7 +71,8 @@ def test_every_job_by_spark_submit(bootstrap: str, tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{script}: {done.stderr[-3000:]}"
-    [balance] = json.loads(done.stdout)
+    # spark-submit puts what a script says on stderr on stdout as well.
+    [balance] = json.loads(done.stdout.splitlines()[-1])
     assert (balance["bronze"], balance["pending"]) == (2_000, 0)
     assert unlike_the_ledger(settings) == []
     broken = headwater(settings, "sql", "SELECT * FROM silver.nothing", code=1)

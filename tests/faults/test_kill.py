@@ -9,14 +9,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 from deltalake import DeltaTable
 
 from lakehouse import checkpoints
 from lakehouse.settings import Settings, Stream
 from producer.command import Sending, send_shop
-from tests.helpers import BIN, ROOT, environment, headwater, settings_for, unlike_the_ledger
+from tests.helpers import (
+    BIN,
+    ROOT,
+    environment,
+    headwater,
+    settings_for,
+    table,
+    unlike_the_ledger,
+)
 
 EVENTS = 12_000
 STREAM = ["stream", "--available-now"]
@@ -38,6 +48,15 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.1)
 
 
+def accepted_twice(settings: Settings) -> list[Any]:
+    """Identities that the stream took more than once, before reconcile puts that right."""
+    silver = table(settings, "silver/events", ["source", "id", "outcome"])
+    assert silver.num_rows
+    return duckdb.execute(
+        "SELECT source, id FROM silver WHERE outcome = 'accepted' GROUP BY ALL HAVING count(*) > 1"
+    ).fetchall()
+
+
 @pytest.mark.timeout(600)
 def test_killed_in_every_phase(bootstrap: str, tmp_path: Path) -> None:
     small = Stream(max_offsets_per_trigger=EVENTS // 3)
@@ -46,19 +65,20 @@ def test_killed_in_every_phase(bootstrap: str, tmp_path: Path) -> None:
     surroundings = environment(settings) | {
         "HEADWATER_STREAM__MAX_OFFSETS_PER_TRIGGER": str(EVENTS // 3)
     }
-    for index, (table, moment, nth, command) in enumerate(PHASES):
+    for index, (target, moment, nth, command) in enumerate(PHASES):
         if command == ["reconcile"] and PHASES[index - 1][3] == STREAM:
             # What a reconcile has to do is there only once the streams are through.
             headwater(settings, *STREAM)
+            assert accepted_twice(settings) == [], "a batch that was run again kept its state"
         died = subprocess.run(
-            [sys.executable, "-m", "tests.faults.die_at", table, moment, str(nth), *command],
+            [sys.executable, "-m", "tests.faults.die_at", target, moment, str(nth), *command],
             cwd=ROOT,
             env=surroundings,
             capture_output=True,
             text=True,
             check=False,
         )
-        said = f"{table} {moment} {nth}: {died.stderr[-2000:]}"
+        said = f"{target} {moment} {nth}: {died.stderr[-2000:]}"
         assert died.returncode == -signal.SIGKILL, said
     headwater(settings, "reconcile")
     balances = json.loads(headwater(settings, "audit", "--json").stdout)
