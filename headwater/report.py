@@ -63,13 +63,20 @@ def _table(settings: Settings, table: tables.Table) -> dict[str, Any] | None:
 
 
 def _jobs(settings: Settings) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
     delta = _open(settings, tables.runs())
     if delta is None:
         return []
     last: dict[str, dict[str, Any]] = {}
-    rows = delta.to_pyarrow_table(
-        columns=["job", "started_at", "ended_at", "result", "rows", "details"]
-    ).to_pylist()
+    columns = ["job", "started_at", "ended_at", "result", "rows", "details"]
+    # Read by Arrow itself: its threads over the Delta library's files were seen to outlive the
+    # interpreter, which then aborted.
+    rows = [
+        row
+        for uri in delta.file_uris()
+        for row in pq.read_table(uri, columns=columns, use_threads=False).to_pylist()
+    ]
     for row in sorted(rows, key=lambda row: row["ended_at"]):
         last[row["job"]] = {key: plain(value) for key, value in row.items()}
     return list(last.values())

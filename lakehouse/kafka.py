@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Broker, Settings
 
 Offsets = dict[tuple[str, int], int]
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = 5
 
 
 def bootstrap(settings: Settings) -> str:
@@ -79,23 +79,22 @@ def _quoted(text: str) -> str:
 
 def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
     """The offset after the last record of every partition. Raises BrokerError."""
-    from confluent_kafka import Consumer, KafkaException, TopicPartition
+    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec
 
-    consumer = Consumer({**client_options(settings), "group.id": "headwater-offsets"})
+    admin = AdminClient(client_options(settings))
     try:
-        found: Offsets = {}
-        for topic in topics:
-            metadata = consumer.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic]
-            for partition in metadata.partitions:
-                _, high = consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=TIMEOUT_SECONDS
-                )
-                found[topic, partition] = high
-        return found
+        known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        wanted = {
+            TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            for topic in topics
+            if topic in known
+            for partition in known[topic].partitions
+        }
+        asked = admin.list_offsets(wanted, request_timeout=TIMEOUT_SECONDS) if wanted else {}
+        return {(at.topic, at.partition): found.result().offset for at, found in asked.items()}
     except KafkaException as error:
         raise unreachable(settings, error) from None
-    finally:
-        consumer.close()
 
 
 def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
