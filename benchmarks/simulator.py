@@ -1,4 +1,4 @@
-"""The simulator, ledger included, against confluent-kafka sending prebuilt bytes to the same broker.
+"""The simulator, ledger included, against confluent-kafka sending prebuilt bytes to one broker.
 
     .venv/bin/python -m benchmarks.simulator [--events 200000] [--rounds 3]
 
