@@ -46,12 +46,12 @@ def measure(settings: Settings, rows: int, rounds: int) -> None:
 
     from lakehouse import contracts, session, tables
     from lakehouse.silver import classify
-    from producer.command import instant, shop_records
+    from producer.command import instant, shop_of
 
     spark = session.spark(settings, "benchmark")
     spark.sparkContext.setLogLevel("ERROR")
     loaded = contracts.load(settings.contracts_dir)
-    records = islice(shop_records(1, instant(None, False), 0.3), 20_000, 20_000 + rows)
+    records = islice(shop_of(1, instant(None, False), 0.3).records(), 20_000, 20_000 + rows)
     raw = spark.createDataFrame(
         [
             ("shop.events", i % 4, i, datetime.now(UTC), r.key, r.value)

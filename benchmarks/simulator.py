@@ -23,14 +23,14 @@ def main(events: int, rounds: int) -> None:
     """Print records a second of both and their ratio, as Markdown."""
     from headwater import broker
     from lakehouse import kafka, settings
-    from producer.command import Sending, instant, send_shop, shop_records
+    from producer.command import Sending, instant, send_shop, shop_of
 
     with tempfile.TemporaryDirectory() as folder:
         local = settings.load("local", storage=folder)
         broker.start(local)
         try:
             kafka.ensure_topics(local, ["prebuilt", "simulated"])
-            records = list(islice(shop_records(1, instant(None, False), 0.3), 20_000))
+            records = list(islice(shop_of(1, instant(None, False), 0.3).records(), 20_000))
             prebuilt = [(record.key, record.value) for record in records]
             rates: dict[str, list[float]] = {"prebuilt bytes": [], "simulator": []}
             for turn in range(rounds + 1):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from lakehouse.errors import BrokerError, HeadwaterError
 
 if TYPE_CHECKING:
     from lakehouse.settings import Settings
-    from producer.defects import Record
+    from producer.ahead import Shop
     from producer.kafka_sink import Report
 
 START = "2025-10-01T00:00:00Z"
@@ -163,6 +162,7 @@ def send_shop(
     progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Sends records of a shop, with a ledger."""
+    from producer.ahead import made_ahead
     from producer.kafka_sink import send
     from producer.ledger import Ledger, sent
 
@@ -173,10 +173,12 @@ def send_shop(
     first = sent(folder, world) if what.go_on else 0
     topic = what.topic or settings.topics.events
     ledger = Ledger(folder, run_name(), topic, world, first + 1)
-    records = shop_records(what.seed, opens, what.defects, density, what.generators)
+    shop = shop_of(what.seed, opens, what.defects, density)
+    folder_given = str(what.generators) if what.generators else None
+    shop = shop._replace(generators=folder_given, skip=first, take=what.events)
     # A live shop sets its own pace; the rate is then how much happens in it.
     return send(
-        islice(records, first, first + what.events),
+        made_ahead(shop),
         settings,
         topic,
         ledger,
@@ -197,29 +199,22 @@ def send_foreign(
 ) -> Report:
     """Sends the bytes of a file or folder."""
     from producer import foreign
+    from producer.ahead import blocks
     from producer.kafka_sink import send
     from producer.ledger import Ledger
 
     name = topic or settings.topics.events
     folder = settings.runtime_dir / "ledger"
     ledger = Ledger(folder, run_name(), name, {"from": str(path)})
-    records = foreign.records(path)
+    records = blocks(foreign.records(path))
     return send(records, settings, name, ledger, rate=rate, stop=stop, progress=progress)
 
 
-def shop_records(
-    seed: int,
-    opens: int,
-    defects: float,
-    density: float | None = None,
-    generators: Path | None = None,
-) -> Iterator[Record]:
-    """The records of a shop, without end. opens: ms since 1970; density: events/s of a live one."""
-    from producer.defects import inject
-    from producer.generators import World, events
+def shop_of(seed: int, opens: int, defects: float, density: float | None = None) -> Shop:
+    """A shop by what the options say. opens: ms since 1970; density: events/s of a live one."""
+    from producer.ahead import Shop
 
-    world = World(seed, opens, density, LIVE_TEMPO if density else 1.0)
-    return inject(events(world, generators), defects, seed, opens, world=str(density))
+    return Shop(seed, opens, defects, density, LIVE_TEMPO if density else 1.0)
 
 
 def instant(start: str | None, live: bool) -> int:

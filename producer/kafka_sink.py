@@ -12,7 +12,7 @@ from typing import Any
 from lakehouse import kafka
 from lakehouse.errors import BrokerError
 from lakehouse.settings import Settings
-from producer.defects import Record
+from producer.ahead import Block
 from producer.ledger import Chunk, Ledger
 
 MAX_RECORD_BYTES = 16_000_000
@@ -44,7 +44,7 @@ class Report:
 
 
 def send(
-    records: Iterable[Record],
+    blocks: Iterable[Block],
     settings: Settings,
     topic: str,
     ledger: Ledger,
@@ -54,7 +54,7 @@ def send(
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
-    """Sends until the records end or `stop` says so, then waits for every acknowledgement.
+    """Sends until the blocks end or `stop` says so, then waits for every acknowledgement.
 
     rate: records a second at most. live: a record is not sent before its time has come; without,
     sending ends where the records reach the present. Raises BrokerError where no broker answers.
@@ -69,14 +69,13 @@ def send(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        _loop(producer, records, topic, ledger, report, rate, live, stop, progress, started)
+        _loop(producer, blocks, topic, ledger, report, rate, live, stop, progress, started)
         report.interrupted = stop()
-        while left := len(producer):
+        # The client gives a record up after DELIVERY_SECONDS, so that this ends.
+        while len(producer):
             producer.flush(0.2)
             report.seconds = time.monotonic() - started
             progress(report)
-            if time.monotonic() - started > 2 * DELIVERY_SECONDS + report.seconds and left:
-                break
     finally:
         producer.flush(1)
         ledger.close()
@@ -88,7 +87,7 @@ def send(
 
 def _loop(
     producer: Any,
-    records: Iterable[Record],
+    blocks: Iterable[Block],
     topic: str,
     ledger: Ledger,
     report: Report,
@@ -98,51 +97,54 @@ def _loop(
     progress: Callable[[Report], None],
     started: float,
 ) -> None:
-    chunk = ledger.chunk
     produce, poll, now = producer.produce, producer.poll, time.time
     # Often enough to keep a slow rate even, seldom enough to cost nothing at a fast one.
     every = max(1, min(CHECK_EVERY, int((rate or 1e9) / 20)))
     clock = now() * 1000
-    for record in records:
-        if record.at > clock:
-            clock = now() * 1000
-            if record.at > clock and not live:
-                report.caught_up = True
-                return
-            while record.at > clock and not stop():
-                poll(min(0.1, (record.at - clock) / 1000))
+    for block in blocks:
+        chunk = ledger.open(block)
+        for index, (at, key, value) in enumerate(
+            zip(block.at, block.key, block.value, strict=True)
+        ):
+            if at > clock:
                 clock = now() * 1000
-                progress(report)
-        index = chunk.add(record)
-        delivered = partial(_delivered, report, chunk, index)
-        while True:
-            try:
-                produce(topic, record.value, record.key, on_delivery=delivered)
-                break
-            except BufferError:
-                poll(0.05)
+                if at > clock and not live:
+                    report.caught_up = True
+                    return
+                while at > clock and not stop():
+                    poll(min(0.1, (at - clock) / 1000))
+                    clock = now() * 1000
+                    report.seconds = time.monotonic() - started
+                    progress(report)
+            chunk.sent = index + 1
+            delivered = partial(_delivered, report, chunk, index)
+            while True:
+                try:
+                    produce(topic, value, key, on_delivery=delivered)
+                    break
+                except BufferError:
+                    poll(0.05)
+                    report.seconds = time.monotonic() - started
+                    progress(report)
+                except Exception as error:
+                    _refused(report, chunk, error)
+                    break
+            report.sent += 1
+            if report.sent % every == 0:
+                poll(0)
                 report.seconds = time.monotonic() - started
                 progress(report)
-            except Exception as error:
-                _refused(report, chunk, error)
-                break
-        report.sent += 1
-        if report.sent % every == 0:
-            poll(0)
-            chunk = ledger.roll()
-            report.seconds = time.monotonic() - started
-            progress(report)
-            if rate is not None:
-                ahead = report.sent / rate - report.seconds
-                while ahead > 0 and not stop():
-                    poll(min(0.1, ahead))
-                    ahead = report.sent / rate - (time.monotonic() - started)
-            if stop():
-                return
+                if rate is not None:
+                    ahead = report.sent / rate - report.seconds
+                    while ahead > 0 and not stop():
+                        poll(min(0.1, ahead))
+                        ahead = report.sent / rate - (time.monotonic() - started)
+                if stop():
+                    return
 
 
 def _delivered(report: Report, chunk: Chunk, index: int, error: Any, message: Any) -> None:
-    chunk.waiting -= 1
+    chunk.answered += 1
     if error is None:
         report.acknowledged += 1
         chunk.offsets[index] = message.offset()
@@ -159,7 +161,7 @@ def _refused(report: Report, chunk: Chunk, error: Exception) -> None:
     if not isinstance(error, KafkaException):
         raise error
     said = error.args[0]
-    chunk.waiting -= 1
+    chunk.answered += 1
     report.failed += 1
     report.first_error = report.first_error or f"record {report.sent + 1}: {said.str()}"
     if said.fatal():

@@ -9,14 +9,13 @@ For foreign bytes everything but number and coordinates is null.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from producer.defects import Record
+from producer.ahead import Block
 
 ROWS_A_FILE = 50_000
 WORLD = b"headwater.world"
@@ -37,25 +36,19 @@ SCHEMA = pa.schema(
 
 
 class Chunk:
-    """The lines of one file while their acknowledgements come in."""
+    """The lines of one block while its acknowledgements come in. sent: how many of them are."""
 
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.records: list[Record] = []
-        self.partitions: list[int | None] = []
-        self.offsets: list[int | None] = []
-        self.waiting = 0
-
-    def add(self, record: Record) -> int:
-        self.records.append(record)
-        self.partitions.append(None)
-        self.offsets.append(None)
-        self.waiting += 1
-        return len(self.records) - 1
+    def __init__(self, first: int, block: Block) -> None:
+        self.first, self.block = first, block
+        size = len(block.at)
+        self.partitions: list[int | None] = [None] * size
+        self.offsets: list[int | None] = [None] * size
+        self.sent = 0
+        self.answered = 0
 
 
 class Ledger:
-    """Writes chunks to FOLDER/RUN-NNNNN.parquet as soon as each is acknowledged whole."""
+    """Writes blocks to FOLDER/RUN-NNNNN.parquet as soon as they are acknowledged whole."""
 
     def __init__(
         self, folder: Path, run: str, topic: str, world: dict[str, Any], first: int = 1
@@ -64,48 +57,47 @@ class Ledger:
         self._schema = SCHEMA.with_metadata({WORLD: json.dumps(world, sort_keys=True)})
         self._next, self._files = first, 0
         self._open: list[Chunk] = []
-        self.chunk = self._new()
 
-    def _new(self) -> Chunk:
-        chunk = Chunk(self._next)
+    def open(self, block: Block) -> Chunk:
+        """Lines for a block that is about to be sent; blocks that are through may be written."""
+        done = 0
+        while done < len(self._open) and self._open[done].answered == len(self._open[done].offsets):
+            done += 1
+        if sum(len(chunk.offsets) for chunk in self._open[:done]) >= ROWS_A_FILE:
+            self._write(self._open[:done])
+            del self._open[:done]
+        chunk = Chunk(self._next, block)
+        self._next += len(block.at)
         self._open.append(chunk)
         return chunk
 
-    def roll(self) -> Chunk:
-        """Closes the current chunk once it is full, and writes those that are complete."""
-        if len(self.chunk.records) >= ROWS_A_FILE:
-            self._next += len(self.chunk.records)
-            self.chunk = self._new()
-        self._write(lambda chunk: chunk is not self.chunk and chunk.waiting == 0)
-        return self.chunk
-
     def close(self) -> None:
-        """Writes what there is, acknowledged or not."""
-        self._write(lambda _: True)
+        """Writes what was sent, acknowledged or not."""
+        self._write(self._open)
+        self._open = []
 
-    def _write(self, ready: Callable[[Chunk], bool]) -> None:
-        for chunk in [chunk for chunk in self._open if ready(chunk)]:
-            self._open.remove(chunk)
-            if not chunk.records:
-                continue
-            rows = chunk.records
-            table = pa.table(
-                [
-                    pa.array(range(chunk.first, chunk.first + len(rows)), pa.int64()),
-                    *(
-                        pa.array([getattr(row, name) for row in rows], SCHEMA.field(name).type)
-                        for name in ("source", "id", "entity", "defect", "outcome", "rules")
-                    ),
-                    pa.array([self._topic] * len(rows)),
-                    pa.array(chunk.partitions, pa.int32()),
-                    pa.array(chunk.offsets, pa.int64()),
-                ],
-                schema=self._schema,
-            )
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"{self._run}-{self._files:05d}.parquet"
-            pq.write_table(table, path)
-            self._files += 1
+    def _write(self, chunks: list[Chunk]) -> None:
+        tables = [self._table(chunk) for chunk in chunks if chunk.sent]
+        if not tables:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._run}-{self._files:05d}.parquet"
+        pq.write_table(pa.concat_tables(tables), path)
+        self._files += 1
+
+    def _table(self, chunk: Chunk) -> pa.Table:
+        size, block = chunk.sent, chunk.block
+        columns = [
+            pa.array(range(chunk.first, chunk.first + size), pa.int64()),
+            *(
+                pa.array(getattr(block, name)[:size], SCHEMA.field(name).type)
+                for name in ("source", "id", "entity", "defect", "outcome", "rules")
+            ),
+            pa.repeat(pa.scalar(self._topic), size),
+            pa.array(chunk.partitions[:size], pa.int32()),
+            pa.array(chunk.offsets[:size], pa.int64()),
+        ]
+        return pa.table(columns, schema=self._schema)
 
 
 def sent(folder: Path, world: dict[str, Any]) -> int:

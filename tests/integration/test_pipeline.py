@@ -18,7 +18,8 @@ from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
 from lakehouse.locks import held
 from lakehouse.settings import Settings
-from producer.command import Sending, instant, send_foreign, send_shop, shop_records
+from producer.ahead import blocks
+from producer.command import Sending, instant, send_foreign, send_shop, shop_of
 from producer.defects import Record
 from producer.kafka_sink import send
 from producer.ledger import Ledger
@@ -66,7 +67,7 @@ def test_the_law_holds(spark: SparkSession, house: Settings, contracts: Contract
 
 def test_bronze_holds_the_bytes_that_were_sent(house: Settings) -> None:
     opens = instant(None, False)
-    sent = [record.value for record in islice(shop_records(SEED, opens, 0.3), EVENTS)]
+    sent = [record.value for record in islice(shop_of(SEED, opens, 0.3).records(), EVENTS)]
     bronze = table(house, "bronze/events", ["topic", "partition", "offset", "value"])
     assert bronze.num_rows == EVENTS
     rows = duckdb.execute(
@@ -144,8 +145,8 @@ def test_untidy_values_are_cleaned(house: Settings) -> None:
 
 def resend(settings: Settings, records: list[Record], name: str) -> None:
     folder = settings.runtime_dir / "ledger"
-    report = send(records, settings, settings.topics.events,
-                  Ledger(folder, name, settings.topics.events, {}))  # fmt: skip
+    ledger = Ledger(folder, name, settings.topics.events, {})
+    report = send(blocks(records), settings, settings.topics.events, ledger)
     assert report.acknowledged == len(records)
 
 
@@ -154,7 +155,7 @@ def test_sent_twice_in_another_order_with_a_restart_between(
 ) -> None:
     """The same Silver as from sending once. Which of two that differ stands depends on the order
     of sending, so conflicts are left out."""
-    drawn = islice(shop_records(SEED, instant(None, False), 0.3), 4_000)
+    drawn = islice(shop_of(SEED, instant(None, False), 0.3).records(), 4_000)
     records = [record for record in drawn if record.defect != "conflict"]
     results = []
     for turn in ("once", "twice"):

@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from producer.command import shop_records
+from producer.command import shop_of
 from producer.defects import CATALOGUE, Record
 
 START = 1_759_276_800_000
@@ -16,7 +16,7 @@ START = 1_759_276_800_000
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    return list(islice(shop_records(3, START, 0.3), 60_000))
+    return list(islice(shop_of(3, START, 0.3).records(), 60_000))
 
 
 def by_defect(records: list[Record], name: str) -> list[Record]:
@@ -25,16 +25,16 @@ def by_defect(records: list[Record], name: str) -> list[Record]:
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.6])
 def test_the_share_of_defects_is_the_one_asked_for(rate: float) -> None:
-    drawn = list(islice(shop_records(3, START, rate), 30_000))
+    drawn = list(islice(shop_of(3, START, rate).records(), 30_000))
     share = sum(record.defect is not None for record in drawn) / len(drawn)
     assert abs(share - rate) < 0.02
 
 
 def test_with_every_event_defective_only_the_originals_of_copies_are_good() -> None:
-    drawn = list(islice(shop_records(3, START, 1.0), 30_000))
+    drawn = list(islice(shop_of(3, START, 1.0).records(), 30_000))
     copied = {
         record.id
-        for record in islice(shop_records(3, START, 1.0), 60_000)
+        for record in islice(shop_of(3, START, 1.0).records(), 60_000)
         if record.defect in {"duplicate", "conflict"}
     }
     good = {record.id for record in drawn if record.defect is None}

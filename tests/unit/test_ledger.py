@@ -9,6 +9,7 @@ import pytest
 
 from lakehouse.errors import SettingsError
 from producer import foreign
+from producer.ahead import blocks
 from producer.defects import Record
 from producer.ledger import Ledger, sent
 
@@ -21,9 +22,9 @@ def record(name: str) -> Record:
 
 def test_lines_keep_their_coordinates_once_acknowledged(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "run", "topic", WORLD, first=11)
-    chunk = ledger.chunk
-    for name in ("one", "two"):
-        chunk.add(record(name))
+    [block] = blocks([record("one"), record("two"), record("three")])
+    chunk = ledger.open(block)
+    chunk.sent = 2  # stopped before the third
     chunk.partitions[0], chunk.offsets[0] = 3, 7
     ledger.close()
     rows = pq.read_table(tmp_path).to_pylist()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from producer.command import shop_records
+from producer.command import shop_of
 from producer.generators import World
 from producer.generators.shop import EVENTS_A_DAY, Shop
 
@@ -34,7 +34,7 @@ def of(events: list[tuple[int, str, dict[str, Any]]], entity: str) -> list[dict[
 
 def test_bytes_depend_on_seed_and_start_alone() -> None:
     def take(seed: int, start: int, count: int) -> list[bytes | None]:
-        return [record.value for record in islice(shop_records(seed, start, 0.3), count)]
+        return [record.value for record in islice(shop_of(seed, start, 0.3).records(), count)]
 
     once = take(1, START, 3_000)
     assert take(1, START, 3_000) == once

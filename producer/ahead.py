@@ -1,0 +1,136 @@
+"""A shop's records from a process of its own, so that making and sending use a core each.
+
+`python -m producer.ahead ARGUMENTS` writes pickled blocks to its stdout; it is one block ahead of
+the reader, whom a full pipe makes it wait for.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lakehouse.errors import HeadwaterError
+from producer.defects import Record, inject
+from producer.generators import World, events
+
+RECORDS_A_BLOCK = 1_000
+BYTES_A_BLOCK = 8_000_000
+# Room for a block or two, so that neither side waits for the other at every few records.
+PIPE_BYTES = 1_048_576
+
+
+class Block(NamedTuple):
+    """Records by column, in the order of sending; see producer.defects.Record."""
+
+    at: list[int]
+    key: list[bytes | None]
+    value: list[bytes | None]
+    source: list[str | None]
+    id: list[str | None]
+    entity: list[str]
+    defect: list[str | None]
+    outcome: list[str]
+    rules: list[tuple[str, ...]]
+
+
+class Shop(NamedTuple):
+    """Which records of which shop: what a process of its own has to be told.
+
+    opens: ms since 1970. density: events/s of a live shop, whose orders live `tempo` times as fast;
+    None for a history. generators: a folder of further ones. skip, take: how many records are
+    passed over, and how many are made after them.
+    """
+
+    seed: int
+    opens: int
+    defects: float
+    density: float | None = None
+    tempo: float = 1.0
+    generators: str | None = None
+    skip: int = 0
+    take: int | None = None
+
+    def records(self) -> Iterator[Record]:
+        """The records, made here and now."""
+        world = World(self.seed, self.opens, self.density, self.tempo)
+        folder = Path(self.generators) if self.generators else None
+        made = inject(
+            events(world, folder), self.defects, self.seed, self.opens, world=str(self.density)
+        )
+        return islice(made, self.skip, None if self.take is None else self.skip + self.take)
+
+
+def blocks(records: Iterable[Record]) -> Iterator[Block]:
+    """Records in blocks of some number, or of some size."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record.value or b"")
+        if len(batch) >= RECORDS_A_BLOCK or size >= BYTES_A_BLOCK:
+            yield Block(*map(list, zip(*batch, strict=True)))
+            batch, size = [], 0
+    if batch:
+        yield Block(*map(list, zip(*batch, strict=True)))
+
+
+def made_ahead(shop: Shop) -> Iterator[Block]:
+    """The blocks of a shop, made by a process of their own. Raises HeadwaterError if that dies."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "producer.ahead", json.dumps(shop)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=PIPE_BYTES,
+        pipesize=PIPE_BYTES,
+        # Ctrl-C is for the one that sends, which then closes the pipe.
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        while True:
+            try:
+                block: tuple[Any, ...] | None = pickle.load(process.stdout)
+            except EOFError:
+                said = process.stderr.read().decode(errors="replace").strip().splitlines()
+                raise HeadwaterError(
+                    f"the generator of events ended: {said[-1] if said else 'no reason given'}"
+                ) from None
+            if block is None:
+                return
+            yield Block(*block)
+    finally:
+        process.stdout.close()
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+
+
+def main() -> None:
+    """Writes the blocks of the shop that the first argument describes, then None."""
+    # Nothing made here refers back to itself; looking for cycles took half of the time.
+    gc.disable()
+    out = sys.stdout.buffer
+    try:
+        for block in blocks(Shop(*json.loads(sys.argv[1])).records()):
+            pickle.dump(tuple(block), out, protocol=pickle.HIGHEST_PROTOCOL)
+            out.flush()
+        pickle.dump(None, out)
+        out.flush()
+    except BrokenPipeError:
+        # The reader has enough.
+        sys.stderr.close()
+    except HeadwaterError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
