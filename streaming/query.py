@@ -35,6 +35,7 @@ class Running:
     """A started query with its gate."""
 
     name: str
+    checkpoint: str
     query: StreamingQuery
     closing: threading.Event
     waiting: threading.Event
@@ -54,7 +55,10 @@ class Running:
         error = self.query.exception()
         if error is None or self.closing.is_set():
             return None
-        return StreamError(f"stream {self.name} ended: {reason(str(error))}")
+        return StreamError(
+            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {reason(str(error))}; "
+            "nothing that was committed is lost: put it right and start again"
+        )
 
 
 def start(
@@ -97,5 +101,4 @@ def start(
         writer = writer.trigger(availableNow=True)
     else:
         writer = writer.trigger(processingTime=settings.stream.trigger)
-    spark.sparkContext.setLocalProperty("spark.scheduler.pool", name)
-    return Running(name, writer.start(), closing, waiting)
+    return Running(name, checkpoints.location(settings, name), writer.start(), closing, waiting)
