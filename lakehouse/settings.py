@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -34,6 +34,7 @@ class Broker(_Strict):
 
     bootstrap: `host:port[,host:port]`; empty means the embedded broker of the runtime folder.
     create_topics: whether a missing topic is made (Event Hubs wants them made by its own tools).
+    compression: of what the producer sends.
     security_protocol, sasl_mechanism, sasl_username: as Kafka's own properties of these names.
     sasl_password: a reference to a secret.
     sasl_login_module: Databricks has its own copy of Kafka's, with the prefix `kafkashaded.`.
@@ -41,6 +42,7 @@ class Broker(_Strict):
 
     bootstrap: str = ""
     create_topics: bool = True
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "lz4"
     security_protocol: str = "PLAINTEXT"
     sasl_mechanism: str = ""
     sasl_username: str = ""

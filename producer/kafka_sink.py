@@ -62,7 +62,8 @@ def send(
     from confluent_kafka import Producer
 
     kafka.ensure_topics(settings, [topic])
-    producer = Producer({**kafka.client_options(settings), **OPTIONS})
+    compression = {"compression.type": settings.broker.compression}
+    producer = Producer({**kafka.client_options(settings), **OPTIONS, **compression})
     report = Report()
     started = time.monotonic()
     # Nothing made here refers back to itself; looking for cycles took half of the time.
