@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test unit spark integration faults e2e check format wheel lock clean
+.PHONY: help setup setup-tests run test unit spark integration faults e2e check format wheel lock clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -11,10 +11,13 @@ help:  ## list what there is to run
 setup:  ## make .venv: packages, jars, the project (skipped while nothing changed)
 	@bash scripts/setup.sh
 
+setup-tests: setup  ## the same, and a MariaDB server for the tests
+	@bash scripts/setup.sh tests
+
 run: setup  ## broker, streams, 100,000 events, reconcile, audit, summary (ARGS="--events 20000")
 	@$(BIN)/headwater run $(ARGS)
 
-test: check  ## all checks and all tests, cheapest first
+test: setup-tests check  ## all checks and all tests, cheapest first
 	@$(BIN)/python -m pytest $(ARGS)
 
 unit: setup  ## tests without a JVM, in seconds
@@ -23,13 +26,13 @@ unit: setup  ## tests without a JVM, in seconds
 spark: setup  ## tests on one shared Spark session
 	@$(BIN)/python -m pytest -m spark $(ARGS)
 
-integration: setup  ## tests against a real broker
+integration: setup-tests  ## tests against a real broker and real databases
 	@$(BIN)/python -m pytest -m integration $(ARGS)
 
-faults: setup  ## tests that kill what runs
+faults: setup-tests  ## tests that kill what runs
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
-e2e: setup  ## the whole way, as a user goes it
+e2e: setup-tests  ## the whole way, as a user goes it
 	@$(BIN)/python -m pytest -m e2e $(ARGS)
 
 check: setup  ## ruff, strict mypy, contracts

@@ -14,7 +14,15 @@ setup(
     description="A Spark Structured Streaming lakehouse for e-commerce events",
     python_requires=">=3.11",
     packages=find_packages(include=[*PACKAGES, *(f"{package}.*" for package in PACKAGES)]),
-    package_data={"conf": ["*.conf", "*.properties", "contracts/*.yaml", "environments/*.yml"]},
+    package_data={
+        "conf": [
+            "*.conf",
+            "*.properties",
+            "contracts/*.yaml",
+            "contracts/tables/*.yaml",
+            "environments/*.yml",
+        ]
+    },
     install_requires=[
         "click>=8.1",
         "narwhals>=2.0",
@@ -23,6 +31,7 @@ setup(
         "pydantic-settings>=2.3",
         "pyyaml>=6.0",
         "rich>=13",
+        "tenacity>=8.2",
     ],
     extras_require={
         # Ranges, for whoever installs the wheel by hand; the lock is what is tested.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -63,7 +63,7 @@ CONTRACT_KEYS = {
     "watermark": "how long duplicates are looked for in the stream; 10 minutes where left out",
     "clockTolerance": "how far an event may be ahead of the broker; 5 minutes where left out",
 }
-COLUMN_KEYS = {"clean", "jsonType", "pii"}
+COLUMN_KEYS = frozenset({"clean", "jsonType", "pii"})
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Column:
     primary_key: bool
     from_text: bool
     pii: bool
+    references: str | None
+    max_length: int | None
     description: str
     cleaners: tuple[Rule, ...]
     checks: tuple[Rule, ...]
@@ -185,8 +187,9 @@ def check(folder: Path) -> tuple[Contracts, list[Finding]]:
     contracts: list[Contract] = []
     findings: list[Finding] = []
     for path in paths:
-        reader = _Reader(path)
-        contract = reader.read()
+        reader = Reader(path)
+        raw = reader.read()
+        contract = None if raw is None else reader.contract(raw)
         findings += reader.findings
         if contract is None:
             continue
@@ -212,8 +215,10 @@ def _standard() -> Any:
 Path_ = tuple[str | int, ...]
 
 
-class _Reader:
+class Reader:
     """Reads one file, and keeps where each key stands."""
+
+    column_keys: frozenset[str] = COLUMN_KEYS
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -227,7 +232,7 @@ class _Reader:
         named = ".".join(str(part) for part in where)
         self.findings.append(Finding(self.path, self.lines[key], named, message))
 
-    def read(self) -> Contract | None:
+    def read(self) -> dict[str, Any] | None:
         try:
             text = self.path.read_text(encoding="utf-8")
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -250,7 +255,7 @@ class _Reader:
         broken = _standard().iter_errors(raw)
         for finding in sorted(broken, key=lambda found: [str(p) for p in found.absolute_path]):
             self._standard_finding(finding)
-        return None if self.findings else self._contract(raw)
+        return None if self.findings else raw
 
     def _plain(self, node: yaml.Node, where: Path_) -> Any:
         self.lines.setdefault(where, node.start_mark.line + 1)
@@ -287,28 +292,16 @@ class _Reader:
         for key in extra or [None]:
             self.find((*where, key) if key else where, f"breaks ODCS: {message}")
 
-    def _contract(self, raw: dict[str, Any]) -> Contract | None:
-        tables = raw.get("schema") or []
-        if len(tables) != 1:
-            self.find(("schema",), "has to hold one table")
+    def contract(self, raw: dict[str, Any]) -> Contract | None:
+        table = self.table(raw)
+        if table is None:
             return None
-        table = tables[0]
         base: Path_ = ("schema", 0)
         name = table["name"]
-        if not NAME.fullmatch(name):
-            self.find((*base, "name"), f"{name!r}: lower case letters, digits and _ only")
         if name in RESERVED:
             self.find((*base, "name"), f"{name!r} is a name of silver.events itself")
-        custom = self._custom(raw, (), set(CONTRACT_KEYS))
-        columns: list[Column] = []
-        for i, item in enumerate(table.get("properties") or []):
-            where = (*base, "properties", i)
-            column = self._column(item, where)
-            if any(column.name == other.name for other in columns):
-                self.find((*where, "name"), f"{column.name!r} stands twice")
-            if any(column.json_key.lower() == other.json_key.lower() for other in columns):
-                self.find((*where, "name"), f"the key {column.json_key!r} is read already")
-            columns.append(column)
+        custom = self.custom(raw, (), set(CONTRACT_KEYS))
+        columns = self.columns(table)
         if not columns:
             self.find((*base, "properties"), "a contract wants at least one property")
         kinds = {column.name: column.spark_type for column in columns}
@@ -363,7 +356,31 @@ class _Reader:
             path=self.path,
         )
 
-    def _custom(self, item: dict[str, Any], where: Path_, known: set[str]) -> dict[str, Any]:
+    def table(self, raw: dict[str, Any]) -> dict[str, Any] | None:
+        """The one table of a contract."""
+        tables = raw.get("schema") or []
+        if len(tables) != 1:
+            self.find(("schema",), "has to hold one table")
+            return None
+        found: dict[str, Any] = tables[0]
+        if not NAME.fullmatch(found["name"]):
+            self.find(("schema", 0, "name"), "lower case letters, digits and _ only")
+        return found
+
+    def columns(self, table: dict[str, Any]) -> list[Column]:
+        """Its columns, none of them twice."""
+        columns: list[Column] = []
+        for i, item in enumerate(table.get("properties") or []):
+            where = ("schema", 0, "properties", i)
+            column = self.column(item, where)
+            if any(column.name == other.name for other in columns):
+                self.find((*where, "name"), f"{column.name!r} stands twice")
+            if any(column.json_key.lower() == other.json_key.lower() for other in columns):
+                self.find((*where, "name"), f"the key {column.json_key!r} is read already")
+            columns.append(column)
+        return columns
+
+    def custom(self, item: dict[str, Any], where: Path_, known: Iterable[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for i, entry in enumerate(item.get("customProperties") or []):
             key = entry["property"]
@@ -375,7 +392,7 @@ class _Reader:
             found[key] = entry["value"]
         return found
 
-    def _column(self, item: dict[str, Any], where: Path_) -> Column:
+    def column(self, item: dict[str, Any], where: Path_) -> Column:
         name = item["name"]
         if not NAME.fullmatch(name):
             self.find((*where, "name"), f"{name!r}: lower case letters, digits and _ only")
@@ -390,7 +407,7 @@ class _Reader:
         if not _type_fits(logical, spark_type):
             self.find((*where, "physicalType"), f"{spark_type!r} does not hold a {logical}")
             spark_type = SPARK_TYPES[logical]
-        custom = self._custom(item, where, COLUMN_KEYS)
+        custom = self.custom(item, where, self.column_keys)
         if custom.get("jsonType", "string") != "string":
             self.find((*where, "customProperties"), "jsonType: only 'string'")
         if not isinstance(custom.get("pii", False), bool):
@@ -418,6 +435,8 @@ class _Reader:
             primary_key=bool(item.get("primaryKey", False)),
             from_text=custom.get("jsonType") == "string",
             pii=bool(custom.get("pii", False)),
+            references=custom.get("references"),
+            max_length=(item.get("logicalTypeOptions") or {}).get("maxLength"),
             description=str(item.get("description", "")),
             cleaners=tuple(cleaners),
             checks=tuple(checks),

@@ -39,6 +39,10 @@ class TableError(HeadwaterError):
     """A table is missing, or is not what the contracts say."""
 
 
+class WarehouseError(HeadwaterError):
+    """A warehouse is not there, refuses what was asked of it, or does not agree with Gold."""
+
+
 TELLING = re.compile(r"(?:Caused by: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
 # What only says that something else went wrong.
 WRAPPERS = {"ForeachBatchUserFuncException", "StreamingQueryException", "Py4JJavaError"}

@@ -81,9 +81,11 @@ def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
     """The offset after the last record of every partition. Raises BrokerError."""
     from confluent_kafka import KafkaException, TopicPartition
     from confluent_kafka.admin import AdminClient, OffsetSpec
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
     admin = AdminClient(client_options(settings))
-    try:
+
+    def ask() -> Offsets:
         known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
         wanted = {
             TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -93,8 +95,29 @@ def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
         }
         asked = admin.list_offsets(wanted, request_timeout=TIMEOUT_SECONDS) if wanted else {}
         return {(at.topic, at.partition): found.result().offset for at, found in asked.items()}
+
+    attempts = Retrying(
+        retry=retry_if_exception(_electing),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(TIMEOUT_SECONDS),
+        reraise=True,
+    )
+    try:
+        return attempts(ask)
     except KafkaException as error:
         raise unreachable(settings, error) from None
+
+
+def _electing(error: BaseException) -> bool:
+    """Whether a partition has no leader yet: one that was just made, or whose broker went away."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    codes = {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+    return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
 def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:

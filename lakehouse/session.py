@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakehouse.errors import HeadwaterError
 from lakehouse.settings import Settings
+from lakehouse.tables import MARK
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,10 +31,14 @@ def session_conf(settings: Settings) -> dict[str, str]:
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         # Keeps the call site of every expression: half of the time that a wide plan takes to make.
         "spark.python.sql.dataFrameDebugging.enabled": "false",
+        # Gold has some hundreds of plans; compiled anew at every run, they took a sixth longer.
+        "spark.sql.codegen.cache.maxEntries": "2000",
         # Not wherever the command happens to be called.
         "spark.sql.warehouse.dir": str(settings.runtime_dir / "warehouse"),
         # 93 typed columns side by side are no mistake.
         "spark.sql.debug.maxToStringFields": "50",
+        # Who wrote a version: gold refuses to go on from one that was made by hand.
+        "spark.databricks.delta.commitInfo.userMetadata": MARK,
         **settings.spark,
     }
 

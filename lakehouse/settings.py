@@ -65,12 +65,28 @@ class Stream(_Strict):
     max_record_bytes: int = Field(default=1_048_576, ge=1)
 
 
+class MySQL(_Strict):
+    """A MySQL or MariaDB database to publish to.
+
+    password: a reference to a secret. ssl_ca: a file of certificates, which TLS then has to meet.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=3306, ge=1, le=65535)
+    database: str = "headwater"
+    user: str = "headwater"
+    password: SecretRef | None = None
+    ssl_ca: str = ""
+
+
 class Settings(BaseSettings):
     """All there is to set.
 
     storage: where tables and checkpoints are: a folder or a URI that Spark can write to.
     runtime: a local folder for locks, the embedded broker, ledgers; `storage` where left empty.
     contracts: a folder of contracts; those of the distribution where left empty.
+    publish_to: kinds of warehouses that Gold is published to: duckdb, mysql.
+    duckdb: the file of the embedded warehouse; warehouse.duckdb of the runtime folder if empty.
     spark: further Spark properties, by name.
     """
 
@@ -85,6 +101,9 @@ class Settings(BaseSettings):
     topics: Topics = Topics()
     broker: Broker = Broker()
     stream: Stream = Stream()
+    publish_to: tuple[str, ...] = ("duckdb",)
+    duckdb: str = ""
+    mysql: MySQL = MySQL()
     spark: dict[str, str] = {}
 
     @classmethod
@@ -110,6 +129,10 @@ class Settings(BaseSettings):
     @property
     def runtime_dir(self) -> Path:
         return Path(self.runtime or self.storage)
+
+    @property
+    def duckdb_file(self) -> Path:
+        return Path(self.duckdb or self.runtime_dir / "warehouse.duckdb")
 
     @property
     def contracts_dir(self) -> Path:

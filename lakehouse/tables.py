@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lakehouse.contracts import Contracts
 from lakehouse.errors import TableError
+from lakehouse.layouts import Layout, Layouts
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ RUNS_SCHEMA = {
     "rows": "bigint",
     "offsets": "array<struct<topic: string, partition: int, offset: bigint>>",
     "details": "string",
+    "read": "map<string, bigint>",
+    "written": "map<string, bigint>",
 }
 
 
@@ -56,6 +59,12 @@ class Table:
         return f"{settings.tables}/{self.layer}/{self.name}"
 
 
+# What every commit of Headwater says of itself: one that does not was made by hand.
+MARK = "headwater"
+# Operations of anybody that leave the rows as they are.
+KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
+# Gold and publish read what changed between two versions.
+CHANGE_FEED = {"delta.enableChangeDataFeed": "true"}
 # Statistics are kept for the columns that a reader prunes by: the others cost a third of a commit.
 STATISTICS = "delta.dataSkippingStatsColumns"
 
@@ -71,12 +80,26 @@ def silver(contracts: Contracts) -> Table:
     from lakehouse.silver import silver_schema
 
     stats = {STATISTICS: "topic,partition,offset,timestamp,entity,outcome,time"}
-    return Table("silver", "events", silver_schema(contracts), ("date",), stats)
+    return Table("silver", "events", silver_schema(contracts), ("date",), stats | CHANGE_FEED)
+
+
+def gold(layout: Layout) -> Table:
+    """A table of Gold, by its contract. By batch.gold."""
+    columns = {column.name: column.spark_type for column in layout.columns}
+    return Table("gold", layout.name, columns, layout.partition_by, CHANGE_FEED)
 
 
 def runs() -> Table:
-    """What the batch jobs did: one row a run. offsets: up to where a reconcile closed the range."""
+    """What the batch jobs did: one row a run. By batch.runs.
+
+    offsets: up to where a reconcile closed the range. read, written: versions of tables by name.
+    """
     return Table("ops", "runs", RUNS_SCHEMA)
+
+
+def all_tables(contracts: Contracts, layouts: Layouts) -> list[Table]:
+    """Every table there is or will be."""
+    return [bronze(), silver(contracts), *(gold(layout) for layout in layouts.gold), runs()]
 
 
 def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
@@ -95,16 +118,39 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
             builder = builder.property(key, value)
         builder.partitionedBy(*table.partitions).execute()
         return
+    quoted = quoted_path(path)
+    shown = spark.sql(f"SHOW TBLPROPERTIES {quoted}").collect()
+    properties = {row["key"]: row["value"] for row in shown}
+    lacking = {k: v for k, v in table.properties.items() if properties.get(k) != v}
+    if lacking:
+        listed = ", ".join(f"'{key}' = '{value}'" for key, value in lacking.items())
+        spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")
+    for column, kind in _missing(spark, path, table):
+        spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {kind})")
+
+
+def check(spark: SparkSession, settings: Settings, table: Table) -> None:
+    """Raises TableError where a column of a table that is there is missing, or of another type."""
+    path = table.path(settings)
+    for column, kind in _missing(spark, path, table):
+        raise TableError(
+            f"{table.full_name} ({path}): column {column} ({kind}) is missing: put it back, or "
+            "start the stream, which adds the columns of a new contract"
+        )
+
+
+def _missing(spark: SparkSession, path: str, table: Table) -> list[tuple[str, str]]:
+    """Columns and inner columns that a table lacks, with their types. Raises TableError."""
     from pyspark.sql.types import StructType
 
-    quoted = "delta.`{}`".format(path.replace("`", "``"))
     ddl = ", ".join(f"`{name}` {kind}" for name, kind in table.columns.items())
     wanted_types = {field.name: field.dataType for field in _struct(ddl).fields}
     there = {field.name: field.dataType for field in spark.read.format("delta").load(path).schema}
+    missing = []
     for name, kind in table.columns.items():
         wanted = wanted_types[name]
         if name not in there:
-            spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS (`{name}` {kind})")
+            missing.append((f"`{name}`", kind))
             continue
         found = there[name]
         if not isinstance(wanted, StructType) or not isinstance(found, StructType):
@@ -118,14 +164,89 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
         for field in wanted.fields:
             new = field.dataType.simpleString()
             if field.name not in old:
-                column = f"`{name}`.`{field.name}`"
-                spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {new})")
+                missing.append((f"`{name}`.`{field.name}`", new))
             elif old[field.name] != new:
                 raise TableError(
                     f"{table.full_name} ({path}): column {name}.{field.name} is "
                     f"{old[field.name]}, its contract says {new}: take the change back, or "
                     "rebuild the table"
                 )
+    return missing
+
+
+def quoted_path(path: str) -> str:
+    """A table by its path, for SQL."""
+    return "delta.`{}`".format(path.replace("`", "``"))
+
+
+def version(spark: SparkSession, settings: Settings, table: Table) -> int:
+    """The table's newest version."""
+    from delta.tables import DeltaTable
+
+    history = DeltaTable.forPath(spark, table.path(settings)).history(1)
+    return int(history.select("version").collect()[0].version)
+
+
+def commits(spark: SparkSession, settings: Settings, table: Table) -> dict[int, int]:
+    """When each version that is still known was committed, ms since 1970."""
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    history = DeltaTable.forPath(spark, table.path(settings)).history()
+    moments = history.select("version", F.unix_millis("timestamp").alias("at")).collect()
+    return {int(row.version): int(row["at"]) for row in moments}
+
+
+def changes(
+    spark: SparkSession, settings: Settings, table: Table, after: int, until: int
+) -> DataFrame:
+    """Rows that came or went between two versions, the first one left out.
+
+    Returns the table's columns, `_change_type` (insert | update_preimage | update_postimage |
+    delete) and `_commit_version`.
+    """
+    from pyspark.errors import AnalysisException
+
+    reader = spark.read.format("delta").option("readChangeFeed", "true")
+    reader = reader.option("startingVersion", after + 1).option("endingVersion", until)
+    try:
+        return reader.load(table.path(settings))
+    except AnalysisException as error:
+        raise TableError(
+            f"{table.full_name} ({table.path(settings)}): what changed between versions {after} "
+            f"and {until} is not kept any more ({str(error).splitlines()[0]}): use --rebuild"
+        ) from None
+
+
+def newest_by_headwater(
+    spark: SparkSession, settings: Settings, table: Table, after: int, until: int | None = None
+) -> int:
+    """The newest version, or `until`. Raises TableError where one after `after` was made by hand.
+
+    By hand is every commit that does not carry MARK, unless it leaves the rows as they are.
+    """
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    commits = (
+        DeltaTable.forPath(spark, table.path(settings))
+        .history()
+        .where(F.col("version") >= after)
+        .orderBy("version")
+        .select("version", "operation", "userMetadata")
+        .collect()
+    )
+    newest = int(commits[-1].version) if commits else -1
+    for commit in commits:
+        if commit.version <= after or (until is not None and commit.version > until):
+            continue
+        if commit.userMetadata != MARK and commit.operation not in KEEP_ROWS:
+            raise TableError(
+                f"{table.full_name} ({table.path(settings)}): version {commit.version} is a change "
+                f"by hand ({commit.operation}): go back with RESTORE TABLE … TO VERSION AS OF "
+                f"{commit.version - 1}, or keep it; then `headwater gold --rebuild`"
+            )
+    return newest if until is None else until
 
 
 def _struct(ddl: str) -> StructType:
@@ -171,7 +292,9 @@ def append(
     writer.save(table.path(settings))
 
 
-def register(spark: SparkSession, settings: Settings, contracts: Contracts) -> list[str]:
+def register(
+    spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts
+) -> list[str]:
     """Makes every table and view known to SQL by name; returns the names.
 
     `silver.<entity>` holds the accepted records of an entity, `silver.quarantine` those refused.
@@ -179,7 +302,7 @@ def register(spark: SparkSession, settings: Settings, contracts: Contracts) -> l
     from delta.tables import DeltaTable
 
     names = []
-    for table in (bronze(), silver(contracts), runs()):
+    for table in all_tables(contracts, layouts):
         path = table.path(settings)
         if not DeltaTable.isDeltaTable(spark, path):
             continue

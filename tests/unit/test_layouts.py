@@ -1,0 +1,102 @@
+"""Contracts of tables: what comes with the distribution, and what is wrong with a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lakehouse import layouts as layout_files
+from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
+
+HEAD = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:test:dim_things
+name: dim_things
+version: 1.0.0
+status: active
+customProperties:
+"""
+COLUMNS = """\
+schema:
+  - name: dim_things
+    properties:
+      - {name: thing_key, logicalType: integer, primaryKey: true}
+      - {name: category_id, logicalType: string}
+      - {name: name, logicalType: string}
+      - {name: is_inferred, logicalType: boolean}
+"""
+
+
+def written(folder: Path, custom: str, columns: str = COLUMNS) -> Path:
+    (folder / "tables").mkdir()
+    (folder / "tables" / "dim_things.yaml").write_text(HEAD + custom + columns)
+    return folder
+
+
+def test_those_that_come_with_headwater(layouts: Layouts) -> None:
+    users = layouts["gold.dim_users"]
+    assert (users.entity, users.scd, users.primary_key) == ("customer", 2, ("user_key",))
+    assert users.attributes("customer_id") == [
+        "first_name",
+        "last_name",
+        "email",
+        "phone",
+        "birth_date",
+        "loyalty_tier",
+        "address_id",
+        "marketing_opt_in",
+    ]
+    assert layouts["gold.fact_order_items"].primary_key == ("order_id", "line_number")
+    assert layouts["bronze.events"].vacuum_hours == 168
+    assert layouts["silver.events"].vacuum_hours == 720
+    published = {o.warehouse["mysql"] for o in layouts.gold if "mysql" in o.warehouse}
+    assert published == {"dw_users", "dw_locations", "dw_products", "dw_orders", "dw_user_metrics"}
+
+
+def test_a_new_dimension_is_a_contract_alone(tmp_path: Path, contracts: Contracts) -> None:
+    custom = "  - {property: layer, value: gold}\n  - {property: entity, value: category}\n"
+    folder = written(tmp_path, custom + "  - {property: scd, value: 1}\n")
+    found = layout_files.load(folder, contracts)
+    assert found["gold.dim_things"].attributes("category_id") == ["name"]
+
+
+GOLD = "  - {property: layer, value: gold}\n"
+WRONG = [
+    ("  - {property: layer, value: lead}\n", COLUMNS, "layer: 'lead' is none of"),
+    (GOLD + "  - {property: zorder, value: [x]}\n", COLUMNS, "no custom property 'zorder'"),
+    (GOLD + "  - {property: zorderBy, value: [x]}\n", COLUMNS, "zorderBy: no column 'x'"),
+    (GOLD + "  - {property: vacuumHours, value: soon}\n", COLUMNS, "vacuumHours: 'soon'"),
+    (GOLD + "  - {property: scd, value: 1}\n", COLUMNS, "entity and scd go together"),
+    (GOLD, COLUMNS.replace(", primaryKey: true", ""), "wants a primary key"),
+    (
+        GOLD + "  - {property: entity, value: category}\n  - {property: scd, value: 2}\n",
+        COLUMNS,
+        "scd 2 wants columns effective_from, effective_to, is_current",
+    ),
+    (
+        GOLD + "  - {property: entity, value: category}\n  - {property: scd, value: 1}\n",
+        COLUMNS.replace("{name: name,", "{name: title,"),
+        "title: category has no such column",
+    ),
+    (
+        GOLD,
+        COLUMNS.replace(
+            "{name: name, logicalType: string}",
+            "{name: other_key, logicalType: integer, "
+            "customProperties: [{property: references, value: dim_none}]}",
+        ),
+        "references 'dim_none', which has no contract",
+    ),
+]
+
+
+@pytest.mark.parametrize(("custom", "columns", "said"), WRONG, ids=[w[2][:30] for w in WRONG])
+def test_what_is_wrong_is_found(
+    tmp_path: Path, contracts: Contracts, custom: str, columns: str, said: str
+) -> None:
+    _, findings = layout_files.check(written(tmp_path, custom, columns), contracts)
+    assert any(said in str(finding) for finding in findings), [str(f) for f in findings]
+    assert all(str(f).startswith(f"{tmp_path}/tables/dim_things.yaml:") for f in findings)
