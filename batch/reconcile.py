@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -84,29 +83,30 @@ def reconcile_range(
     from lakehouse import tables
     from lakehouse.silver import COORDINATES, classify
 
-    started = datetime.now(UTC)
-    end = committed_by_all(spark, settings)
-    begin = {} if full else runs.closed_range(spark, settings)
-    table = tables.silver(contracts)
-    tables.ensure(spark, settings, table)
-    bronze = tables.read(spark, settings, tables.bronze()).where(within(begin, end))
-    silver = tables.read(spark, settings, table)
-    pending = bronze.join(silver.select(*COORDINATES), COORDINATES, "left_anti")
-    # Materialised, not cached: a cache is planned anew when the table below it changes.
-    rows = classify(
-        pending, contracts, settings.stream.max_record_bytes, "reconcile"
-    ).localCheckpoint()
-    changes = decide(rows, silver, silver.where(within(begin, end))).localCheckpoint()
-    inserts = _inserts(rows, changes)
-    moved = changes.where(F.col("existing") & F.col("action").isin("delete", "conflict"))
-    result = _count(rows, changes)
-    if result.corrected:
-        _merge(spark, settings, contracts, inserts, moved)
-    elif result.accepted + result.quarantined:
-        tables.append(inserts, settings, table)
-    written = result.accepted + result.quarantined + result.corrected
-    closed = begin | end
-    runs.record(spark, settings, "reconcile", started, written, closed, asdict(result))
+    with runs.recorded(spark, settings, "reconcile") as run:
+        end = committed_by_all(spark, settings)
+        begin = {} if full else runs.closed_range(spark, settings)
+        table = tables.silver(contracts)
+        tables.ensure(spark, settings, table)
+        bronze = tables.read(spark, settings, tables.bronze()).where(within(begin, end))
+        silver = tables.read(spark, settings, table)
+        pending = bronze.join(silver.select(*COORDINATES), COORDINATES, "left_anti")
+        # Materialised, not cached: a cache is planned anew when the table below it changes.
+        rows = classify(
+            pending, contracts, settings.stream.max_record_bytes, "reconcile"
+        ).localCheckpoint()
+        changes = decide(rows, silver, silver.where(within(begin, end))).localCheckpoint()
+        inserts = _inserts(rows, changes)
+        moved = changes.where(F.col("existing") & F.col("action").isin("delete", "conflict"))
+        result = _count(rows, changes)
+        if result.corrected:
+            _merge(spark, settings, contracts, inserts, moved)
+        elif result.accepted + result.quarantined:
+            tables.append(inserts, settings, table)
+        run.rows = result.accepted + result.quarantined + result.corrected
+        run.offsets = begin | end
+        run.details = asdict(result)
+        run.written = {table.full_name: tables.version(spark, settings, table)}
     return result
 
 

@@ -74,16 +74,21 @@ def contracts_group() -> None:
 @settings_options
 def contracts_check(folder: Path | None, settings: Settings) -> None:
     """Check every contract of FOLDER; say file, line and key where one is wrong."""
-    from lakehouse import contracts
+    from lakehouse import contracts, layouts
 
     where = folder or settings.contracts_dir
     found, findings = contracts.check(where)
+    tables, more = layouts.check(where, found)
+    findings += more
     for finding in findings:
         click.echo(str(finding), err=True)
     if findings:
         raise ContractError(f"{len(findings)} findings in {where}")
     columns = sum(len(contract.columns) for contract in found.values())
-    click.echo(f"{len(found)} contracts with {columns} columns in {where}: all as they should be")
+    click.echo(
+        f"{len(found)} contracts with {columns} columns, and {len(tables)} of tables, in {where}: "
+        "all as they should be"
+    )
 
 
 @click.command("status")
@@ -108,8 +113,24 @@ def status(as_json: bool, settings: Settings) -> None:
     show("Streams", ("query", "records committed", "lag"), streams)
     if found["broker_error"]:
         click.echo(found["broker_error"])
-    jobs = [(j["job"], j["ended_at"], j["result"], j["rows"], j["details"]) for j in found["jobs"]]
-    show("Jobs", ("job", "last end", "result", "rows", "details"), jobs)
+    jobs = [
+        (
+            job["job"],
+            f"{job['started_at'][:19]}\n{job['ended_at'][:19]}",
+            job["result"],
+            job["rows"],
+            f"{_versions(job['read'])} → {_versions(job['written'])}\n{job['details']}",
+        )
+        for job in found["jobs"]
+    ]
+    show("Jobs", ("job", "last run", "result", "rows", "read → written"), jobs)
+
+
+def _versions(by_table: dict[str, int]) -> str:
+    """Tables and their versions, on one line; --json has them all."""
+    if len(by_table) > 1:
+        return f"{len(by_table)} tables"
+    return ", ".join(f"{name}@{version}" for name, version in by_table.items())
 
 
 @click.command("sql")
@@ -131,14 +152,17 @@ def sql(statement: str, limit: int, as_json: bool, settings: Settings) -> None:
     from pyspark.errors import PySparkException
 
     from headwater import report
-    from lakehouse import contracts, tables
+    from lakehouse import contracts, layouts, tables
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
 
     loaded = contracts.load(settings.contracts_dir)
     with doing("starting Spark"):
         spark = make_session(settings, "sql")
-        names = tables.register(spark, settings, loaded)
+        # What a statement changes is changed by hand.
+        spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
+        known_layouts = layouts.load(settings.contracts_dir, loaded)
+        names = tables.register(spark, settings, loaded, known_layouts)
     try:
         with doing("running the statement"):
             frame = spark.sql(statement)

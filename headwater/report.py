@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse import checkpoints, contracts, kafka, tables
+from lakehouse import checkpoints, contracts, kafka, layouts, tables
 from lakehouse.errors import BrokerError
 from lakehouse.settings import Settings
 
@@ -14,7 +14,7 @@ def status(settings: Settings) -> dict[str, Any]:
     """tables, streams, jobs and broker_error (None, or why there is no lag to tell)."""
     loaded = contracts.load(settings.contracts_dir)
     found: dict[str, Any] = {"tables": [], "streams": [], "jobs": [], "broker_error": None}
-    for table in (tables.bronze(), tables.silver(loaded), tables.runs()):
+    for table in tables.all_tables(loaded, layouts.load(settings.contracts_dir, loaded)):
         if (row := _table(settings, table)) is not None:
             found["tables"].append(row)
     ends: kafka.Offsets | None = None
@@ -69,7 +69,7 @@ def _jobs(settings: Settings) -> list[dict[str, Any]]:
     if delta is None:
         return []
     last: dict[str, dict[str, Any]] = {}
-    columns = ["job", "started_at", "ended_at", "result", "rows", "details"]
+    columns = ["job", "started_at", "ended_at", "result", "rows", "read", "written", "details"]
     # Read by Arrow itself: its threads over the Delta library's files were seen to outlive the
     # interpreter, which then aborted.
     rows = [
@@ -78,7 +78,8 @@ def _jobs(settings: Settings) -> list[dict[str, Any]]:
         for row in pq.read_table(uri, columns=columns, use_threads=False).to_pylist()
     ]
     for row in sorted(rows, key=lambda row: row["ended_at"]):
-        last[row["job"]] = {key: plain(value) for key, value in row.items()}
+        versions = {key: dict(row.get(key) or []) for key in ("read", "written")}
+        last[row["job"]] = {key: plain(value) for key, value in (row | versions).items()}
     return list(last.values())
 
 

@@ -13,13 +13,15 @@ from lakehouse.command import settings_options, stop_on_signals
 from lakehouse.errors import HeadwaterError
 
 if TYPE_CHECKING:
+    from lakehouse.layouts import Layouts
     from lakehouse.settings import Settings
     from producer.command import Sending
     from producer.kafka_sink import Report
     from streaming.command import Meter
 
 POLL_SECONDS = 0.25
-RULES_SHOWN = 15
+ROWS_SHOWN = 15
+BEST_SHOWN = 5
 
 
 @click.command("run")
@@ -50,7 +52,7 @@ RULES_SHOWN = 15
 def run(
     events: int, rate: float, defects: float, seed: int, start: str | None, settings: Settings
 ) -> None:
-    """Go the whole way: broker, streams, events, reconcile, audit, summary.
+    """Go the whole way: broker, streams, events, reconcile, Gold, warehouse, audit, summary.
 
     A second run goes on where the first one ended.
     """
@@ -76,27 +78,31 @@ def _run(
     sending: Sending,
     stopping: threading.Event,
 ) -> bool:
-    from batch import audit, reconcile
-    from lakehouse import checkpoints, contracts
+    from batch import audit, gold, maintain, publish, reconcile
+    from lakehouse import checkpoints, contracts, layouts
     from lakehouse.locks import held
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
     from streaming.command import Meter, start_all
 
     loaded = contracts.load(settings.contracts_dir)
+    known = layouts.load(settings.contracts_dir, loaded)
+    gold.demand(settings, known)
     with ExitStack() as stack:
         for name in checkpoints.QUERIES:
             where = f"checkpoint {checkpoints.location(settings, name)}"
             stack.enter_context(held(settings, f"stream-{name}", where))
-        stack.enter_context(held(settings, "reconcile", "reconcile of silver.events"))
-        with doing("starting Spark and the streams"):
+        for job in ("reconcile", gold.JOB, maintain.JOB, publish.JOB):
+            stack.enter_context(held(settings, job, f"the tables of job {job}"))
+        # Sending begins while Spark starts: the broker holds it until the streams are there.
+        sender = stack.enter_context(Sender(settings, sending, stopping))
+        with doing("sending; starting Spark and the streams"):
             spark = make_session(settings, "run")
             stop_on_signals(stopping)
-            spark.sparkContext.setLogLevel("ERROR")
             running = start_all(spark, settings, loaded, checkpoints.QUERIES, False)
         meters = {query.name: Meter() for query in running}
         try:
-            report = _produce(settings, sending, stopping, running, meters, loaded)
+            report = _follow(settings, sender, running, meters, loaded)
         finally:
             with doing("stopping the streams at a batch boundary"):
                 for query in running:
@@ -109,10 +115,19 @@ def _run(
         with doing("reconciling"):
             result = reconcile.reconcile_range(spark, settings, loaded)
         click.echo(reconcile.describe(result))
+        with doing("building Gold"):
+            built = gold.build(spark, settings, loaded, known)
+        click.echo(gold.describe(built))
+        with doing("maintaining tables"):
+            # Looking for files of last week takes a second a table: left to `headwater maintain`.
+            maintain.keep(spark, settings, loaded, known, vacuum=False)
+        with doing("publishing to the warehouse"):
+            published = publish.copy(spark, settings, known, settings.publish_to)
+        click.echo(publish.describe(published))
         with doing("auditing"):
             found = audit.audit_tables(spark, settings, loaded)
         with doing("summing up"):
-            summary = _summary(spark, settings, loaded)
+            summary = _summary(spark, settings, loaded, known)
     _show(summary, settings)
     audit.show(found)
     for line in found.broken:
@@ -121,45 +136,64 @@ def _run(
     return found.holds and not report.failed
 
 
-def _produce(
+class Sender:
+    """Sends a shop's records in a thread of its own. Leaving it stops that thread."""
+
+    def __init__(self, settings: Settings, what: Sending, stopping: threading.Event) -> None:
+        from producer.kafka_sink import Report
+
+        self.what, self.stopping = what, stopping
+        self.report, self.done = Report(), threading.Event()
+        self.error: Exception | None = None
+        self._settings = settings
+        self._thread = threading.Thread(target=self._send, daemon=True)
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.done.is_set():
+            self.stopping.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        from producer.command import send_shop
+
+        try:
+            self.report = send_shop(self._settings, self.what, self.stopping.is_set, self._take)
+        except Exception as error:  # raised by the thread that waits
+            self.error = error
+        self.done.set()
+
+    def _take(self, report: Report) -> None:
+        self.report = report
+
+
+def _follow(
     settings: Settings,
-    sending: Sending,
-    stopping: threading.Event,
+    sender: Sender,
     running: list[Any],
     meters: dict[str, Meter],
     loaded: Any,
 ) -> Report:
-    """Sends while a panel shows how far everything is; returns once all of it is committed."""
+    """Shows how far everything is; returns once all that was sent is committed by all queries."""
     from lakehouse import checkpoints, kafka
-    from producer.command import finish, send_shop
-    from producer.kafka_sink import Report
+    from producer.command import finish
 
-    state: dict[str, Any] = {"report": Report(), "error": None, "done": False}
-
-    def send() -> None:
-        try:
-            state["report"] = send_shop(
-                settings, sending, stopping.is_set, lambda report: state.update(report=report)
-            )
-        except Exception as error:  # shown by the thread that waits
-            state["error"] = error
-        state["done"] = True
-
-    threading.Thread(target=send, daemon=True).start()
     ends: kafka.Offsets | None = None
     files = [checkpoints.ArrowFiles(settings, name) for name in checkpoints.QUERIES]
-    with Panel(sending.events) as panel:
+    with Panel(sender.what.events) as panel:
         while True:
             for query in running:
                 meters[query.name].take(query.query.recentProgress)
                 if failure := query.failure():
-                    stopping.set()
                     raise failure
-            panel.show(state["report"], meters)
-            if state["done"]:
-                if state["error"] is not None:
-                    raise state["error"]
-                if stopping.is_set():
+            panel.show(sender.report, meters)
+            if sender.done.is_set():
+                if sender.error is not None:
+                    raise sender.error
+                if sender.stopping.is_set():
                     break
                 if ends is None:
                     ends = kafka.end_offsets(settings, loaded.topics(settings.topics.events))
@@ -169,8 +203,8 @@ def _produce(
             time.sleep(POLL_SECONDS)
         for query in running:
             meters[query.name].take(query.query.recentProgress)
-        panel.show(state["report"], meters, last=True)
-    report: Report = state["report"]
+        panel.show(sender.report, meters, last=True)
+    report = sender.report
     if report.failed or report.caught_up:
         finish(report)
     return report
@@ -229,8 +263,10 @@ class Panel:
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
-def _summary(spark: Any, settings: Settings, loaded: Any) -> dict[str, list[tuple[Any, ...]]]:
-    """Rows by table and view, and quarantined records by rule."""
+def _summary(
+    spark: Any, settings: Settings, loaded: Any, known: Layouts
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Rows by table and view, quarantined records by rule, and what was sold."""
     from pyspark.sql import functions as F
 
     from lakehouse import tables
@@ -243,7 +279,7 @@ def _summary(spark: Any, settings: Settings, loaded: Any) -> dict[str, list[tupl
         .groupBy("rule")
         .count()
         .orderBy(F.col("count").desc(), "rule")
-        .limit(RULES_SHOWN)
+        .limit(ROWS_SHOWN)
         .collect()
     )
     rows: list[tuple[Any, ...]] = [
@@ -253,7 +289,60 @@ def _summary(spark: Any, settings: Settings, loaded: Any) -> dict[str, list[tupl
     ]
     accepted = {row.entity: row["count"] for row in counts if row.outcome == "accepted"}
     rows += [(f"silver.{name}", accepted.get(name, 0)) for name in loaded]
-    return {"tables": rows, "rules": [(row.rule, row["count"]) for row in rules]}
+    for layout in known.gold:
+        rows.append((layout.full_name, tables.read(spark, settings, tables.gold(layout)).count()))
+    return {
+        "tables": rows,
+        "rules": [(row.rule, row["count"]) for row in rules],
+        **_sales(spark, settings, known),
+    }
+
+
+def _sales(spark: Any, settings: Settings, known: Layouts) -> dict[str, list[tuple[Any, ...]]]:
+    """Revenue by category, and the customers who brought most of it."""
+    from pyspark.sql import functions as F
+
+    from batch import gold
+    from lakehouse import tables
+
+    def table(name: str) -> Any:
+        return tables.read(spark, settings, tables.gold(known[name]))
+
+    names = table("gold.dim_category").select("category_id", "name")
+    categories = (
+        table(gold.CATEGORY_METRICS)
+        .groupBy("category_id", "currency")
+        .agg(F.sum("units").alias("units"), F.sum("revenue").alias("revenue"))
+        .join(names, "category_id", "left")
+        .orderBy(F.col("revenue").desc(), "category_id")
+        .limit(ROWS_SHOWN)
+        .collect()
+    )
+    users = table(gold.USERS).where("is_current").select("customer_id", "first_name", "last_name")
+    best = (
+        table(gold.USER_METRICS)
+        .orderBy(F.col("revenue").desc(), "customer_id")
+        .limit(BEST_SHOWN)
+        .join(users, "customer_id")
+        .orderBy(F.col("revenue").desc(), "customer_id")
+        .collect()
+    )
+    return {
+        "categories": [
+            (row.category_id, row["name"] or "", row.units, f"{row.revenue:,}", row.currency)
+            for row in categories
+        ],
+        "best": [
+            (
+                row.customer_id,
+                " ".join(name for name in (row.first_name, row.last_name) if name),
+                row.orders,
+                f"{row.revenue:,}",
+                row.currency,
+            )
+            for row in best
+        ],
+    }
 
 
 def _show(summary: dict[str, list[tuple[Any, ...]]], settings: Settings) -> None:
@@ -261,9 +350,14 @@ def _show(summary: dict[str, list[tuple[Any, ...]]], settings: Settings) -> None
 
     show("Tables and views", ("name", "rows"), summary["tables"])
     show("Quarantine by rule", ("rule", "records"), summary["rules"])
+    money = ("revenue", "currency")
+    show("Revenue by category", ("category", "name", "units", *money), summary["categories"])
+    show("Best customers", ("customer", "name", "orders", *money), summary["best"])
     click.echo(f"tables:      {settings.tables}")
     click.echo(f"checkpoints: {settings.checkpoints}")
     click.echo(f"ledger:      {settings.runtime_dir / 'ledger'}")
+    if "duckdb" in settings.publish_to:
+        click.echo(f"warehouse:   {settings.duckdb_file} (DuckDB)")
 
 
 def _next_steps(settings: Settings) -> None:
@@ -271,6 +365,7 @@ def _next_steps(settings: Settings) -> None:
     click.echo("Try next:")
     for line in (
         f'headwater sql{data} "SELECT status, count(*) FROM silver.order GROUP BY status"',
+        f'headwater sql{data} "SELECT * FROM gold.dim_users WHERE NOT is_current LIMIT 5"',
         f'headwater sql{data} "SELECT violations, raw FROM silver.quarantine LIMIT 5"',
         f"headwater status{data}",
         f"headwater run{data} --events 50000",

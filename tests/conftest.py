@@ -9,9 +9,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse import contracts as contract_files
+from lakehouse import layouts as layout_files
 from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
+from tests import servers
+from tests.servers import MariaDB
 
 ORDER = ["unit", "spark", "integration", "faults", "e2e"]
 
@@ -55,3 +59,16 @@ def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert status.bootstrap is not None
     yield status.bootstrap
     broker.stop(local)
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    """A real MariaDB server that lives as long as the tests."""
+    server = servers.mariadb(tmp_path_factory.mktemp("db", numbered=True))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def layouts(contracts: Contracts) -> Layouts:
+    return layout_files.load(settings_files.default_contracts(), contracts)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def headwater(
-    settings: Settings, *arguments: str, code: int = 0
+    settings: Settings, *arguments: str, code: int = 0, extra: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end and checks its exit code."""
     done = subprocess.run(
         [str(BIN / "headwater"), *arguments],
-        env=environment(settings),
+        env=environment(settings) | (extra or {}),
         capture_output=True,
         text=True,
         check=False,
@@ -59,18 +61,21 @@ def headwater(
     return done
 
 
-def drain(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
-    """Both queries over everything that the broker holds now, to their ends."""
+def drain(spark: SparkSession, settings: Settings, contracts: Contracts, *names: str) -> None:
+    """Queries (both if none is named) over everything that the broker holds now, to their ends."""
     from lakehouse import checkpoints
     from streaming.command import start_all
 
-    for query in start_all(spark, settings, contracts, checkpoints.QUERIES, True):
+    for query in start_all(spark, settings, contracts, names or checkpoints.QUERIES, True):
         query.query.awaitTermination()
 
 
-def table(settings: Settings, name: str, columns: list[str] | None = None) -> pa.Table:
-    """A Delta table read by another engine than Spark."""
-    return DeltaTable(f"{settings.tables}/{name}").to_pyarrow_table(columns=columns)
+def table(
+    settings: Settings, name: str, columns: list[str] | None = None, version: int | None = None
+) -> pa.Table:
+    """A Delta table (at a version) read by another engine than Spark."""
+    found = DeltaTable(f"{settings.tables}/{name}", version=version)
+    return found.to_pyarrow_table(columns=columns)
 
 
 def unlike_the_ledger(settings: Settings) -> list[Any]:
@@ -104,3 +109,10 @@ def unlike_the_ledger(settings: Settings) -> list[Any]:
             LIMIT 20
             """
         ).fetchall()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from itertools import islice
 from pathlib import Path
 
+import duckdb
 import pytest
+from deltalake import DeltaTable
 
 from headwater import broker
 from lakehouse import settings as settings_files
+from producer.command import instant, shop_of
 from tests.helpers import (
     BIN,
     ROOT,
@@ -20,6 +24,7 @@ from tests.helpers import (
     table,
     unlike_the_ledger,
 )
+from tests.oracle import different
 
 EVENTS = 10_000
 
@@ -30,7 +35,15 @@ def test_run_and_run_again(tmp_path: Path) -> None:
     settings = settings_files.load("local", storage=str(tmp_path))
     size = ["--events", str(EVENTS), "--rate", "5000"]
     first = headwater(settings, "run", *size)
-    for said in ("Tables and views", "Quarantine by rule", "the law holds", "Try next:"):
+    for said in (
+        "Tables and views",
+        "Quarantine by rule",
+        "Revenue by category",
+        "Best customers",
+        "the law holds",
+        f"{tmp_path}/warehouse.duckdb",
+        "Try next:",
+    ):
         assert said in first.stdout
     assert not broker.status(settings).running
     assert unlike_the_ledger(settings) == []
@@ -43,7 +56,21 @@ def test_run_and_run_again(tmp_path: Path) -> None:
     status = json.loads(headwater(settings, "status", "--json").stdout)
     rows = {found["table"]: found["rows"] for found in status["tables"]}
     assert rows["bronze.events"] == 2 * EVENTS
-    assert {job["job"] for job in status["jobs"]} == {"reconcile"}
+    jobs = {job["job"]: job["result"] for job in status["jobs"]}
+    assert jobs == dict.fromkeys(["reconcile", "gold", "maintain", "publish"], "succeeded")
+    of_gold = next(job for job in status["jobs"] if job["job"] == "gold")
+    [(of_silver, version)] = of_gold["read"].items()
+    history = DeltaTable(f"{settings.tables}/silver/events").history()
+    since = {commit["operation"] for commit in history if commit["version"] > version}
+    assert (of_silver, since - {"OPTIMIZE"}) == ("silver.events", set()), "only upkeep came later"
+    assert set(of_gold["written"]) == {name for name in rows if name.startswith("gold.")}
+    opens = instant(None, False)
+    records = list(islice(shop_of(1, opens, 0.3).records(), 2 * EVENTS))
+    assert different(settings, records) == {}, "Gold is what DuckDB makes of the bytes"
+    with duckdb.connect(str(settings.duckdb_file), read_only=True) as db:
+        [(revenue,)] = db.execute("SELECT sum(revenue) FROM agg_category_metrics").fetchall()
+    category_rows = table(settings, "gold/agg_category_metrics", ["revenue"])
+    assert revenue == sum(category_rows["revenue"].to_pylist())
     assert [stream["committed"] for stream in status["streams"]] == [2 * EVENTS] * 2
 
     statement = "SELECT count(*) AS n FROM silver.quarantine"
@@ -60,6 +87,9 @@ def test_every_job_by_spark_submit(bootstrap: str, tmp_path: Path) -> None:
         ("streaming/bronze.py", "--available-now"),
         ("streaming/silver.py", "--available-now"),
         ("batch/reconcile.py",),
+        ("batch/gold.py",),
+        ("batch/maintain.py", "--dry-run", "gold.fact_orders"),
+        ("batch/publish.py",),
         ("batch/audit.py", "--json"),
     ):
         done = subprocess.run(

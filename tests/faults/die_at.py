@@ -1,9 +1,10 @@
 """Runs the command and kills all of it, Spark's JVM too, at a named moment.
 
-    python -m tests.faults.die_at QUERY before|after NTH COMMAND…
+    python -m tests.faults.die_at WHAT before|after NTH COMMAND…
 
-before: the micro-batch is read, nothing of it is written. after: its Delta commit is there, the
-checkpoint's is not. NTH: at which micro-batch with records, from 1.
+WHAT is a table or a kind of warehouse. Of a table, before: the rows are worked out, nothing of them
+is written; after: the Delta commit is there, the checkpoint's or the run's record is not. Of a
+warehouse: before or after the COMMIT of its transaction. NTH: at which time, from 1.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import psutil
 
+from batch import merge
+from batch.warehouses import KINDS, duckdb_file, mysql
 from lakehouse import tables
 
 
@@ -26,23 +30,43 @@ def die() -> NoReturn:
     raise AssertionError("still alive")
 
 
-def main() -> None:
-    table, moment, nth = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    append = tables.append
+def dying(function: Any, is_due: Callable[..., bool], moment: str, nth: int) -> Any:
+    """The function, with death before or after the nth call that is due."""
     seen = 0
 
-    def dying(rows: Any, settings: Any, target: tables.Table, *transaction: Any) -> None:
+    def called(*args: Any, **kwargs: Any) -> Any:
         nonlocal seen
-        if target.full_name == table:
-            seen += 1
-        due = target.full_name == table and seen == nth
-        if due and moment == "before":
+        due = is_due(*args, **kwargs)
+        seen += due
+        if due and seen == nth and moment == "before":
             die()
-        append(rows, settings, target, *transaction)
-        if due:
+        result = function(*args, **kwargs)
+        if due and seen == nth:
             die()
+        return result
 
-    tables.append = dying  # type: ignore[assignment]
+    return called
+
+
+def main() -> None:
+    what, moment, nth = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+    def of_table(_rows: Any, _settings: Any, table: tables.Table, *_: Any) -> bool:
+        return table.full_name == what
+
+    def of_gold(_spark: Any, _settings: Any, table: tables.Table, *_: Any) -> bool:
+        return table.full_name == what
+
+    def commit(_self: Any, statement: str, *_: Any) -> bool:
+        return statement == "COMMIT"
+
+    if what in KINDS:
+        warehouse: Any = {"duckdb": duckdb_file.DuckDB, "mysql": mysql.MySQL}[what]
+        warehouse.execute = dying(warehouse.execute, commit, moment, nth)
+    elif what.startswith("gold."):
+        merge.bring = dying(merge.bring, of_gold, moment, nth)
+    else:
+        tables.append = dying(tables.append, of_table, moment, nth)
     sys.argv = ["headwater", *sys.argv[4:]]
     from headwater.cli import main as headwater
 

@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from tests.helpers import (
     settings_for,
     table,
     unlike_the_ledger,
+    wait_until,
 )
 
 EVENTS = 12_000
@@ -40,13 +39,6 @@ PHASES = [
     ("silver.events", "before", 1, ["reconcile"]),
     ("silver.events", "after", 1, ["reconcile"]),
 ]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.1)
 
 
 def accepted_twice(settings: Settings) -> list[Any]:

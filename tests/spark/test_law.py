@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from batch import audit, reconcile
 from lakehouse import silver, tables
 from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 from tests.samples import event
 
@@ -263,5 +264,5 @@ def test_a_new_contract_adds_its_columns(house: House, contracts: Contracts) -> 
     tables.ensure(house.spark, house.settings, tables.silver(more))
     found = tables.read(house.spark, house.settings, tables.silver(more))
     assert "review" in found.columns
-    names = tables.register(house.spark, house.settings, more)
+    names = tables.register(house.spark, house.settings, more, Layouts([]))
     assert {"silver.category", "silver.review", "silver.quarantine"} <= set(names)

@@ -1,0 +1,399 @@
+"""Gold: the star schema, brought up to the newest version of Silver.
+
+An increment reads what changed in silver.events since the version that the last run read, and works
+the rows of the keys in it out anew, from all that Silver has of these keys. So a run that died is
+simply run again, and late, corrected and deleted events come out as in a rebuild.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from lakehouse.command import run, settings_options
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from batch.merge import Difference
+    from batch.star.history import Keys, Source
+    from lakehouse.contracts import Contracts
+    from lakehouse.layouts import Layout, Layouts
+    from lakehouse.settings import Settings
+    from lakehouse.tables import Table
+
+JOB = "gold"
+SILVER = "silver.events"
+USERS, LOCATIONS = "gold.dim_users", "gold.dim_location"
+PRODUCTS, TIME = "gold.dim_product", "gold.dim_time"
+ORDERS, ITEMS = "gold.fact_orders", "gold.fact_order_items"
+USER_METRICS, CATEGORY_METRICS = "gold.agg_user_metrics", "gold.agg_category_metrics"
+STAR = {
+    *(USERS, LOCATIONS, PRODUCTS, TIME),
+    *(ORDERS, ITEMS, USER_METRICS, CATEGORY_METRICS),
+}
+# Tables written at once: most of a small commit is waiting and planning.
+SIDE_BY_SIDE = 4
+Say = Callable[[str], None]
+
+
+@dataclass
+class Result:
+    """mode: nothing, increment or full. after, until: versions of Silver. tables: rows by name."""
+
+    mode: str
+    after: int | None
+    until: int
+    tables: dict[str, Difference] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(table.rows for table in self.tables.values())
+
+
+@click.command("gold")
+@click.option("--rebuild", is_flag=True, help="Work everything out anew, from all of Silver.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@settings_options
+def gold(rebuild: bool, as_json: bool, settings: Settings) -> None:
+    """Bring dimensions, facts and metrics up to the newest version of Silver."""
+    from lakehouse import contracts, layouts
+    from lakehouse.locks import held
+    from lakehouse.progress import Ticker, doing
+    from lakehouse.session import spark as make_session
+
+    loaded = contracts.load(settings.contracts_dir)
+    known = layouts.load(settings.contracts_dir, loaded)
+    with held(settings, JOB, "gold.* (job gold)"):
+        with doing("starting Spark"):
+            spark = make_session(settings, JOB)
+        with doing("building Gold"), Ticker() as ticker:
+            result = build(spark, settings, loaded, known, rebuild, say=ticker.show)
+    if as_json:
+        click.echo(json.dumps(asdict(result)))
+        return
+    click.echo(describe(result))
+
+
+def describe(result: Result) -> str:
+    if result.mode == "nothing":
+        return f"Gold is at version {result.until} of {SILVER} already"
+    since = "all of it" if result.after is None else f"versions {result.after} to {result.until}"
+    lines = [f"Gold ({result.mode}, {SILVER}: {since}): {result.rows:,} rows written"]
+    lines += [
+        f"  {name}: {d.inserted:,} inserted, {d.updated:,} updated, {d.deleted:,} deleted"
+        for name, d in result.tables.items()
+    ]
+    return "\n".join(lines)
+
+
+def build(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    rebuild: bool = False,
+    until: int | None = None,
+    say: Say = lambda _: None,
+) -> Result:
+    """Brings all of Gold to a version of Silver, the newest one where `until` is left out.
+
+    Raises TableError where Silver, or a table of Gold, is not what the last run left, and
+    ContractError where a table has no contract.
+    """
+    from batch import runs
+    from batch.star.history import Source
+    from lakehouse import tables
+    from lakehouse.silver import ACCEPTED
+
+    demand(settings, layouts)
+    with runs.recorded(spark, settings, JOB) as run:
+        silver = tables.silver(contracts)
+        tables.read(spark, settings, silver)
+        tables.check(spark, settings, silver)
+        last = None if rebuild else runs.last(spark, settings, JOB)
+        if last is None:
+            after, changed = None, None
+            until = tables.version(spark, settings, silver) if until is None else until
+        else:
+            after = last.read[SILVER]
+            until = _check_unchanged(spark, settings, silver, layouts, after, until, last.written)
+            run.read, run.written = {SILVER: until}, dict(last.written)
+            if after == until:
+                return Result("nothing", after, until)
+            changed = tables.changes(spark, settings, silver, after, until)
+            changed = changed.where(f"outcome = '{ACCEPTED}'").localCheckpoint()
+            if changed.isEmpty():
+                return Result("increment", after, until)
+        rows = tables.read(spark, settings, silver, until).where(f"outcome = '{ACCEPTED}'")
+        result = Result("full" if after is None else "increment", after, until)
+        _Builder(spark, settings, contracts, layouts, Source(rows, changed), result, say).build()
+        run.rows = result.rows
+        run.read = {SILVER: until}
+        run.written = {
+            layout.full_name: tables.version(spark, settings, tables.gold(layout))
+            for layout in layouts.gold
+        }
+        run.details = {"mode": result.mode, "after": after}
+    return result
+
+
+def demand(settings: Settings, layouts: Layouts) -> None:
+    """Raises ContractError where a table of the star schema has no contract."""
+    from lakehouse.errors import ContractError
+
+    if missing := sorted(STAR - set(layouts)):
+        raise ContractError(
+            f"{', '.join(missing)}: no contract under {settings.contracts_dir}/tables; Gold wants "
+            "those that come with Headwater there"
+        )
+
+
+def _check_unchanged(
+    spark: SparkSession,
+    settings: Settings,
+    silver: Table,
+    layouts: Layouts,
+    after: int,
+    until: int | None,
+    written: dict[str, int],
+) -> int:
+    """The version of Silver to build.
+
+    Raises TableError where the last run's tables are gone or were changed by hand since.
+    """
+    from delta.tables import DeltaTable
+
+    from lakehouse import tables
+    from lakehouse.errors import TableError
+
+    until = tables.newest_by_headwater(spark, settings, silver, after, until)
+    if until < after:
+        raise TableError(
+            f"{SILVER} ({silver.path(settings)}) ends at version {until}, and Gold was built from "
+            f"version {after}: it is another table now; `headwater gold --rebuild` starts from it"
+        )
+    for layout in layouts.gold:
+        table = tables.gold(layout)
+        version = written.get(layout.full_name)
+        if version is None:
+            continue
+        if not DeltaTable.isDeltaTable(spark, table.path(settings)):
+            raise TableError(
+                f"{layout.full_name} is gone from {table.path(settings)}: the last run wrote its "
+                f"version {version}; `headwater gold --rebuild` makes it anew"
+            )
+        tables.newest_by_headwater(spark, settings, table, version)
+    return until
+
+
+class _Builder:
+    """One run over one source. Every frame below holds all that there is of the keys in it."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        contracts: Contracts,
+        layouts: Layouts,
+        source: Source,
+        result: Result,
+        say: Say,
+    ) -> None:
+        self.spark, self.settings = spark, settings
+        self.contracts, self.layouts = contracts, layouts
+        self.source, self.result, self.say = source, result, say
+
+    def build(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        from lakehouse import tables
+
+        def ensure(layout: Layout) -> None:
+            tables.ensure(self.spark, self.settings, tables.gold(layout))
+
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            list(pool.map(ensure, self.layouts.gold))
+        self._star()
+        self._time()
+
+    def _star(self) -> None:
+        from batch.star import dimensions, facts, metrics
+        from batch.star.history import among, keys_of, outside
+
+        source = self.source
+        order_keys = keys_of(
+            source.touched("order", "order_id"), source.touched("order_item", "order_id")
+        )
+        states = self._hold(source.history("order", order_keys))
+        lines = self._hold(source.history("order_item", order_keys))
+        users = self._members("customer", "customer_id", "order", states)
+        locations = self._members("address", "address_id", "order", states)
+        products = self._members("product", "product_id", "order_item", lines)
+
+        # All orders of these members, because their keys may have to point elsewhere.
+        orders = facts.orders(states).select(*self._table(ORDERS).columns)
+        if order_keys is not None:
+            there = self._existing(ORDERS)
+            of_users, of_locations = among(there, users), outside(among(there, locations), users)
+            orders = orders.unionByName(outside(of_users.unionByName(of_locations), order_keys))
+        orders = orders.localCheckpoint()
+        dim_users = self._versions(USERS, "customer", "customer_id", users, orders)
+        dim_location = self._versions(LOCATIONS, "address", "address_id", locations, orders)
+        for name, rows, natural in (
+            (USERS, dim_users, "customer_id"),
+            (LOCATIONS, dim_location, "address_id"),
+        ):
+            orders = dimensions.in_force(orders, rows, self.layouts[name], natural, "placed_at")
+        orders = orders.localCheckpoint()
+        affected = None
+        if order_keys is not None:
+            affected = keys_of(orders.select("order_id"), order_keys.frame)
+
+        items = facts.items(lines).select(*self._table(ITEMS).columns)
+        if order_keys is not None:
+            there = outside(among(self._existing(ITEMS), affected), order_keys)
+            items = items.unionByName(there)
+        items = facts.with_order(items, orders).localCheckpoint()
+        sold = items.select("product_id")
+        if products is not None:
+            elsewhere = outside(self._existing(ITEMS), affected).select("product_id")
+            sold = among(sold.unionByName(elsewhere), products)
+        layout = self.layouts[PRODUCTS]
+        rows = dimensions.scd1(source.history("product", products), sold, layout, "product_id")
+        # Dimensions first, so that no fact points at a row that is not there yet.
+        self._bring(
+            (USERS, dim_users, users),
+            (LOCATIONS, dim_location, locations),
+            (PRODUCTS, rows, products),
+            *self._others(),
+        )
+        self._bring(
+            (ORDERS, orders, affected),
+            (ITEMS, items, affected),
+            (USER_METRICS, metrics.users(among(orders, users), dim_users), users),
+        )
+        self._categories(lines, products)
+
+    def _members(self, entity: str, natural: str, fact: str, states: DataFrame) -> Keys | None:
+        """Members that something is new about: themselves, or a fact that refers or did to them."""
+        from batch.star.history import keys_of
+
+        own = self.source.touched(entity, natural)
+        return keys_of(own, self.source.touched(fact, natural), states.select(natural))
+
+    def _versions(
+        self, name: str, entity: str, natural: str, keys: Keys | None, orders: DataFrame
+    ) -> DataFrame:
+        """All rows of the members of an SCD2 dimension that orders refer to."""
+        from pyspark.sql import functions as F
+
+        from batch.star import dimensions
+        from batch.star.history import among
+
+        refs = among(orders, keys).groupBy(natural).agg(F.min("placed_at").alias("_at"))
+        history = self.source.history(entity, keys)
+        return dimensions.scd2(history, refs, self.layouts[name], natural).localCheckpoint()
+
+    def _categories(self, lines: DataFrame, products: Keys | None) -> None:
+        """Works out anew the days on which something was sold that changed, or whose category did.
+
+        lines: the history of the lines that something is new about.
+        """
+        from pyspark.sql import functions as F
+
+        from batch.star import metrics
+        from batch.star.history import among, keys_of
+
+        sold, days = self._existing(ITEMS), None
+        if products is not None:
+            moved = self.source.changed_value("product", "product_id", "category_id", products)
+            of_moved = among(sold, moved).select(F.to_date("sold_at").alias("sales_date"))
+            days = keys_of(
+                lines.select(F.to_date("_time").alias("sales_date")),
+                self.source.touched("order_item", F.to_date("_time").alias("sales_date")),
+                of_moved,
+            )
+        if days is not None:
+            # Constants first: they leave out whole partitions.
+            months = [
+                row[0]
+                for row in days.frame.select(F.trunc("sales_date", "month")).distinct().collect()
+            ]
+            sold = sold.where(F.col("sold_month").isin(months))
+            sold = among(sold.withColumn("sales_date", F.to_date("sold_at")), days)
+        rows = metrics.categories(sold, self._existing(PRODUCTS))
+        self._bring((CATEGORY_METRICS, rows, days))
+
+    def _others(self) -> list[tuple[str, DataFrame, Keys | None]]:
+        """The dimensions that no fact refers to: their contracts are all there is of them."""
+        from batch.star import dimensions
+        from batch.star.history import keys_of
+
+        found: list[tuple[str, DataFrame, Keys | None]] = []
+        for layout in self.layouts.gold:
+            name, entity = layout.full_name, layout.entity
+            if entity is None or name in {USERS, LOCATIONS, PRODUCTS}:
+                continue
+            natural = next(c.name for c in self.contracts[entity].columns if c.primary_key)
+            keys = keys_of(self.source.touched(entity, natural))
+            make = dimensions.scd1 if layout.scd == 1 else dimensions.scd2
+            found.append(
+                (name, make(self.source.history(entity, keys), None, layout, natural), keys)
+            )
+        return found
+
+    def _time(self) -> None:
+        """The hours of every year that a fact is in. Partitions tell: no file is read for it."""
+        from pyspark.sql import functions as F
+
+        from batch.star import dimensions
+
+        months = self._existing(ORDERS).select(F.year("order_month").alias("year"))
+        months = months.union(self._existing(ITEMS).select(F.year("sold_month")))
+        years = sorted(row.year for row in months.distinct().collect())
+        there = sorted(r.year for r in self._existing(TIME).select("year").distinct().collect())
+        if years != there:
+            self._bring((TIME, dimensions.hours(self.spark, years, self.layouts[TIME]), None))
+
+    def _hold(self, rows: DataFrame) -> DataFrame:
+        """What an increment is worked out from is read once; a rebuild's does not fit in place."""
+        return rows if self.source.changed is None else rows.localCheckpoint()
+
+    def _table(self, name: str) -> Table:
+        from lakehouse import tables
+
+        return tables.gold(self.layouts[name])
+
+    def _existing(self, name: str) -> DataFrame:
+        from lakehouse import tables
+
+        return tables.read(self.spark, self.settings, self._table(name))
+
+    def _bring(self, *parts: tuple[str, DataFrame, Keys | None]) -> None:
+        """Makes the rows of those keys (all for None) those that are given; tables side by side."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from batch.merge import bring
+        from batch.star.history import among
+
+        def one(part: tuple[str, DataFrame, Keys | None]) -> Difference:
+            name, rows, keys = part
+            self.say(name)
+            there = self._existing(name)
+            scope = None if keys is None and there.isEmpty() else among(there, keys)
+            key = self.layouts[name].primary_key
+            return bring(self.spark, self.settings, self._table(name), key, rows, scope)
+
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            names = (name for name, _, _ in parts)
+            self.result.tables |= zip(names, pool.map(one, parts), strict=True)
+
+
+if __name__ == "__main__":
+    run(gold, sys.argv[1:])

@@ -1,0 +1,260 @@
+"""Maintenance: small files made into few sorted ones, and files that no version needs removed.
+
+What is done to a table stands in its contract: ZORDER columns, and how long old files are kept. Of
+the tables that a stream writes only those partitions are touched that it has left, or all of them
+while no stream runs on this machine; and of these only such with more than SMALL_FILES small files,
+because ZORDER writes a partition anew as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from lakehouse.command import run, settings_options
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+    from pyspark.sql.types import Row
+
+    from lakehouse.contracts import Contracts
+    from lakehouse.layouts import Layout, Layouts
+    from lakehouse.settings import Settings
+    from lakehouse.tables import Table
+
+JOB = "maintain"
+SMALL_BYTES = 32 * 1024 * 1024
+SMALL_FILES = 4
+# A record may come that much later into the partition of its time.
+LEFT_AFTER = timedelta(hours=2)
+# Delta refuses to remove younger files; readers of a version may still need them.
+LEAST_HOURS = 168
+SIDE_BY_SIDE = 4
+
+
+@dataclass
+class Report:
+    """One table: files and bytes of its newest version, before and after (None: not done).
+
+    partitions: how many are to be, or were, written anew. removed: old files, to be or deleted.
+    """
+
+    table: str
+    partitions: int
+    zorder_by: tuple[str, ...]
+    vacuum_hours: int
+    files: int
+    bytes: int
+    removed: int = 0
+    files_after: int | None = None
+    bytes_after: int | None = None
+    where: str = field(default="", repr=False)
+
+
+@click.command("maintain")
+@click.argument("names", metavar="[TABLE]...", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@settings_options
+def maintain(names: tuple[str, ...], dry_run: bool, as_json: bool, settings: Settings) -> None:
+    """OPTIMIZE, ZORDER and VACUUM as the tables' contracts say.
+
+    TABLE: full names such as silver.events; all tables where left out.
+    """
+    from lakehouse import contracts, layouts
+    from lakehouse.progress import Ticker, doing
+    from lakehouse.session import spark as make_session
+
+    loaded = contracts.load(settings.contracts_dir)
+    known = layouts.load(settings.contracts_dir, loaded)
+    if unknown := sorted(set(names) - set(known)):
+        raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}")
+    with writers_away(settings) as streaming:
+        with doing("starting Spark"):
+            spark = make_session(settings, JOB)
+        with doing("maintaining"), Ticker() as ticker:
+            reports = keep(
+                spark, settings, loaded, known, names, dry_run, streaming, say=ticker.show
+            )
+    if as_json:
+        click.echo(json.dumps([asdict(report) for report in reports]))
+        return
+    show(reports)
+
+
+@contextmanager
+def writers_away(settings: Settings) -> Iterator[bool]:
+    """Holds off the batch jobs that write these tables; yields whether a stream is running."""
+    from lakehouse import checkpoints
+    from lakehouse.errors import LockedError
+    from lakehouse.locks import held
+
+    with ExitStack() as stack:
+        for job in (JOB, "gold", "reconcile"):
+            stack.enter_context(held(settings, job, f"the tables of job {job}"))
+        streaming = False
+        for query in checkpoints.QUERIES:
+            try:
+                stack.enter_context(held(settings, f"stream-{query}", f"stream {query}"))
+            except LockedError:
+                streaming = True
+        yield streaming
+
+
+def show(reports: list[Report]) -> None:
+    """The reports as a table."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    grid = Grid("table", "partitions", "zorder by", "old files", "files", "bytes", title="Upkeep")
+    for r in reports:
+        files = f"{r.files:,}" if r.files_after is None else f"{r.files:,} → {r.files_after:,}"
+        size = f"{r.bytes:,}" if r.bytes_after is None else f"{r.bytes:,} → {r.bytes_after:,}"
+        columns = ", ".join(r.zorder_by)
+        grid.add_row(r.table, f"{r.partitions:,}", columns, f"{r.removed:,}", files, size)
+    Console().print(grid)
+
+
+def keep(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    names: tuple[str, ...] = (),
+    dry_run: bool = False,
+    streaming: bool = False,
+    vacuum: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Report]:
+    """Plans for the tables of those names (all for none), and does it unless that is a dry run.
+
+    streaming: whether a stream may be writing. vacuum: whether to look for old files.
+    """
+    from delta.tables import DeltaTable
+
+    from batch import runs
+    from lakehouse import tables
+
+    there = [
+        (layouts[table.full_name], table)
+        for table in tables.all_tables(contracts, layouts)
+        if table.full_name in layouts
+        and (not names or table.full_name in names)
+        and DeltaTable.isDeltaTable(spark, table.path(settings))
+    ]
+
+    def plan(one: tuple[Layout, Table]) -> Report:
+        say(f"planning {one[1].full_name}")
+        return _plan(spark, settings, *one, streaming, vacuum)
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        reports = list(pool.map(plan, there))
+    if dry_run:
+        return reports
+    with runs.recorded(spark, settings, JOB) as run:
+        for (_, table), report in zip(there, reports, strict=True):
+            say(f"{table.full_name}: {report.partitions:,} partitions")
+            _do(spark, settings, table, report)
+            run.written[table.full_name] = tables.version(spark, settings, table)
+        run.details = {
+            name: sum(getattr(report, name) or 0 for report in reports)
+            for name in ("partitions", "removed", "files", "files_after")
+        }
+    return reports
+
+
+def _plan(
+    spark: SparkSession,
+    settings: Settings,
+    layout: Layout,
+    table: Table,
+    streaming: bool,
+    vacuum: bool,
+) -> Report:
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+
+    detail = _detail(spark, settings, table)
+    rows = []
+    if detail.numFiles > SMALL_FILES:
+        # Metadata columns alone: the rows are counted by, not read.
+        files = (
+            tables.read(spark, settings, table)
+            .select(*table.partitions, "_metadata.file_path", "_metadata.file_size")
+            .distinct()
+        )
+        small = F.count_if(F.col("file_size") < SMALL_BYTES).alias("_small")
+        partitions = files.groupBy(*table.partitions).agg(small)
+        rows = partitions.where(f"_small > {SMALL_FILES}").collect()
+    by_stream = table.layer in {"bronze", "silver"}
+    now = datetime.now(UTC)
+    due = [row for row in rows if not (by_stream and streaming) or _left(row, now)]
+    hours = max(LEAST_HOURS, layout.vacuum_hours)
+    path = tables.quoted_path(table.path(settings))
+    old = spark.sql(f"VACUUM {path} RETAIN {hours} HOURS DRY RUN").count() if vacuum else 0
+    where = " OR ".join(f"({_predicate(row, table)})" for row in due) if table.partitions else ""
+    return Report(
+        table.full_name,
+        len(due),
+        layout.zorder_by,
+        hours,
+        detail.numFiles,
+        detail.sizeInBytes,
+        old,
+        where=where,
+    )
+
+
+def _left(row: Row, now: datetime) -> bool:
+    """Whether the stream writes no more into a partition by date, or by date and hour."""
+    hour = getattr(row, "hour", None)
+    begin = datetime(row.date.year, row.date.month, row.date.day, hour or 0, tzinfo=UTC)
+    span = timedelta(hours=24) if hour is None else timedelta(hours=1)
+    return begin + span + LEFT_AFTER <= now
+
+
+def _predicate(row: Row, table: Table) -> str:
+    parts = []
+    for name in table.partitions:
+        value, kind = row[name], table.columns[name]
+        literal = str(value) if kind == "int" else f"{kind} '{value}'"
+        parts.append(f"`{name}` IS NULL" if value is None else f"`{name}` = {literal}")
+    return " AND ".join(parts)
+
+
+def _do(spark: SparkSession, settings: Settings, table: Table, report: Report) -> None:
+    from lakehouse import tables
+
+    path = tables.quoted_path(table.path(settings))
+    if report.partitions:
+        where = f" WHERE {report.where}" if report.where else ""
+        columns = ", ".join(f"`{name}`" for name in report.zorder_by)
+        zorder = f" ZORDER BY ({columns})" if columns else ""
+        spark.sql(f"OPTIMIZE {path}{where}{zorder}")
+    if report.removed:
+        spark.sql(f"VACUUM {path} RETAIN {report.vacuum_hours} HOURS")
+    if report.partitions:
+        detail = _detail(spark, settings, table)
+        report.files_after, report.bytes_after = detail.numFiles, detail.sizeInBytes
+    else:
+        report.files_after, report.bytes_after = report.files, report.bytes
+
+
+def _detail(spark: SparkSession, settings: Settings, table: Table) -> Row:
+    from delta.tables import DeltaTable
+
+    detail = DeltaTable.forPath(spark, table.path(settings)).detail()
+    return detail.select("numFiles", "sizeInBytes").collect()[0]
+
+
+if __name__ == "__main__":
+    run(maintain, sys.argv[1:])

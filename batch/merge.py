@@ -1,0 +1,119 @@
+"""Bringing a table to a new state: only rows that differ are written, in one commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from lakehouse.settings import Settings
+    from lakehouse.tables import Table
+
+ATTEMPTS = 5
+
+
+@dataclass
+class Difference:
+    """Rows by what was done with them."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+
+def bring(
+    spark: SparkSession,
+    settings: Settings,
+    table: Table,
+    key: tuple[str, ...],
+    rows: DataFrame,
+    scope: DataFrame | None,
+) -> Difference:
+    """Makes the rows of `scope` those of `rows`: inserts, updates and deletes where they differ.
+
+    key: the primary key, which is unique in both. scope: rows of the table as they are now; None
+    for a table without rows. Nothing is committed where nothing differs. Raises TableError where
+    another writer does not let it through.
+    """
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+
+    if scope is None:
+        tables.append(rows, settings, table)
+        return Difference(inserted=tables.read(spark, settings, table).count())
+    columns = list(table.columns)
+    identity = list(dict.fromkeys([*key, *table.partitions]))
+    new = rows.select(*columns, F.struct(*columns).alias("_new"))
+    old = scope.select(*identity, F.struct(*columns).alias("_old"))
+    action = (
+        F.when(F.col("_old").isNull(), "insert")
+        .when(F.col("_new").isNull(), "delete")
+        .when(~F.col("_new").eqNullSafe(F.col("_old")), "update")
+    )
+    differing = (
+        new.join(old, identity, "full_outer")
+        .withColumn("_action", action)
+        .where("_action IS NOT NULL")
+        .select(*columns, "_action")
+        .localCheckpoint()
+    )
+    # A row for every action and partition: months or days, not keys.
+    counts = differing.groupBy("_action", *table.partitions).count().collect()
+    of = dict.fromkeys(("insert", "update", "delete"), 0)
+    for row in counts:
+        of[row["_action"]] += row["count"]
+    found = Difference(of["insert"], of["update"], of["delete"])
+    if found.rows and found.rows == found.inserted:
+        tables.append(differing, settings, table)
+    elif found.rows:
+        # Constants, so that no other partition is read.
+        parts = {name: list({row[name] for row in counts}) for name in table.partitions}
+        _merge(spark, settings, table, identity, parts, differing)
+    return found
+
+
+def _merge(
+    spark: SparkSession,
+    settings: Settings,
+    table: Table,
+    identity: list[str],
+    parts: dict[str, list[Any]],
+    rows: DataFrame,
+) -> None:
+    from delta.exceptions import DeltaConcurrentModificationException
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    from lakehouse.errors import TableError
+
+    on: Column = F.lit(True)
+    for name in identity:
+        on = on & (F.col(f"old.{name}") == F.col(f"new.{name}"))
+    for name, values in parts.items():
+        on = on & F.col(f"old.{name}").isin(values)
+    values_of_new = {name: F.col(f"new.{name}") for name in table.columns}
+    for attempt in range(ATTEMPTS):
+        try:
+            (
+                DeltaTable.forPath(spark, table.path(settings))
+                .alias("old")
+                .merge(rows.alias("new"), on)
+                .whenMatchedDelete(F.col("new._action") == "delete")
+                .whenMatchedUpdate(F.col("new._action") == "update", set=dict(values_of_new))
+                .whenNotMatchedInsert(F.col("new._action") == "insert", values=dict(values_of_new))
+                .execute()
+            )
+            return
+        except DeltaConcurrentModificationException as error:
+            if attempt + 1 == ATTEMPTS:
+                raise TableError(
+                    f"{table.full_name} ({table.path(settings)}): {ATTEMPTS} attempts met commits "
+                    "of another writer; nothing was changed: stop that one, then run it again"
+                ) from error

@@ -1,0 +1,249 @@
+"""Publish: Gold into warehouses, by what changed since the version that each of them holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from batch.warehouses import KINDS
+from lakehouse.command import run, settings_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import Column as SparkColumn
+    from pyspark.sql import DataFrame, SparkSession
+
+    from batch.warehouses.base import Content, State, Target, Warehouse
+    from lakehouse.contracts import Column
+    from lakehouse.layouts import Layout, Layouts
+    from lakehouse.settings import Settings
+
+JOB = "publish"
+SIDE_BY_SIDE = 4
+
+
+@dataclass
+class Published:
+    """One table in one warehouse. mode: nothing, increment or full. staged: rows that were sent;
+    rows: that it holds."""
+
+    table: str
+    name: str
+    mode: str
+    version: int
+    staged: int
+    rows: int
+
+
+@dataclass
+class Result:
+    """Tables by the warehouse that they are in."""
+
+    warehouses: dict[str, list[Published]] = field(default_factory=dict)
+
+    @property
+    def staged(self) -> int:
+        return sum(table.staged for tables in self.warehouses.values() for table in tables)
+
+
+@click.command("publish")
+@click.option(
+    "--to",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="Which warehouse; may be given more than once.  [default: the environment's]",
+)
+@click.option("--full", is_flag=True, help="Copy all rows anew, not only what changed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@settings_options
+def publish(kinds: tuple[str, ...], full: bool, as_json: bool, settings: Settings) -> None:
+    """Bring warehouses to the newest versions of Gold, and hold them against it."""
+    from lakehouse import contracts, layouts
+    from lakehouse.locks import held
+    from lakehouse.progress import Ticker, doing
+    from lakehouse.session import spark as make_session
+
+    loaded = contracts.load(settings.contracts_dir)
+    known = layouts.load(settings.contracts_dir, loaded)
+    with held(settings, JOB, "the warehouses (job publish)"):
+        with doing("starting Spark"):
+            spark = make_session(settings, JOB)
+        with doing("publishing"), Ticker() as ticker:
+            result = copy(spark, settings, known, kinds or settings.publish_to, full, ticker.show)
+    if as_json:
+        click.echo(json.dumps(asdict(result)))
+        return
+    click.echo(describe(result))
+
+
+def describe(result: Result) -> str:
+    lines = []
+    for where, tables in result.warehouses.items():
+        lines.append(f"{where}: agrees with Gold by count, key set and checksum")
+        lines += [
+            f"  {t.name}: {t.rows:,} rows, version {t.version} of {t.table} "
+            f"({t.mode}, {t.staged:,} rows sent)"
+            for t in tables
+        ]
+    return "\n".join(lines)
+
+
+def copy(
+    spark: SparkSession,
+    settings: Settings,
+    layouts: Layouts,
+    kinds: tuple[str, ...],
+    full: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Publishes to kinds of warehouses, one after the other.
+
+    Raises WarehouseError where one is not there, not to be written to, or would not agree with
+    Gold; that one is then as it was. Raises TableError where there is no Gold.
+    """
+    from batch import runs
+    from batch.warehouses import connect
+
+    result = Result()
+    with runs.recorded(spark, settings, JOB) as run:
+        for kind in kinds:
+            warehouse = connect(kind, settings)
+            try:
+                tables = _bring(spark, settings, layouts, warehouse, full, say)
+            finally:
+                warehouse.close()
+            result.warehouses[warehouse.where] = tables
+            run.read |= {table.table: table.version for table in tables}
+        run.rows = result.staged
+        run.details = {where: len(tables) for where, tables in result.warehouses.items()}
+    return result
+
+
+def _bring(
+    spark: SparkSession,
+    settings: Settings,
+    layouts: Layouts,
+    warehouse: Warehouse,
+    full: bool,
+    say: Callable[[str], None],
+) -> list[Published]:
+    wanted = [layout for layout in layouts.gold if warehouse.name_of(layout) is not None]
+    states = warehouse.states(wanted)
+
+    def prepared(layout: Layout) -> tuple[Target, DataFrame | None]:
+        name = warehouse.name_of(layout)
+        assert name is not None
+        say(f"{warehouse.where}: {name}")
+        return _prepare(spark, settings, layout, name, None if full else states.get(name))
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        targets = list(pool.map(prepared, wanted))
+        try:
+            for target, rows in targets:
+                if rows is not None:
+                    warehouse.begin_stage(target.stage, target.layout)
+            send = [(target.stage, rows) for target, rows in targets if rows is not None]
+            list(pool.map(lambda part: warehouse.stage(*part), send))
+            say(f"{warehouse.where}: merging")
+            warehouse.merge([target for target, _ in targets])
+        finally:
+            # Those that a run left behind when it died, too.
+            for target, _ in targets:
+                warehouse.drop_stage(target.stage)
+    return [
+        Published(
+            target.layout.full_name,
+            target.name,
+            "nothing" if rows is None else "full" if target.full else "increment",
+            target.state.version,
+            target.staged,
+            target.expected.rows,
+        )
+        for target, rows in targets
+    ]
+
+
+def _prepare(
+    spark: SparkSession, settings: Settings, layout: Layout, name: str, held: State | None
+) -> tuple[Target, DataFrame | None]:
+    """What a table has to become, and the rows for its stage; None where nothing has changed."""
+    from pyspark.sql import functions as F
+
+    from batch.warehouses.base import DELETED, State, Target
+    from lakehouse import tables
+
+    table = tables.gold(layout)
+    rows = tables.read(spark, settings, table)
+    commits = tables.commits(spark, settings, table)
+    newest = max(commits)
+    rows = tables.read(spark, settings, table, newest)
+    state, expected = State(newest, commits[newest]), _content(rows, layout)
+    # A version that was committed at another moment is one of another table.
+    full = held is None or commits.get(held.version) != held.committed
+    if not full and held == state:
+        return Target(layout, name, state, False, 0, expected), None
+    key = list(layout.primary_key)
+    if full or held is None:
+        stage, count = rows.withColumn(DELETED, F.lit(False)), expected.rows
+    else:
+        changed = tables.changes(spark, settings, table, held.version, newest)
+        keys = changed.select(*key).distinct().localCheckpoint()
+        there = rows.withColumn(DELETED, F.lit(False))
+        stage = keys.join(there, key, "left").fillna({DELETED: True})
+        count = keys.count()
+    if not full and count == 0:
+        return Target(layout, name, state, False, 0, expected), None
+    return Target(layout, name, state, full, count, expected), stage.select(
+        *(_sent(column) for column in layout.columns), DELETED
+    )
+
+
+def _sent(column: Column) -> SparkColumn:
+    """A column as it is sent: moments without a time zone, which are UTC."""
+    from pyspark.sql import functions as F
+
+    value = F.col(column.name)
+    return value.cast("timestamp_ntz").alias(column.name) if _is_moment(column) else value
+
+
+def _is_moment(column: Column) -> bool:
+    return column.spark_type == "timestamp"
+
+
+def _content(rows: DataFrame, layout: Layout) -> Content:
+    """What a table of Gold holds; the same as Warehouse.content works out in SQL."""
+    from pyspark.sql import functions as F
+
+    from batch.warehouses.base import BETWEEN, NOTHING, Content
+
+    def text(column: Column) -> SparkColumn:
+        value = F.col(column.name)
+        if _is_moment(column):
+            value = F.date_format(value, "yyyy-MM-dd HH:mm:ss.SSSSSS")
+        elif column.spark_type == "boolean":
+            value = value.cast("int")
+        return F.coalesce(value.cast("string"), F.lit(NOTHING))
+
+    def total(columns: list[Column]) -> SparkColumn:
+        row = F.concat_ws(BETWEEN, *(text(column) for column in columns))
+        number = F.conv(F.left(F.md5(row), F.lit(8)), 16, 10).cast("bigint")
+        return F.coalesce(F.sum(number), F.lit(0))
+
+    keys = [column for column in layout.columns if column.primary_key]
+    [found] = rows.agg(
+        F.count("*").alias("rows"),
+        total(keys).alias("keys"),
+        total(list(layout.columns)).alias("sum"),
+    ).collect()
+    return Content(int(found["rows"]), int(found["keys"]), int(found["sum"]))
+
+
+if __name__ == "__main__":
+    run(publish, sys.argv[1:])

@@ -1,0 +1,101 @@
+"""What Silver knows of each key: every accepted event, and which one is the last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+# Events of one key in order: by their own time, then as the broker got them.
+ORDER = ("_time", "_timestamp", "_topic", "_partition", "_offset")
+COORDINATES = ("_topic", "_partition", "_offset")
+# Above so many keys a join that copies them to every task costs more than it saves.
+BROADCAST_KEYS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A set of keys: a frame of distinct rows, held in place, with the number of them."""
+
+    frame: DataFrame
+    count: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Accepted rows of silver.events at one version.
+
+    rows: all of them. changed: those that came or went since another version, with `_change_type`;
+    None where everything is to be worked out.
+    """
+
+    rows: DataFrame
+    changed: DataFrame | None
+
+    def history(self, entity: str, keys: Keys | None) -> DataFrame:
+        """Events of an entity (of those keys): its columns, typed, and those of ORDER."""
+        return among(_events(self.rows, entity), keys)
+
+    def touched(self, entity: str, key: str | Column) -> DataFrame | None:
+        """Keys of an entity's events that came or went; None: as good as all."""
+        if self.changed is None:
+            return None
+        return _events(self.changed, entity).select(key)
+
+    def changed_value(self, entity: str, key: str, value: str, keys: Keys) -> Keys | None:
+        """Those keys whose last event has another `value` than at the version before."""
+        if self.changed is None:
+            return None
+        changed = _events(self.changed, entity, "_change_type")
+        came = changed.where("_change_type = 'insert'").select(*COORDINATES)
+        went = changed.where("_change_type IN ('delete', 'update_preimage')")
+        now = self.history(entity, keys)
+        before = now.unionByName(went.drop("_change_type")).join(came, [*COORDINATES], "left_anti")
+        old = latest(before, key).select(key, F.struct(value).alias("_old"))
+        new = latest(now, key).select(key, F.struct(value).alias("_new"))
+        both = new.join(old, key, "full_outer")
+        return keys_of(both.where(~F.col("_old").eqNullSafe(F.col("_new"))).select(key))
+
+
+def _events(rows: DataFrame, entity: str, *more: str) -> DataFrame:
+    return rows.where(F.col("entity") == entity).select(
+        f"`{entity}`.*",
+        *(F.col(name.removeprefix("_")).alias(name) for name in ORDER),
+        *more,
+    )
+
+
+def keys_of(*frames: DataFrame | None) -> Keys | None:
+    """The distinct rows of frames of the same columns; None if one of them is None."""
+    given = [frame for frame in frames if frame is not None]
+    if len(given) < len(frames):
+        return None
+    first = given[0].columns[0]
+    one = reduce(DataFrame.unionByName, given).where(F.col(first).isNotNull()).distinct()
+    held = one.localCheckpoint()
+    return Keys(held, held.count())
+
+
+def among(rows: DataFrame, keys: Keys | None) -> DataFrame:
+    """Rows whose key is among the keys; all of them for None."""
+    return rows if keys is None else rows.join(_small(keys), keys.frame.columns, "left_semi")
+
+
+def outside(rows: DataFrame, keys: Keys | None) -> DataFrame:
+    """Rows whose key is not among the keys; none of them for None."""
+    if keys is None:
+        return rows.limit(0)
+    return rows.join(_small(keys), keys.frame.columns, "left_anti")
+
+
+def _small(keys: Keys) -> DataFrame:
+    return F.broadcast(keys.frame) if keys.count <= BROADCAST_KEYS else keys.frame
+
+
+def latest(events: DataFrame, *key: str) -> DataFrame:
+    """The last event of each key, by ORDER."""
+    window = Window.partitionBy(*key).orderBy(*(F.col(name).desc() for name in ORDER))
+    ranked = events.withColumn("_rank", F.row_number().over(window))
+    return ranked.where("_rank = 1").drop("_rank")

@@ -1,0 +1,236 @@
+"""What every kind of warehouse does: stage, merge in one transaction, be held against Gold.
+
+A warehouse keeps its own state in the table `headwater_publish`, written in the transaction that
+brings the rows: which version of which table of Gold it holds. So it is never ahead of that or
+behind it, whenever the job dies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from lakehouse.contracts import Column
+from lakehouse.errors import WarehouseError
+from lakehouse.layouts import Layout
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+STATE = "headwater_publish"
+DELETED = "_deleted"
+# Between the canonical texts of a row's values, and in place of a null; no value holds them.
+BETWEEN, NOTHING = "\x1f", "\x1e"
+DEFAULT_LENGTH = 255
+
+
+@dataclass(frozen=True)
+class State:
+    """version of the table of Gold, and when that version was committed, ms since 1970."""
+
+    version: int
+    committed: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is compared: rows, and sums over the rows of a hash of the key, and of all columns.
+
+    The hash of a row is the first 32 bits of the MD5 of its values' canonical texts.
+    """
+
+    rows: int
+    keys: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """One table to publish. name: in the warehouse. full: the stage holds all rows there are."""
+
+    layout: Layout
+    name: str
+    state: State
+    full: bool
+    staged: int
+    expected: Content
+
+    @property
+    def stage(self) -> str:
+        return f"headwater_stage_{self.name}"
+
+
+class Warehouse(ABC):
+    """An open connection. where: what it is called in messages."""
+
+    kind: str
+    where: str
+
+    @abstractmethod
+    def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Runs one statement. Raises WarehouseError."""
+
+    @abstractmethod
+    def begin_stage(self, stage: str, layout: Layout) -> None:
+        """An empty stage for a table: its columns, and DELETED."""
+
+    @abstractmethod
+    def stage(self, stage: str, rows: DataFrame) -> None:
+        """Rows into the stage, by Spark's tasks side by side."""
+
+    @abstractmethod
+    def drop_stage(self, stage: str) -> None: ...
+
+    @abstractmethod
+    def type_of(self, column: Column) -> str: ...
+
+    @abstractmethod
+    def text_of(self, column: Column) -> str:
+        """SQL for the canonical text of a column's values that are not null."""
+
+    @abstractmethod
+    def hash_of(self, text: str) -> str:
+        """SQL for the first 32 bits of the MD5 of a text, as a number."""
+
+    @abstractmethod
+    def upsert(self, target: str, stage: str, columns: list[str], key: list[str]) -> str:
+        """SQL that inserts the stage's rows, in place of those with the same key."""
+
+    @abstractmethod
+    def columns(self, name: str) -> list[str]:
+        """Names of a table's columns in order; none where there is no such table."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def quote(self, name: str) -> str:
+        return f'"{name}"'
+
+    def name_of(self, layout: Layout) -> str | None:
+        """What a table of Gold is called here; None where it is not published to this kind."""
+        return layout.warehouse.get(self.kind)
+
+    def states(self, layouts: list[Layout]) -> dict[str, State]:
+        """What is held, by name; makes the tables that are missing.
+
+        Raises WarehouseError where a table of such a name is not Headwater's.
+        """
+        q = self.quote
+        there = self.columns(STATE)
+        if not there:
+            self.execute(
+                f"CREATE TABLE {q(STATE)} (table_name VARCHAR(64) NOT NULL PRIMARY KEY, "
+                "version BIGINT, committed BIGINT, row_count BIGINT, published_at VARCHAR(32))"
+            )
+        found = {
+            str(row[0]): None if row[1] is None else State(int(row[1]), int(row[2]))
+            for row in self.execute(f"SELECT table_name, version, committed FROM {q(STATE)}")
+        }
+        missing = []
+        for layout in layouts:
+            name = self.name_of(layout)
+            assert name is not None
+            columns = self.columns(name)
+            wanted = [column.name for column in layout.columns]
+            if columns and name not in found:
+                raise WarehouseError(
+                    f"{self.where}: table {name} is there and is not Headwater's: rename it, or "
+                    "publish to another database; nothing was changed"
+                )
+            if columns and columns != wanted:
+                raise WarehouseError(
+                    f"{self.where}: table {name} has columns {', '.join(columns)}, its contract "
+                    f"says {', '.join(wanted)}: drop it, and publish makes it anew"
+                )
+            if not columns:
+                missing.append((name, layout))
+        for name, layout in missing:
+            # First the claim, then the table: a death between the two leaves no stranger.
+            self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'")
+            self.execute(f"INSERT INTO {q(STATE)} (table_name) VALUES ('{name}')")
+            self.execute(self.create(name, layout))
+            found[name] = None
+        return {name: state for name, state in found.items() if state is not None}
+
+    def create(self, name: str, layout: Layout, *more: str) -> str:
+        """DDL of a table, from its contract."""
+        q = self.quote
+        columns = [
+            f"{q(c.name)} {self.type_of(c)}{' NOT NULL' if c.required else ''}"
+            for c in layout.columns
+        ]
+        key = ", ".join(q(column) for column in layout.primary_key)
+        return f"CREATE TABLE {q(name)} ({', '.join([*columns, *more])}, PRIMARY KEY ({key}))"
+
+    def merge(self, targets: list[Target]) -> None:
+        """All stages into their tables, in one transaction, which ends only where all agrees.
+
+        Raises WarehouseError, with everything as it was.
+        """
+        q = self.quote
+        self.execute("BEGIN")
+        try:
+            for target in targets:
+                layout, name, stage = target.layout, q(target.name), q(target.stage)
+                if target.full or target.staged:
+                    same = " AND ".join(f"s.{q(k)} = {name}.{q(k)}" for k in layout.primary_key)
+                    gone = f"SELECT 1 FROM {stage} s WHERE {same}"
+                    gone = (
+                        f"NOT EXISTS ({gone})"
+                        if target.full
+                        else f"EXISTS ({gone} AND s.{q(DELETED)})"
+                    )
+                    self.execute(f"DELETE FROM {name} WHERE {gone}")
+                    columns = [column.name for column in layout.columns]
+                    self.execute(
+                        self.upsert(target.name, target.stage, columns, list(layout.primary_key))
+                    )
+                self._agree(target)
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{target.name}'")
+                self.execute(
+                    f"INSERT INTO {q(STATE)} VALUES ('{target.name}', {target.state.version}, "
+                    f"{target.state.committed}, {target.expected.rows}, '{now}')"
+                )
+        except BaseException:
+            # A connection that is gone has been rolled back by the other side.
+            with suppress(WarehouseError):
+                self.execute("ROLLBACK")
+            raise
+        self.execute("COMMIT")
+
+    def content(self, name: str, layout: Layout) -> Content:
+        """What a table holds."""
+        keys = [column for column in layout.columns if column.primary_key]
+        sums = [
+            f"coalesce(sum({self.hash_of(self._row_text(columns))}), 0)"
+            for columns in (keys, list(layout.columns))
+        ]
+        [row] = self.execute(f"SELECT count(*), {', '.join(sums)} FROM {self.quote(name)}")
+        return Content(*(int(value) for value in row))
+
+    def _row_text(self, columns: list[Column]) -> str:
+        texts = [f"coalesce({self.text_of(column)}, '{NOTHING}')" for column in columns]
+        return f"concat_ws('{BETWEEN}', {', '.join(texts)})"
+
+    def _agree(self, target: Target) -> None:
+        found, wanted = self.content(target.name, target.layout), target.expected
+        if found == wanted:
+            return
+        what = [
+            word
+            for word, mine, theirs in (
+                (f"{found.rows:,} rows for {wanted.rows:,}", found.rows, wanted.rows),
+                ("other keys", found.keys, wanted.keys),
+                ("other values", found.checksum, wanted.checksum),
+            )
+            if mine != theirs
+        ]
+        raise WarehouseError(
+            f"{self.where}: table {target.name} would not be {target.layout.full_name} at version "
+            f"{target.state.version} ({', '.join(what)}): something else changed it; it was left "
+            "as it is; `headwater publish --full` copies all of it anew"
+        )

@@ -1,0 +1,98 @@
+"""DuckDB: a file beside the tables, the warehouse of a laptop. It has every table of Gold."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batch.warehouses.base import DELETED, Warehouse
+from lakehouse.contracts import Column
+from lakehouse.errors import WarehouseError
+from lakehouse.layouts import Layout
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+TYPES = {"string": "VARCHAR", "int": "INTEGER", "timestamp": "TIMESTAMP"}
+
+
+class DuckDB(Warehouse):
+    """Stages are Parquet files that Spark writes and DuckDB reads in its transaction."""
+
+    kind = "duckdb"
+
+    def __init__(self, path: Path, staging: Path) -> None:
+        import duckdb
+
+        self.where = f"DuckDB {path}"
+        self._staging = staging
+        # Stages are filled side by side, and a connection is for one at a time.
+        self._one = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = duckdb.connect(str(path))
+        except duckdb.Error as error:
+            said = str(error).splitlines()[0]
+            raise WarehouseError(f"{self.where} cannot be opened: {said}") from None
+
+    def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        import duckdb
+
+        try:
+            with self._one:
+                return self._connection.execute(statement, values or None).fetchall()
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self.where}: {str(error).splitlines()[0]}") from None
+
+    def begin_stage(self, stage: str, layout: Layout) -> None:  # noqa: ARG002
+        self.drop_stage(stage)
+
+    def stage(self, stage: str, rows: DataFrame) -> None:
+        folder = self._staging / stage
+        rows.write.mode("overwrite").parquet(str(folder))
+        files = f"{folder}/*.parquet".replace("'", "''")
+        self.execute(f"CREATE TEMP VIEW {self.quote(stage)} AS FROM read_parquet('{files}')")
+
+    def drop_stage(self, stage: str) -> None:
+        self.execute(f"DROP VIEW IF EXISTS {self.quote(stage)}")
+        shutil.rmtree(self._staging / stage, ignore_errors=True)
+
+    def name_of(self, layout: Layout) -> str | None:
+        return layout.warehouse.get(self.kind, layout.name)
+
+    def type_of(self, column: Column) -> str:
+        return TYPES.get(column.spark_type, column.spark_type.upper())
+
+    def text_of(self, column: Column) -> str:
+        name = self.quote(column.name)
+        if column.spark_type == "timestamp":
+            return f"strftime({name}, '%Y-%m-%d %H:%M:%S.%f')"
+        if column.spark_type == "boolean":
+            return f"CASE {name} WHEN true THEN '1' WHEN false THEN '0' END"
+        return f"CAST({name} AS VARCHAR)"
+
+    def hash_of(self, text: str) -> str:
+        return f"('0x' || substr(md5({text}), 1, 8))::BIGINT"
+
+    def upsert(self, target: str, stage: str, columns: list[str], key: list[str]) -> str:
+        q = self.quote
+        names = ", ".join(q(name) for name in columns)
+        changes = ", ".join(f"{q(c)} = excluded.{q(c)}" for c in columns if c not in key)
+        return (
+            f"INSERT INTO {q(target)} ({names}) SELECT {names} FROM {q(stage)} "
+            f"WHERE NOT {q(DELETED)} ON CONFLICT ({', '.join(q(k) for k in key)}) "
+            f"DO UPDATE SET {changes}"
+        )
+
+    def columns(self, name: str) -> list[str]:
+        rows = self.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = 'main' "
+            "AND table_name = ? AND table_catalog = current_database() ORDER BY ordinal_position",
+            name,
+        )
+        return [str(row[0]) for row in rows]
+
+    def close(self) -> None:
+        self._connection.close()

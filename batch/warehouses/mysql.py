@@ -1,0 +1,144 @@
+"""MySQL, and MariaDB: staged by JDBC, merged by one upsert by primary key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batch.warehouses.base import DEFAULT_LENGTH, DELETED, Warehouse
+from lakehouse.contracts import Column
+from lakehouse.errors import WarehouseError, reason
+from lakehouse.layouts import Layout
+from lakehouse.settings import MySQL as MySQLSettings
+from lakehouse.settings import resolve_secret
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+TYPES = {"int": "INT", "timestamp": "DATETIME(6)", "boolean": "BOOLEAN"}
+# Compared as it is written: MySQL's own default takes 'a' and 'A', 'é' and 'e' for the same. Blanks
+# at the end still make no other key: the collations in which they do differ by server.
+TABLE_OPTIONS = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+WAIT_SECONDS = 10
+# The client's own numbers for a server that does not answer, or not any more.
+AWAY = {2003, 2006, 2013}
+BATCH_ROWS = 10_000
+
+
+class MySQL(Warehouse):
+    """settings: where it is, and as whom."""
+
+    kind = "mysql"
+
+    def __init__(self, settings: MySQLSettings) -> None:
+        import pymysql
+
+        self._settings = settings
+        self.where = f"MySQL {settings.host}:{settings.port}/{settings.database}"
+        try:
+            self._connection = pymysql.connect(
+                host=settings.host,
+                port=settings.port,
+                user=settings.user,
+                password=self._password(),
+                database=settings.database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=WAIT_SECONDS,
+                ssl_ca=settings.ssl_ca or None,
+            )
+        except pymysql.MySQLError as error:
+            raise self._said(error) from None
+
+    def _password(self) -> str:
+        reference = self._settings.password
+        return resolve_secret(reference) if reference else ""
+
+    def _said(self, error: Exception) -> WarehouseError:
+        number = error.args[0] if error.args else None
+        text = str(error.args[-1] if error.args else error).splitlines()[0]
+        if number in AWAY:
+            text += "; is it running, and are HEADWATER_MYSQL__HOST and __PORT right?"
+        return self._refused(text)
+
+    def _refused(self, text: str) -> WarehouseError:
+        if "denied" in text:
+            needs = "CREATE, DROP, SELECT, INSERT, UPDATE and DELETE"
+            text += f"; user {self._settings.user} needs {needs} there"
+        return WarehouseError(f"{self.where}: {text}")
+
+    def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        import pymysql
+
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement, values or None)
+                return list(cursor.fetchall())
+        except pymysql.MySQLError as error:
+            raise self._said(error) from None
+
+    def begin_stage(self, stage: str, layout: Layout) -> None:
+        self.drop_stage(stage)
+        flag = f"{self.quote(DELETED)} BOOLEAN NOT NULL"
+        # Of a row that is gone there is only the key.
+        self.execute(self.create(stage, layout, flag).replace(" NOT NULL", ""))
+
+    def stage(self, stage: str, rows: DataFrame) -> None:
+        from py4j.protocol import Py4JJavaError
+        from pyspark.errors import PySparkException
+
+        s = self._settings
+        tls = "VERIFY_CA" if s.ssl_ca else "PREFERRED"
+        url = (
+            f"jdbc:mysql://{s.host}:{s.port}/{s.database}?rewriteBatchedStatements=true"
+            f"&characterEncoding=UTF-8&sslMode={tls}&allowPublicKeyRetrieval=true"
+        )
+        writer = rows.write.format("jdbc").mode("append").option("url", url)
+        writer = writer.option("driver", "com.mysql.cj.jdbc.Driver").option("dbtable", stage)
+        writer = writer.option("user", s.user).option("password", self._password())
+        try:
+            writer.option("batchsize", BATCH_ROWS).save()
+        except (Py4JJavaError, PySparkException) as error:
+            raise self._refused(f"table {stage}: {reason(str(error))}") from None
+
+    def drop_stage(self, stage: str) -> None:
+        self.execute(f"DROP TABLE IF EXISTS {self.quote(stage)}")
+
+    def create(self, name: str, layout: Layout, *more: str) -> str:
+        return f"{super().create(name, layout, *more)} {TABLE_OPTIONS}"
+
+    def quote(self, name: str) -> str:
+        return f"`{name}`"
+
+    def type_of(self, column: Column) -> str:
+        if column.spark_type == "string":
+            return f"VARCHAR({column.max_length or DEFAULT_LENGTH})"
+        return TYPES.get(column.spark_type, column.spark_type.upper())
+
+    def text_of(self, column: Column) -> str:
+        name = self.quote(column.name)
+        if column.spark_type == "timestamp":
+            return f"date_format({name}, '%Y-%m-%d %H:%i:%s.%f')"
+        return f"CAST({name} AS CHAR)"
+
+    def hash_of(self, text: str) -> str:
+        return f"CAST(conv(left(md5({text}), 8), 16, 10) AS UNSIGNED)"
+
+    def upsert(self, target: str, stage: str, columns: list[str], key: list[str]) -> str:
+        q = self.quote
+        names = ", ".join(q(name) for name in columns)
+        changes = ", ".join(f"{q(c)} = VALUES({q(c)})" for c in columns if c not in key)
+        return (
+            f"INSERT INTO {q(target)} ({names}) SELECT {names} FROM {q(stage)} "
+            f"WHERE NOT {q(DELETED)} ON DUPLICATE KEY UPDATE {changes}"
+        )
+
+    def columns(self, name: str) -> list[str]:
+        rows = self.execute(
+            "SELECT column_name FROM information_schema.columns "
+            "WHERE table_schema = database() AND table_name = %s ORDER BY ordinal_position",
+            name,
+        )
+        return [str(row[0]) for row in rows]
+
+    def close(self) -> None:
+        self._connection.close()

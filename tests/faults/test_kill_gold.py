@@ -1,0 +1,106 @@
+"""Gold and publish killed in the middle: what comes out is what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from batch import publish
+from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
+from lakehouse.settings import MySQL
+from tests.helpers import ROOT, environment, settings_for
+from tests.integration.test_publish import agree
+from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
+from tests.servers import MariaDB
+
+
+@pytest.mark.timeout(900)
+def test_killed_in_the_middle_of_gold_and_of_publish(
+    spark: SparkSession,
+    contracts: Contracts,
+    layouts: Layouts,
+    bootstrap: str,
+    mariadb: MariaDB,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database, password = f"dw_{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    mariadb.run(
+        f"CREATE DATABASE {database}",
+        f"CREATE OR REPLACE USER 'killed'@'%' IDENTIFIED BY '{password}'",
+        f"GRANT ALL ON {database}.* TO 'killed'@'%'",
+    )
+    monkeypatch.setenv("TEST_SECRET", password)
+    mysql = MySQL(port=mariadb.port, database=database, user="killed", password="env:TEST_SECRET")
+    settings = settings_for(tmp_path / "data", bootstrap)
+    settings = settings.model_copy(
+        update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
+    )
+    folder = tmp_path / "contracts"
+    shop = Shop(spark, settings, contracts, layouts)
+    for path in [*(c.path for c in shop.contracts.values()), *(o.path for o in layouts.values())]:
+        place = folder / path.relative_to(contracts["order"].path.parent)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(path.read_text())
+    surroundings = environment(settings) | {
+        "HEADWATER_CONTRACTS": str(folder),
+        "HEADWATER_DUCKDB": settings.duckdb,
+        "HEADWATER_MYSQL__PORT": str(mysql.port),
+        "HEADWATER_MYSQL__DATABASE": database,
+        "HEADWATER_MYSQL__USER": "killed",
+        "HEADWATER_MYSQL__PASSWORD": "env:TEST_SECRET",
+    }
+
+    def killed(what: str, moment: str, *command: str) -> None:
+        died = subprocess.run(
+            [sys.executable, "-m", "tests.faults.die_at", what, moment, "1", *command],
+            cwd=ROOT,
+            env=surroundings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert died.returncode == -signal.SIGKILL, f"{what} {moment}: {died.stderr[-2000:]}"
+
+    shop.say(
+        ("10:00", "customer", CUSTOMER),
+        ("10:00", "address", ADDRESS),
+        ("09:00", "product", PRODUCT),
+        ("09:00", "category", CATEGORY),
+        *(("15:00", "order", order(n, "15:00")) for n in range(1, 4)),
+        *(("15:00", "order_item", line(n)) for n in range(1, 4)),
+    )
+    assert shop.build().mode == "full"
+    kinds = ("duckdb", "mysql")
+    publish.copy(spark, settings, layouts, kinds)
+
+    # An increment that takes orders from one customer's version to another's, and a customer's
+    # only order to somebody else.
+    shop.say(
+        ("14:00", "customer", {**CUSTOMER, "loyalty_tier": "gold"}),
+        ("16:00", "order", order(3, "15:00", "paid", customer_id="C00000009")),
+        ("16:00", "order_item", line(1, product_id="P00002")),
+    )
+    killed("gold.fact_order_items", "after", "gold")
+    assert shop.build().mode == "increment", "the run that died is not one to go on from"
+    assert shop.build(rebuild=True).rows == 0, "nothing was left behind"
+    assert {(r["customer_id"], r["orders"]) for r in shop.rows("agg_user_metrics")} == {
+        ("C00000001", 2),
+        ("C00000009", 1),
+    }
+    killed("duckdb", "before", "publish", "--to", "duckdb")
+    killed("mysql", "after", "publish", "--to", "mysql")
+    again = publish.copy(spark, settings, layouts, kinds)
+    [in_file, in_server] = again.warehouses.values()
+    assert sum(table.staged for table in in_file) > 0, "DuckDB died before its COMMIT"
+    assert sum(table.staged for table in in_server) == 0, "MariaDB after it"
+    agree(shop, mariadb, settings)
+    left = {name for (name,) in mariadb.run("SHOW TABLES", database=database)}
+    assert not {name for name in left if name.startswith("headwater_stage_")}

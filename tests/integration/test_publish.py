@@ -1,0 +1,253 @@
+"""Gold in DuckDB and in a real MariaDB server: the same rows, however often and however broken."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pyspark.sql import SparkSession
+
+from batch import publish
+from lakehouse.contracts import Contracts
+from lakehouse.errors import WarehouseError
+from lakehouse.layouts import Layouts
+from lakehouse.locks import held
+from lakehouse.settings import MySQL, Settings
+from tests.helpers import headwater, settings_for
+from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
+from tests.servers import MariaDB
+
+DW = {
+    "dw_users": "dim_users",
+    "dw_locations": "dim_location",
+    "dw_products": "dim_product",
+    "dw_orders": "fact_orders",
+    "dw_user_metrics": "agg_user_metrics",
+}
+PASSWORD = uuid.uuid4().hex
+
+
+@pytest.fixture(scope="module")
+def shop(
+    spark: SparkSession,
+    contracts: Contracts,
+    layouts: Layouts,
+    bootstrap: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Shop:
+    settings = settings_for(tmp_path_factory.mktemp("publish"), bootstrap)
+    shop = Shop(spark, settings, contracts, layouts)
+    odd = {**CUSTOMER, "customer_id": "C00000002", "first_name": "🙂 'ä\\", "phone": None}
+    shop.say(
+        ("10:00", "customer", CUSTOMER),
+        ("10:01", "customer", odd),
+        ("10:00", "address", ADDRESS),
+        ("09:00", "product", PRODUCT),
+        ("09:00", "category", CATEGORY),
+        ("14:00", "customer", {**CUSTOMER, "phone": None}),
+        *(("15:00", "order", order(n, "15:00")) for n in range(1, 6)),
+        *(("15:00", "order_item", line(n)) for n in range(1, 6)),
+    )
+    shop.build()
+    return shop
+
+
+@pytest.fixture
+def settings(
+    shop: Shop, mariadb: MariaDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
+    """A database and a DuckDB file of the test's own."""
+    name = f"dw_{uuid.uuid4().hex[:8]}"
+    mariadb.run(
+        f"CREATE DATABASE {name}",
+        f"CREATE OR REPLACE USER 'writer'@'%' IDENTIFIED BY '{PASSWORD}'",
+        f"GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE ON {name}.* TO 'writer'@'%'",
+    )
+    monkeypatch.setenv("HEADWATER_TEST_SECRET".removeprefix("HEADWATER_"), PASSWORD)
+    mysql = MySQL(port=mariadb.port, database=name, user="writer", password="env:TEST_SECRET")
+    yield shop.settings.model_copy(
+        update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
+    )
+    mariadb.run(f"DROP DATABASE {name}")
+
+
+def copy(shop: Shop, settings: Settings, *kinds: str, full: bool = False) -> publish.Result:
+    return publish.copy(shop.spark, settings, shop.layouts, kinds or ("duckdb", "mysql"), full)
+
+
+def plain(value: Any) -> Any:
+    """A value as every engine gives it: moments without a zone, which are UTC."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+def gold_rows(shop: Shop, name: str) -> list[tuple[Any, ...]]:
+    return sorted((tuple(plain(v) for v in row.values()) for row in shop.rows(name)), key=repr)
+
+
+def in_mariadb(mariadb: MariaDB, settings: Settings, name: str) -> list[tuple[Any, ...]]:
+    rows = mariadb.run(f"SELECT * FROM {name}", database=settings.mysql.database)
+    return sorted(rows, key=repr)
+
+
+def in_duckdb(settings: Settings, name: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(settings.duckdb, read_only=True) as db:
+        return sorted(db.execute(f"FROM {name}").fetchall(), key=repr)
+
+
+def agree(shop: Shop, mariadb: MariaDB, settings: Settings) -> None:
+    """Row by row, read by drivers of the databases' own."""
+    for layout in shop.layouts.gold:
+        assert in_duckdb(settings, layout.name) == gold_rows(shop, layout.name), layout.name
+    for name, of in DW.items():
+        mine = [tuple(bool(v) if v in (0, 1) else v for v in r) for r in gold_rows(shop, of)]
+        found = [
+            tuple(bool(v) if v in (0, 1) else v for v in r)
+            for r in in_mariadb(mariadb, settings, name)
+        ]
+        assert sorted(found, key=repr) == sorted(mine, key=repr), name
+
+
+def modes(result: publish.Result) -> set[str]:
+    return {table.mode for tables in result.warehouses.values() for table in tables}
+
+
+@pytest.mark.timeout(600)
+def test_both_hold_what_gold_holds_after_every_change(
+    shop: Shop, mariadb: MariaDB, settings: Settings
+) -> None:
+    first = copy(shop, settings)
+    assert modes(first) == {"full"}
+    agree(shop, mariadb, settings)
+    assert {t.name: t.rows for t in first.warehouses[f"MySQL 127.0.0.1:{mariadb.port}/"
+                                                     f"{settings.mysql.database}"]} == {
+        "dw_users": 3, "dw_locations": 1, "dw_products": 1, "dw_orders": 5, "dw_user_metrics": 1,
+    }  # fmt: skip
+
+    again = copy(shop, settings)
+    assert (modes(again), again.staged) == ({"nothing"}, 0)
+
+    # Rows change, come and go; only these are sent.
+    shop.sql("UPDATE {fact_orders} SET total = 45.00 WHERE order_id = 'O0000000002'")
+    shop.sql("DELETE FROM {fact_orders} WHERE order_id = 'O0000000003'")
+    shop.sql("UPDATE {dim_users} SET email = NULL WHERE customer_id = 'C00000002'")
+    changed = copy(shop, settings)
+    sent = {t.name: t.staged for tables in changed.warehouses.values() for t in tables if t.staged}
+    assert sent == {"fact_orders": 2, "dim_users": 1, "dw_orders": 2, "dw_users": 1}
+    agree(shop, mariadb, settings)
+    assert len(in_mariadb(mariadb, settings, "dw_orders")) == 4
+
+    # Somebody changes the copy: nothing is published on top of that, until all of it is.
+    mariadb.run("UPDATE dw_orders SET total = 0 LIMIT 1", database=settings.mysql.database)
+    before = in_mariadb(mariadb, settings, "dw_orders")
+    shop.sql("UPDATE {fact_orders} SET total = 46.00 WHERE order_id = 'O0000000005'")
+    with pytest.raises(WarehouseError, match=r"dw_orders would not be gold.fact_orders .*--full"):
+        copy(shop, settings, "mysql")
+    assert in_mariadb(mariadb, settings, "dw_orders") == before
+    copy(shop, settings, full=True)
+    agree(shop, mariadb, settings)
+
+
+def test_a_foreign_table_of_the_same_name_is_left_alone(
+    shop: Shop, mariadb: MariaDB, settings: Settings
+) -> None:
+    database = settings.mysql.database
+    mariadb.run("CREATE TABLE dw_users (x INT)", "INSERT INTO dw_users VALUES (7)",
+                database=database)  # fmt: skip
+    with pytest.raises(WarehouseError, match=f"{database}: table dw_users is there and is not"):
+        copy(shop, settings, "mysql")
+    assert mariadb.run("SELECT * FROM dw_users", database=database) == [(7,)]
+    assert ("dw_orders",) not in mariadb.run("SHOW TABLES", database=database)
+    with duckdb.connect(settings.duckdb) as db:
+        db.execute("CREATE TABLE dim_users AS SELECT 7 AS x")
+    with pytest.raises(WarehouseError, match="table dim_users is there and is not Headwater's"):
+        copy(shop, settings, "duckdb")
+    assert in_duckdb(settings, "dim_users") == [(7,)]
+
+
+def test_a_warehouse_that_refuses_is_named(
+    shop: Shop, mariadb: MariaDB, settings: Settings
+) -> None:
+    copy(shop, settings, "mysql")
+    database = settings.mysql.database
+    before = in_mariadb(mariadb, settings, "dw_orders")
+    mariadb.run(f"REVOKE INSERT, UPDATE ON {database}.* FROM 'writer'@'%'")
+    with pytest.raises(
+        WarehouseError, match=rf"/{database}: .*INSERT.*denied.*writer needs CREATE"
+    ):
+        copy(shop, settings, "mysql", full=True)
+    assert in_mariadb(mariadb, settings, "dw_orders") == before
+
+    wrong = settings.mysql.model_copy(update={"user": "nobody"})
+    with pytest.raises(WarehouseError, match="nobody"):
+        copy(shop, settings.model_copy(update={"mysql": wrong}), "mysql")
+    away = settings.mysql.model_copy(update={"port": 1})
+    with pytest.raises(WarehouseError, match=r"MySQL 127.0.0.1:1/.*is it running"):
+        copy(shop, settings.model_copy(update={"mysql": away}), "mysql")
+
+
+def test_a_key_that_stands_twice_is_refused(
+    shop: Shop, mariadb: MariaDB, settings: Settings
+) -> None:
+    copy(shop, settings)
+    before = in_mariadb(mariadb, settings, "dw_products"), in_duckdb(settings, "dim_product")
+    shop.sql("INSERT INTO {dim_product} SELECT * FROM {dim_product}")
+    try:
+        for kind in ("mysql", "duckdb"):
+            with pytest.raises(WarehouseError):
+                copy(shop, settings, kind)
+    finally:
+        shop.sql("RESTORE TABLE {dim_product} TO VERSION AS OF 1")
+    assert in_mariadb(mariadb, settings, "dw_products") == before[0]
+    assert in_duckdb(settings, "dim_product") == before[1]
+    copy(shop, settings)
+    agree(shop, mariadb, settings)
+
+
+def test_the_command_says_it_in_one_line(shop: Shop, settings: Settings) -> None:
+    """A warehouse that is down, and a DuckDB file that another process holds."""
+    done = headwater(
+        shop.settings, "publish", "--to", "mysql", code=1, extra={"HEADWATER_MYSQL__PORT": "1"}
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("headwater: MySQL 127.0.0.1:1/headwater: ")
+    assert "Traceback" not in done.stderr
+    with duckdb.connect(settings.duckdb):
+        done = headwater(
+            shop.settings, "publish", code=1, extra={"HEADWATER_DUCKDB": settings.duckdb}
+        )
+    assert f"headwater: DuckDB {settings.duckdb} cannot be opened" in done.stderr
+
+
+@pytest.mark.parametrize("job", ["reconcile", "gold", "maintain", "publish"])
+def test_a_second_run_of_a_job_is_refused(bootstrap: str, tmp_path: Path, job: str) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    with held(settings, job, "x"):
+        done = headwater(settings, job, code=1)
+    assert f"is in use by process {os.getpid()}" in done.stderr
+    assert not (tmp_path / "tables").exists(), "nothing was begun"
+
+
+def test_mysql_takes_text_as_it_is_written(mariadb: MariaDB, settings: Settings) -> None:
+    """A key that differs by case or accent alone is another key: the collation is binary."""
+    from batch.warehouses import connect
+
+    warehouse = connect("mysql", settings)
+    try:
+        warehouse.execute(
+            "CREATE TABLE t (k VARCHAR(10) PRIMARY KEY) CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+        )
+        for text in ("a", "A", "é", "e"):
+            warehouse.execute("INSERT INTO t VALUES (%s)", text)
+        with pytest.raises(WarehouseError, match="Duplicate"):
+            warehouse.execute("INSERT INTO t VALUES (%s)", "a")
+    finally:
+        warehouse.close()
+    assert mariadb.run("SELECT count(*) FROM t", database=settings.mysql.database) == [(4,)]

@@ -1,0 +1,109 @@
+"""Database servers that tests start for themselves, on loopback, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from tests.helpers import ROOT, wait_until
+
+# The server refuses to run as root unless it is told to.
+AS_ROOT = ["--user=root"] if os.geteuid() == 0 else []
+
+
+@dataclass
+class MariaDB:
+    """A running server. Its administrator is `root`, without a password, by the socket."""
+
+    port: int
+    folder: Path
+    program: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(self.program),
+                    "--no-defaults",
+                    f"--datadir={self.folder / 'data'}",
+                    f"--basedir={self.program.parents[1]}",
+                    f"--socket={self.folder / 'socket'}",
+                    f"--pid-file={self.folder / 'pid'}",
+                    f"--port={self.port}",
+                    "--bind-address=127.0.0.1",
+                    *AS_ROOT,
+                    # Durability across a power cut costs a second a transaction here.
+                    "--innodb-flush-log-at-trx-commit=2",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self.answers, 60, "MariaDB")
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+        try:
+            self.run("SELECT 1")
+        except pymysql.MySQLError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def run(self, *statements: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Runs statements as the administrator; rows of the last one."""
+        with pymysql.connect(
+            unix_socket=str(self.folder / "socket"),
+            user="root",
+            database=database,
+            autocommit=True,
+            charset="utf8mb4",
+        ) as connection:
+            rows: list[tuple[Any, ...]] = []
+            for statement in statements:
+                with connection.cursor() as cursor:
+                    cursor.execute(statement)
+                    rows = list(cursor.fetchall())
+            return rows
+
+
+def mariadb(folder: Path) -> MariaDB:
+    """A new server in a folder: the one that `make setup-tests` unpacked, or the PATH's."""
+    found = sorted((ROOT / ".venv/mariadb").rglob("bin/mariadbd"))
+    program = found[0] if found else Path(shutil.which("mariadbd") or "/usr/sbin/mariadbd")
+    assert program.exists(), "no MariaDB server: `make setup-tests`, or install mariadb-server"
+    install = program.parents[1] / "scripts/mariadb-install-db"
+    install = install if install.exists() else Path("mariadb-install-db")
+    done = subprocess.run(
+        [
+            str(install),
+            "--no-defaults",
+            f"--basedir={program.parents[1]}",
+            f"--datadir={folder / 'data'}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            *AS_ROOT,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = MariaDB(port, folder, program)
+    server.start()
+    return server

@@ -1,0 +1,207 @@
+"""Gold over small histories: what one writes down by hand."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from lakehouse import tables
+from lakehouse.contracts import Contracts
+from lakehouse.errors import TableError
+from lakehouse.layouts import Layouts
+from lakehouse.settings import Settings
+from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, at, line, order
+
+
+def key(*parts: object) -> int:
+    """The surrogate key as docs/gold.md says it is made."""
+    text = "|".join(str(part) for part in parts)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+
+
+def since(moment: datetime) -> int:
+    return key("C00000001", round(moment.timestamp() * 1_000_000))
+
+
+FIRST = key("C00000001")
+
+
+@pytest.fixture
+def shop(spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts) -> Shop:
+    return Shop(spark, settings, contracts, layouts)
+
+
+def history(shop: Shop) -> list[tuple[Any, ...]]:
+    """Phone and tier of the customer over time."""
+    rows = sorted(shop.rows("dim_users"), key=lambda row: row["effective_from"])
+    return [
+        (
+            r["user_key"],
+            r["phone"],
+            r["loyalty_tier"],
+            r["effective_from"],
+            r["effective_to"],
+            r["is_current"],
+            r["is_inferred"],
+        )
+        for r in rows
+    ]
+
+
+def pointing(shop: Shop) -> dict[int, int]:
+    """user_key by number of the order."""
+    return {int(row["order_id"][1:]): row["user_key"] for row in shop.rows("fact_orders")}
+
+
+@pytest.mark.timeout(600)
+def test_a_customers_history_as_one_writes_it_down(shop: Shop) -> None:
+    phone = CUSTOMER["phone"]
+    # Orders of somebody, at some place, for something, of whom nothing is known as yet.
+    shop.say(("12:00", "order", order(1, "12:00")), ("12:00", "order_item", line(1)))
+    shop.build()
+    assert history(shop) == [(FIRST, None, None, at("12:00"), None, True, True)]
+    assert pointing(shop) == {1: FIRST}
+    [product] = shop.rows("dim_product")
+    assert (product["product_key"], product["name"], product["is_inferred"]) == (
+        key("P00001"),
+        None,
+        True,
+    )
+    [sold] = shop.rows("agg_category_metrics")
+    assert (sold["category_id"], sold["gross"]) == ("unknown", Decimal("39.98"))
+
+    # They are made known: under the same keys. The phone changes to NULL at 14:00.
+    shop.say(
+        ("10:00", "customer", CUSTOMER),
+        ("10:00", "address", ADDRESS),
+        ("09:00", "product", PRODUCT),
+        ("09:00", "category", CATEGORY),
+        ("14:00", "customer", {**CUSTOMER, "phone": None}),
+        ("15:00", "order", order(2, "15:00")),
+        ("13:30", "order", order(3, "13:30")),
+    )
+    shop.build()
+    gone = (since(at("14:00")), None, "none", at("14:00"), None, True, False)
+    assert history(shop) == [
+        (FIRST, phone, "none", at("10:00"), at("14:00"), False, False),
+        gone,
+    ]
+    assert pointing(shop) == {1: FIRST, 2: since(at("14:00")), 3: FIRST}
+    [product] = shop.rows("dim_product")
+    assert (product["product_key"], product["name"], product["is_inferred"]) == (
+        key("P00001"),
+        "Lamp",
+        False,
+    )
+    [sold] = shop.rows("agg_category_metrics")
+    assert (sold["category_id"], sold["gross"]) == ("K001", Decimal("39.98"))
+
+    # Back to what it was at 16:00; then, arriving after that, what happened at 13:00. The event of
+    # 17:00 changes nothing.
+    shop.say(
+        ("16:00", "customer", CUSTOMER),
+        ("17:00", "customer", CUSTOMER),
+        ("18:00", "order", order(4, "18:00")),
+    )
+    shop.say(("13:00", "customer", {**CUSTOMER, "loyalty_tier": "gold"}))
+    shop.build()
+    assert history(shop) == [
+        (FIRST, phone, "none", at("10:00"), at("13:00"), False, False),
+        (since(at("13:00")), phone, "gold", at("13:00"), at("14:00"), False, False),
+        (since(at("14:00")), None, "none", at("14:00"), at("16:00"), False, False),
+        (since(at("16:00")), phone, "none", at("16:00"), None, True, False),
+    ]
+    assert pointing(shop) == {
+        1: FIRST,
+        3: since(at("13:00")),
+        2: since(at("14:00")),
+        4: since(at("16:00")),
+    }
+    [metrics] = shop.rows("agg_user_metrics")
+    assert (metrics["user_key"], metrics["orders"], metrics["revenue"]) == (
+        since(at("16:00")),
+        4,
+        Decimal("179.52"),
+    )
+
+    # What happened at 14:00 turns out to be a conflict: it is taken out of Silver again. An order
+    # is cancelled, and its line was for one piece.
+    shop.sql("DELETE FROM {silver} WHERE customer.phone IS NULL AND entity = 'customer'")
+    shop.say(
+        ("12:30", "order", order(1, "12:00", "cancelled")),
+        ("12:30", "order_item", line(1, quantity=1, line_total=19.99)),
+    )
+    shop.build()
+    assert [row[:5] for row in history(shop)] == [
+        (FIRST, phone, "none", at("10:00"), at("13:00")),
+        (since(at("13:00")), phone, "gold", at("13:00"), at("16:00")),
+        (since(at("16:00")), phone, "none", at("16:00"), None),
+    ]
+    assert pointing(shop) == {
+        1: FIRST,
+        3: since(at("13:00")),
+        2: since(at("13:00")),
+        4: since(at("16:00")),
+    }
+    [metrics] = shop.rows("agg_user_metrics")
+    assert (metrics["orders"], metrics["lost_orders"], metrics["gross"], metrics["revenue"]) == (
+        4,
+        1,
+        Decimal("179.52"),
+        Decimal("134.64"),
+    )
+    [sold] = shop.rows("agg_category_metrics")
+    assert (sold["units"], sold["gross"], sold["revenue"]) == (1, Decimal("19.99"), Decimal(0))
+    [item] = shop.rows("fact_order_items")
+    assert (item["user_key"], item["order_status"], item["time_key"]) == (
+        FIRST,
+        "cancelled",
+        2026030112,
+    )
+    rebuilt = shop.build(rebuild=True)
+    assert rebuilt.rows == 0, "a rebuild finds nothing to change"
+
+
+def test_what_was_changed_by_hand_is_refused_by_name(shop: Shop) -> None:
+    shop.say(("12:00", "order", order(1, "12:00")), ("12:00", "order_item", line(1)))
+    shop.build()
+    before = {layout.name: shop.rows(layout.name) for layout in shop.layouts.gold}
+    mark = "spark.databricks.delta.commitInfo.userMetadata"
+
+    def by_hand(statement: str) -> None:
+        shop.spark.conf.unset(mark)
+        try:
+            shop.sql(statement)
+        finally:
+            shop.spark.conf.set(mark, tables.MARK)
+
+    by_hand("UPDATE {silver} SET `order`.total = 1 WHERE entity = 'order'")
+    path = shop.silver.path(shop.settings)
+    with pytest.raises(TableError, match=rf"silver.events \({path}\): version 2 .*UPDATE"):
+        shop.build()
+    assert {layout.name: shop.rows(layout.name) for layout in shop.layouts.gold} == before
+    by_hand("RESTORE TABLE {silver} TO VERSION AS OF 1")
+    assert shop.build(rebuild=True).rows == 0
+
+    by_hand("DELETE FROM {fact_orders}")
+    with pytest.raises(TableError, match=r"gold.fact_orders .*: version \d+ .*DELETE"):
+        shop.build()
+    assert shop.build(rebuild=True).tables["gold.fact_orders"].inserted == 1
+
+    import shutil
+
+    shutil.rmtree(f"{shop.settings.tables}/gold/dim_users")
+    with pytest.raises(TableError, match=r"gold.dim_users is gone from .*--rebuild"):
+        shop.build()
+    shop.build(rebuild=True)
+    assert {layout.name: shop.rows(layout.name) for layout in shop.layouts.gold} == before
+
+    by_hand("ALTER TABLE {silver} SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')")
+    by_hand("ALTER TABLE {silver} DROP COLUMN `order`.total")
+    with pytest.raises(TableError, match=r"silver.events .*: column `order`.`total` .* missing"):
+        shop.build()

@@ -1,0 +1,94 @@
+"""Small files become few, in partitions that the stream has left, and the rows stay as they are."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from batch import maintain
+from lakehouse import tables
+from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
+from lakehouse.settings import Settings
+from tests.helpers import table
+
+COMMITS = 6
+
+
+@pytest.fixture
+def few(contracts: Contracts) -> Contracts:
+    return Contracts([contracts["category"]])
+
+
+def files(settings: Settings) -> dict[str, int]:
+    """Files of bronze.events by the date of their partition, by another engine."""
+    found: dict[str, int] = {}
+    for uri in DeltaTable(f"{settings.tables}/bronze/events").file_uris():
+        date = uri.split("date=")[1].split("/")[0]
+        found[date] = found.get(date, 0) + 1
+    return found
+
+
+def test_what_the_stream_has_left_is_written_anew(
+    spark: SparkSession, settings: Settings, few: Contracts, layouts: Layouts
+) -> None:
+    now = datetime.now(UTC)
+    old = now - timedelta(days=2)
+    bronze = tables.bronze()
+    tables.ensure(spark, settings, bronze)
+    for number in range(COMMITS):
+        rows: list[Any] = [("t", 0, number, now), ("t", 1, number, old)]
+        schema = "topic string, partition int, offset bigint, timestamp timestamp"
+        frame = spark.createDataFrame(rows, schema).withColumns(
+            {
+                "timestamp_type": F.lit(0),
+                "key": F.lit(None).cast("binary"),
+                "value": F.lit(b"x"),
+                "headers": F.lit(None).cast("array<struct<key: string, value: binary>>"),
+                "date": F.to_date("timestamp"),
+                "hour": F.hour("timestamp"),
+            }
+        )
+        tables.append(frame.coalesce(1), settings, bronze)
+    before = sorted(table(settings, "bronze/events", ["partition", "offset"]).to_pylist(), key=str)
+    today, then = str(now.date()), str(old.date())
+    assert files(settings) == {today: COMMITS, then: COMMITS}
+
+    [plan] = maintain.keep(spark, settings, few, layouts, (), dry_run=True, streaming=True)
+    assert (plan.table, plan.partitions, plan.files, plan.files_after) == (
+        "bronze.events",
+        1,
+        2 * COMMITS,
+        None,
+    )
+    assert files(settings) == {today: COMMITS, then: COMMITS}, "a dry run does nothing"
+
+    # What a write that failed a month ago may have left behind.
+    orphan = Path(settings.tables) / "bronze/events" / f"date={then}" / "orphan.parquet"
+    orphan.write_bytes(b"x")
+    long_ago = now.timestamp() - 30 * 86400
+    os.utime(orphan, (long_ago, long_ago))
+
+    [done] = maintain.keep(spark, settings, few, layouts, (), streaming=True)
+    assert done.removed == 1
+    assert not orphan.exists()
+    assert (done.files, done.files_after) == (2 * COMMITS, COMMITS + 1)
+    assert files(settings) == {today: COMMITS, then: 1}, "the stream's own partition is left alone"
+    [last] = maintain.keep(spark, settings, few, layouts, ("bronze.events",), streaming=False)
+    assert files(settings) == {today: 1, then: 1}
+    assert last.files_after == 2
+    after = sorted(table(settings, "bronze/events", ["partition", "offset"]).to_pylist(), key=str)
+    assert after == before
+    optimized = [
+        commit["operationParameters"]["zOrderBy"]
+        for commit in DeltaTable(bronze.path(settings)).history()
+        if commit["operation"] == "OPTIMIZE"
+    ]
+    assert optimized == ['["topic","partition","offset"]'] * 2
