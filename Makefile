@@ -3,6 +3,9 @@
 .PHONY: help setup setup-tests run test unit spark integration faults e2e check format wheel lock clean
 
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Two at a time: a test waits for a JVM, a broker or a timer half of its time.
+SIDE_BY_SIDE := -n 2 --dist worksteal
 ARGS ?=
 
 help:  ## list what there is to run
@@ -18,22 +21,22 @@ run: setup  ## broker, streams, 100,000 events, reconcile, audit, summary (ARGS=
 	@$(BIN)/headwater run $(ARGS)
 
 test: setup-tests check  ## all checks and all tests, cheapest first
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(SIDE_BY_SIDE) $(ARGS)
 
 unit: setup  ## tests without a JVM, in seconds
-	@$(BIN)/python -m pytest -m unit $(ARGS)
+	@$(PYTEST) -m unit $(ARGS)
 
 spark: setup  ## tests on one shared Spark session
-	@$(BIN)/python -m pytest -m spark $(ARGS)
+	@$(PYTEST) -m spark $(ARGS)
 
 integration: setup-tests  ## tests against a real broker and real databases
-	@$(BIN)/python -m pytest -m integration $(ARGS)
+	@$(PYTEST) -m integration $(SIDE_BY_SIDE) $(ARGS)
 
 faults: setup-tests  ## tests that kill what runs
-	@$(BIN)/python -m pytest -m faults $(ARGS)
+	@$(PYTEST) -m faults $(SIDE_BY_SIDE) $(ARGS)
 
 e2e: setup-tests  ## the whole way, as a user goes it
-	@$(BIN)/python -m pytest -m e2e $(ARGS)
+	@$(PYTEST) -m e2e $(SIDE_BY_SIDE) $(ARGS)
 
 check: setup  ## ruff, strict mypy, contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

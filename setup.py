@@ -25,7 +25,7 @@ setup(
     },
     install_requires=[
         "click>=8.1",
-        "narwhals>=2.0",
+        "narwhals>=2.28",
         "open-data-contract-standard>=3.2",
         "jsonschema>=4.18",
         "pydantic-settings>=2.3",

@@ -13,6 +13,7 @@ unsupported.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 from pyspark.sql import Column as SparkColumn
@@ -38,12 +39,10 @@ TIMESTAMP = (
 FIRST, LAST = "0001-01-02 00:00:00+00:00", "9999-12-30 00:00:00+00:00"
 TEXT_NUMBER = r"\A[+-]?[0-9]{1,60}(?:[.][0-9]{1,60})?\z"
 TEXT_INTEGER = r"\A[+-]?[0-9]{1,60}\z"
+BLANKS = " \t\r\n"
+# Between names of problems: no name of a column or a rule holds one.
+SEPARATOR = "\n"
 TRUE, FALSE = ["true", "yes", "1"], ["false", "no", "0"]
-
-
-def flat(contract: Contract, column: Column) -> str:
-    """The name of a contract's column while all contracts stand side by side in one row."""
-    return f"{contract.name}__{column.name}"
 
 
 def kind_of(value: SparkColumn) -> SparkColumn:
@@ -51,8 +50,8 @@ def kind_of(value: SparkColumn) -> SparkColumn:
     return F.schema_of_variant(value)
 
 
-def get(value: SparkColumn, spark_type: str) -> SparkColumn:
-    return F.try_variant_get(value, "$", spark_type)
+def get(value: SparkColumn, spark_type: str, path: str = "$") -> SparkColumn:
+    return F.try_variant_get(value, path, spark_type)
 
 
 def present(kind: SparkColumn) -> SparkColumn:
@@ -63,51 +62,88 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
     """Parses and types raw records.
 
     records: topic, partition, offset, timestamp (the broker's), key, value.
-    Adds: digest (SHA-256 of the value), entity, source, id, type, time, subject, problems (array of
-    strings) and `<entity>__<column>` for every column of every contract, null in other entities.
+    Adds: digest (SHA-256 of the value), entity, source, id, type, time, subject, problems (what is
+    wrong with the record or its envelope, as `joined` gives it), and for every contract `<entity>`,
+    a struct of its typed columns, and `<entity>__problems`, a struct of what is wrong with each.
+    Both are null in rows of another entity, and of one without an object.
+
+    A step's columns are used more than once in the next, which keeps Spark from computing them more
+    than once; and all that a step does for an entity stands in one CASE, so that a record costs
+    what its own entity asks, and not what all of them do.
     """
     df = _parse(records, max_record_bytes)
     df = _envelope(df, contracts)
-    # One look into the object finds all fields of its entity; each step's columns are used more
-    # than once in the next, which keeps Spark from computing them more than once.
+    every = list(contracts.values())
     df = df.withColumns(
         {
-            contract.name: F.when(
-                F.col("entity") == contract.name, get(F.col("data"), _fields_of(contract))
+            raw(c): F.when(
+                F.col("entity") == c.name,
+                get(F.col("doc"), _fields_of(c), "$" if c.topic else DATA),
             )
-            for contract in contracts.values()
+            for c in every
         }
     )
-    df = df.withColumns(
-        {
-            flat(contract, column): _typed(F.col(contract.name)[column.json_key], column)
-            for contract in contracts.values()
-            for column in contract.columns
-        }
-    )
+    df = df.withColumns({kinds(c): _each(c, lambda value, *_: kind_of(value)) for c in every})
+    df = df.withColumns({c.name: _each(c, _typed) for c in every})
+    df = df.withColumns({problems(c): _each(c, _problem) for c in every})
     df = _plain_identity(df, contracts)
-    by_entity = _chain(
-        (F.col("entity") == contract.name, _column_problems(contract))
-        for contract in contracts.values()
-    )
     tolerances: dict[int, list[str]] = {}
-    for contract in contracts.values():
+    for contract in every:
         tolerances.setdefault(contract.clock_tolerance_seconds, []).append(contract.name)
-    ahead = _chain(
+    ahead = chain(
         (F.col("entity").isin(names), F.expr(f"timestamp + INTERVAL {seconds} SECONDS"))
         for seconds, names in tolerances.items()
     )
-    df = df.withColumn(
-        "problems",
-        F.when(F.col("record_problem").isNotNull(), F.array("record_problem")).otherwise(
-            F.concat(
-                F.col("envelope_problems"),
-                F.when(F.col("time") > ahead, F.array(F.lit("time.in_future"))).otherwise(_none()),
-                F.coalesce(by_entity, _none()),
-            )
-        ),
+    in_future = F.when(F.col("time") > ahead, "time.in_future")
+    found = [F.col("record_problem"), F.col("envelope_problems"), in_future]
+    gone = ["doc", "record_problem", "envelope_problems", *map(raw, every)]
+    return df.withColumn("problems", joined(found)).drop(*gone, *map(kinds, every))
+
+
+def raw(contract: Contract) -> str:
+    """The column with an entity's fields as they came, while its records are decoded."""
+    return f"{contract.name}__raw"
+
+
+def kinds(contract: Contract) -> str:
+    """The column with the JSON types of these fields, as `kind_of` names them."""
+    return f"{contract.name}__kinds"
+
+
+def problems(contract: Contract) -> str:
+    """The column with what is wrong with each of an entity's columns."""
+    return f"{contract.name}__problems"
+
+
+def joined(names: Sequence[SparkColumn]) -> SparkColumn:
+    """Those of the names that are not null, as one text; null where there is none.
+
+    Spark compiles this. What takes the nulls out of an array it interprets, tens of times slower.
+    """
+    text = F.concat_ws(SEPARATOR, *names)
+    return F.when(text != "", text)
+
+
+def split(names: SparkColumn) -> SparkColumn:
+    """What `joined` put together, as an array; an empty one for null."""
+    return F.coalesce(F.split(names, SEPARATOR), F.array().cast("array<string>"))
+
+
+def _each(
+    contract: Contract, what: Callable[[SparkColumn, SparkColumn, SparkColumn, Column], SparkColumn]
+) -> SparkColumn:
+    """A struct with `what` of every column of an entity; null in rows of another one.
+
+    what: gets a field as it came, its kind, its typed value (each once there is one), its column.
+    """
+    fields, types, typed = F.col(raw(contract)), F.col(kinds(contract)), F.col(contract.name)
+    found = F.struct(
+        *(
+            what(fields[c.json_key], types[c.name], typed[c.name], c).alias(c.name)
+            for c in contract.columns
+        )
     )
-    return df.drop("doc", "data", "record_problem", "envelope_problems", *contracts)
+    return F.when(fields.isNotNull(), found)
 
 
 def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
@@ -133,7 +169,7 @@ def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
         "array<string>",
         {"allowNonNumericNumbers": "false", "allowSingleQuotes": "false"},
     )
-    is_object = text.rlike(r"\A[ \t\r\n]*\{")
+    is_object = F.ltrim(text, F.lit(BLANKS)).startswith("{")
     return (
         records.withColumn("digest", F.sha2(value, 256))
         .withColumn("unreadable", unreadable)
@@ -177,32 +213,33 @@ def _step(depth: SparkColumn, sign: SparkColumn) -> SparkColumn:
     return F.struct(now.alias("now"), F.greatest(depth["most"], now).alias("most"))
 
 
-ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject", "data"]
+ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject"]
+# Looked up in place: a VARIANT that is taken out of another one is built anew.
+DATA = "$.data"
 
 
 def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
-    """entity and data of every record; CloudEvents attributes and problems of enveloped ones."""
+    """entity of every record; CloudEvents attributes and problems of enveloped ones."""
     attributes = ", ".join(f"{name}: variant" for name in ATTRIBUTES)
     plain_topics = [contract.topic for contract in contracts.plain]
     df = df.withColumn("enveloped", F.col("doc").isNotNull() & ~F.col("topic").isin(plain_topics))
     df = df.withColumn(
         "envelope", F.when(F.col("enveloped"), get(F.col("doc"), f"struct<{attributes}>"))
     )
-    texts = ATTRIBUTES[:-1]
-    df = df.withColumns({f"{k}_kind": kind_of(F.col("envelope")[k]) for k in texts})
+    df = df.withColumns({f"{k}_kind": kind_of(F.col("envelope")[k]) for k in ATTRIBUTES})
     df = df.withColumns(
         {
             f"{k}_text": F.when(F.col(f"{k}_kind") == "STRING", get(F.col("envelope")[k], "string"))
-            for k in texts
+            for k in ATTRIBUTES
         }
     )
-    entity = _chain(
+    entity = chain(
         [
             *((F.col("topic") == c.topic, F.lit(c.name)) for c in contracts.plain),
             *((F.col("type_text") == c.event_type, F.lit(c.name)) for c in contracts.enveloped),
         ]
     )
-    event_type = _chain(
+    event_type = chain(
         [
             *((F.col("topic") == c.topic, F.lit(c.event_type)) for c in contracts.plain),
             (F.lit(True), F.col("type_text")),
@@ -217,11 +254,11 @@ def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
             "type": F.when(readable, event_type),
             "time": timestamp_of(F.col("time_text")),
             "subject": F.col("subject_text"),
-            "data": F.when(F.col("enveloped"), F.col("envelope")["data"]).otherwise(F.col("doc")),
         }
     )
-    kind = {k: F.col(f"{k}_kind") for k in texts}
-    no_object = F.is_variant_null("data") | get(F.col("data"), "struct<>").isNull()
+    kind = {k: F.col(f"{k}_kind") for k in ATTRIBUTES}
+    data = get(F.col("doc"), "variant", DATA)
+    no_object = get(F.col("doc"), "struct<>", DATA).isNull()
     found = [
         F.when(~present(kind["specversion"]), "specversion.required").when(
             ~F.coalesce(F.col("specversion_text") == "1.0", F.lit(False)), "specversion.unsupported"
@@ -238,13 +275,11 @@ def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
         F.when(~present(kind["time"]), "time.required")
         .when(kind["time"] != "STRING", "time.type")
         .when(F.col("time").isNull(), "time.format"),
-        F.when(F.col("data").isNull() | F.is_variant_null("data"), "data.required").when(
-            no_object, "data.type"
-        ),
+        F.when(no_object, F.when(present(kind_of(data)), "data.type").otherwise("data.required")),
     ]
-    problems = F.when(F.col("enveloped"), F.array_compact(F.array(*found))).otherwise(_none())
-    return df.withColumn("envelope_problems", problems).drop(
-        "envelope", "enveloped", *(f"{k}_{what}" for k in texts for what in ("kind", "text"))
+    problems_there = F.when(F.col("enveloped"), joined(found))
+    return df.withColumn("envelope_problems", problems_there).drop(
+        "envelope", "enveloped", *(f"{k}_{what}" for k in ATTRIBUTES for what in ("kind", "text"))
     )
 
 
@@ -255,22 +290,21 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
     """
     for contract in contracts.plain:
         mine = F.col("entity") == contract.name
-        texts = [get(F.col(contract.name)[key], "string") for key in contract.id_keys]
+        texts = [get(F.col(raw(contract))[key], "string") for key in contract.id_keys]
         parts = [F.when(~_blank(text), text) for text in texts]
         # Lengths keep apart ("a", "bc") and ("ab", "c").
         joined = F.concat(*(F.concat(F.length(p).cast("string"), F.lit(":"), p) for p in parts))
         identity = (joined if len(parts) > 1 else parts[0]) if parts else F.col("digest")
         time = F.col("timestamp")
         if contract.time_column is not None:
-            typed = F.col(flat(contract, contract.column(contract.time_column)))
-            time = F.coalesce(typed, time)
+            time = F.coalesce(F.col(contract.name)[contract.time_column], time)
         missing = mine & identity.isNull()
         df = df.withColumns(
             {
                 "source": F.when(mine, F.lit(f"kafka:{contract.topic}")).otherwise(F.col("source")),
                 "id": F.when(mine, identity).otherwise(F.col("id")),
                 "time": F.when(mine, time).otherwise(F.col("time")),
-                "envelope_problems": F.when(missing, F.array(F.lit("id.required"))).otherwise(
+                "envelope_problems": F.when(missing, "id.required").otherwise(
                     F.col("envelope_problems")
                 ),
             }
@@ -296,9 +330,10 @@ def date_of(text: SparkColumn) -> SparkColumn:
     return F.when(text.rlike(DATE) & ~text.startswith("0000"), text.try_cast("date"))
 
 
-def _typed(value: SparkColumn, column: Column) -> SparkColumn:
+def _typed(
+    value: SparkColumn, kind: SparkColumn, _typed: SparkColumn, column: Column
+) -> SparkColumn:
     """A VARIANT in the column's type; null where it is missing or does not fit."""
-    kind = kind_of(value)
     text = F.when(kind == "STRING", get(value, "string"))
     logical, spark_type = column.logical_type, column.spark_type
     if logical == "string":
@@ -318,7 +353,7 @@ def _typed(value: SparkColumn, column: Column) -> SparkColumn:
         native = F.when(_number(kind), _kept(value, kind, column))
     if not column.from_text:
         return native
-    return F.coalesce(native, _from_text(F.btrim(text, F.lit(" \t\r\n")), column))
+    return F.coalesce(native, _from_text(F.btrim(text, F.lit(BLANKS)), column))
 
 
 def _from_text(text: SparkColumn, column: Column) -> SparkColumn:
@@ -365,23 +400,10 @@ def _finite(double: SparkColumn) -> SparkColumn:
     return F.when(F.abs(double) < float("inf"), double)
 
 
-def _column_problems(contract: Contract) -> SparkColumn:
-    return F.array_compact(
-        F.array(
-            *(
-                F.when(
-                    F.col(flat(contract, column)).isNull(),
-                    _problem(F.col(contract.name)[column.json_key], column),
-                )
-                for column in contract.columns
-            )
-        )
-    )
-
-
-def _problem(value: SparkColumn, column: Column) -> SparkColumn:
+def _problem(
+    value: SparkColumn, kind: SparkColumn, typed: SparkColumn, column: Column
+) -> SparkColumn:
     """Why a value that is there could not be typed; null where there is none."""
-    kind = kind_of(value)
     name, logical = column.name, column.logical_type
     problem = F.lit(f"{name}.type")
     if logical in {"date", "timestamp"}:
@@ -394,14 +416,14 @@ def _problem(value: SparkColumn, column: Column) -> SparkColumn:
             problem
         )
     if column.from_text and logical in {"integer", "number", "boolean"}:
-        text = F.btrim(get(value, "string"), F.lit(" \t\r\n"))
+        text = F.btrim(get(value, "string"), F.lit(BLANKS))
         said = F.when(text != "", f"{name}.format")
         if logical != "boolean":
             pattern = TEXT_INTEGER if logical == "integer" else TEXT_NUMBER
             cast = F.when(text.rlike(pattern), text.try_cast(column.spark_type))
             said = F.when(text.rlike(pattern), _digits(cast, column)).otherwise(said)
         problem = F.when(kind == "STRING", said).otherwise(problem)
-    return F.when(present(kind), problem)
+    return F.when(typed.isNull() & present(kind), problem)
 
 
 def _digits(cast: SparkColumn, column: Column) -> SparkColumn:
@@ -412,17 +434,13 @@ def _digits(cast: SparkColumn, column: Column) -> SparkColumn:
 
 
 def _blank(text: SparkColumn) -> SparkColumn:
-    return ~text.rlike(r"[^ \t\r\n]")
+    return F.btrim(text, F.lit(BLANKS)) == ""
 
 
-def _chain(cases: object) -> SparkColumn:
+def chain(cases: object) -> SparkColumn:
     """CASE WHEN … over (condition, result) pairs; null where none holds."""
     pairs = list(cases)  # type: ignore[call-overload]
     if not pairs:
         return F.lit(None)
     head, *tail = pairs
     return reduce(lambda case, pair: case.when(*pair), tail, F.when(*head))
-
-
-def _none() -> SparkColumn:
-    return F.array().cast("array<string>")

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 import narwhals as nw
@@ -33,10 +34,9 @@ from lakehouse.decode import (
     TEXT_NUMBER,
     TIMESTAMP,
     TRUE,
-    flat,
 )
 from lakehouse.silver import ACCEPTED, QUARANTINED
-from lakehouse.validate import Violation, validate
+from lakehouse.validate import broken, cleaned
 
 WHITESPACE = " \t\r\n"
 ARROW_TYPES = {
@@ -90,34 +90,50 @@ def classify(
             for name, kind in types.items()
         }
     )
-    checked, found = validate(nw.from_native(frame, eager_only=True), contracts.values(), flat)
-    done: pd.DataFrame = checked.to_native()
-    flags = {v.flag: done[v.flag].to_list() for group in found.values() for v in group}
-    violations = [_violations(i, row, found, flags) for i, row in enumerate(rows)]
+    checked: nw.DataFrame[pd.DataFrame] = nw.from_native(frame, eager_only=True)
+    clean: dict[str, nw.Expr] = {}
+    flags: dict[str, nw.Expr] = {}
+    for contract in contracts.values():
+        mine, column_of = nw.col("entity") == contract.name, partial(_column, contract)
+        for column, expression in cleaned(contract, column_of).items():
+            clean[f"{contract.name}__{column}"] = nw.when(mine).then(expression)
+        for (column, rule), expression in broken(contract, column_of).items():
+            flags[f"{contract.name}__{column}.{rule}"] = mine & expression
+    for step in (clean, flags):
+        if step:
+            checked = checked.with_columns(**step)
+    done = checked.to_native()
+    raised = {name: done[name].to_list() for name in flags}
+    violations = [_violations(i, row, raised) for i, row in enumerate(rows)]
     done = done[[name for name in types if name != "problems"]]
     return done.assign(
         violations=pd.Series(violations, dtype=object),
-        outcome=[QUARANTINED if broken else ACCEPTED for broken in violations],
+        outcome=[QUARANTINED if found else ACCEPTED for found in violations],
     )
 
 
-def _violations(
-    index: int,
-    row: Mapping[str, Any],
-    found: Mapping[str, list[Violation]],
-    flags: Mapping[str, list[Any]],
-) -> list[str]:
-    problems: list[str] = row["problems"]
-    if row.get("entity") is None or {"data.required", "data.type"} & set(problems):
-        return problems
-    result = list(problems)
-    untyped = {p.rpartition(".")[0] for p in problems if not p.endswith(".required")}
-    for violation in found[row["entity"]]:
-        if flags[violation.flag][index] is not True:
+def flat(contract: Contract, column: Column) -> str:
+    """The name of a contract's column: those of all contracts stand side by side in one row."""
+    return f"{contract.name}__{column.name}"
+
+
+def _column(contract: Contract, name: str) -> nw.Expr:
+    return nw.col(flat(contract, contract.column(name)))
+
+
+def _violations(index: int, row: Mapping[str, Any], raised: Mapping[str, list[Any]]) -> list[str]:
+    """The row's problems, and the rules that it breaks."""
+    result = list(row["problems"])
+    if row.get("entity") is None or {"data.required", "data.type"} & set(result):
+        return result
+    for flag, broken_in in raised.items():
+        entity, _, name = flag.partition("__")
+        column, _, rule = name.rpartition(".")
+        if entity != row["entity"] or broken_in[index] is not True:
             continue
-        if violation.name.endswith(".required") and violation.column in untyped:
-            continue
-        result.append(violation.name)
+        # A column that could not be typed has its name already: missing is not another fault.
+        if rule != "required" or column not in row["untyped"]:
+            result.append(name)
     return result
 
 
@@ -126,7 +142,7 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
     row: dict[str, Any] = {key: record[key] for key in ("topic", "partition", "offset")}
     row["digest"] = hashlib.sha256(value).hexdigest() if value is not None else None
     doc, problem = parse(value, limit)
-    row["problems"] = [problem] if problem else []
+    row["problems"], row["untyped"] = [problem] if problem else [], set()
     if doc is None:
         return row
     plain = next((c for c in contracts.plain if c.topic == record["topic"]), None)
@@ -145,6 +161,7 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
         row[flat(contract, column)] = typed
         if what:
             row["problems"].append(f"{column.name}.{what}")
+            row["untyped"].add(column.name)
     if plain is not None:
         _plain_identity(record, plain, fields, row)
     time, tolerance = row.get("time"), timedelta(seconds=contract.clock_tolerance_seconds)

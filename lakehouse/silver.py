@@ -12,8 +12,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.contracts import Contract, Contracts
-from lakehouse.decode import decode, flat
-from lakehouse.validate import Violation, validate
+from lakehouse.decode import chain, decode, joined, problems, split
+from lakehouse.validate import broken, cleaned
 
 ACCEPTED = "accepted"
 QUARANTINED = "quarantined"
@@ -57,11 +57,8 @@ def classify(
     What filters the result has to materialise it first: pushed down into a plan of this width, a
     predicate on a computed column is written out many times over.
     """
-    decoded = decode(records, contracts, max_record_bytes)
-    frame, found = validate(nw.from_native(decoded), contracts.values(), flat)
-    df: DataFrame = frame.to_native()
-    df = df.withColumn("violations", _violations(contracts, found))
-    good = F.size("violations") == 0
+    df = _validated(decode(records, contracts, max_record_bytes), contracts)
+    good = F.col("violations").isNull()
     df = df.withColumn("outcome", F.when(good, ACCEPTED).otherwise(QUARANTINED))
     accepted = F.col("outcome") == ACCEPTED
     return df.select(
@@ -70,7 +67,7 @@ def classify(
         F.to_date("timestamp").alias("date"),
         "entity",
         "outcome",
-        "violations",
+        split(F.col("violations")).alias("violations"),
         F.lit(written_by).alias("written_by"),
         "source",
         "id",
@@ -81,36 +78,56 @@ def classify(
         "key",
         F.when(~accepted, F.col("value")).alias("raw"),
         "value",
-        *(_struct(contract, accepted) for contract in contracts.values()),
+        *(F.when(accepted, F.col(name)).alias(name) for name in contracts),
     )
 
 
-def _struct(contract: Contract, accepted: SparkColumn) -> SparkColumn:
-    fields = F.struct(*(F.col(flat(contract, c)).alias(c.name) for c in contract.columns))
-    mine = accepted & (F.col("entity") == contract.name)
-    return F.when(mine, fields).alias(contract.name)
-
-
-def _violations(contracts: Contracts, found: dict[str, list[Violation]]) -> SparkColumn:
-    problems = F.col("problems")
-    result = problems
-    # Where there is no object, one name says it: not one more for each column that it lacks.
-    has_data = ~F.arrays_overlap(problems, F.array(F.lit("data.required"), F.lit("data.type")))
+def _validated(df: DataFrame, contracts: Contracts) -> DataFrame:
+    """Decoded records, clean, with all that is wrong with each in `violations`, as `joined`."""
+    clean: dict[str, nw.Expr] = {}
+    flags: dict[str, nw.Expr] = {}
+    names: list[tuple[SparkColumn, SparkColumn]] = []
     for contract in contracts.values():
-        broken = []
-        for violation in found[contract.name]:
-            is_broken = F.col(violation.flag)
-            if violation.name.endswith(".required"):
-                # `x.type` says it already; x.required would be a second name for one fault.
-                typed = [
-                    F.array_contains(problems, f"{violation.column}.{what}")
-                    for what in ("type", "format", "overflow", "precision")
-                ]
-                is_broken = is_broken & ~(typed[0] | typed[1] | typed[2] | typed[3])
-            broken.append(F.when(is_broken, violation.name))
-        if broken:
-            result = F.when(
-                (F.col("entity") == contract.name) & has_data,
-                F.concat(problems, F.array_compact(F.array(*broken))),
-            ).otherwise(result)
-    return result
+        column_of = nw.col(contract.name).struct.field
+        if expressions := cleaned(contract, column_of):
+            fields = {column.name: column_of(column.name) for column in contract.columns}
+            clean[contract.name] = _struct(contract, fields | expressions)
+        rules = broken(contract, column_of)
+        if rules:
+            named = {_name(*rule): expression for rule, expression in rules.items()}
+            flags[_flags(contract)] = _struct(contract, named)
+        mine = F.col(contract.name).isNotNull()
+        names.append((mine, joined(_names(contract, list(rules)))))
+    frame = nw.from_native(df)
+    # A step without expressions is an error, and contracts without cleaners or rules are none.
+    for step in (clean, flags):
+        if step:
+            frame = frame.with_columns(**step)
+    df = frame.to_native().withColumn("of_columns", chain(names))
+    return df.withColumn("violations", joined([F.col("problems"), F.col("of_columns")]))
+
+
+def _struct(contract: Contract, fields: dict[str, nw.Expr]) -> nw.Expr:
+    """Fields as one struct, worked out for the contract's own rows alone."""
+    return nw.when(~nw.col(contract.name).is_null()).then(nw.struct(**fields))
+
+
+def _flags(contract: Contract) -> str:
+    return f"{contract.name}__broken"
+
+
+def _name(column: str, rule: str) -> str:
+    return f"{column}.{rule}"
+
+
+def _names(contract: Contract, rules: list[tuple[str, str]]) -> list[SparkColumn]:
+    """What is wrong with each column of a row, and every rule that it breaks; else null."""
+    problem = {c.name: F.col(problems(contract))[c.name] for c in contract.columns}
+    names = list(problem.values())
+    for column, rule in rules:
+        is_broken = F.col(_flags(contract))[_name(column, rule)]
+        if rule == "required":
+            # A column that could not be typed has its name already: missing is not another fault.
+            is_broken = is_broken & problem[column].isNull()
+        names.append(F.when(is_broken, _name(column, rule)))
+    return names

@@ -102,8 +102,8 @@ def all_tables(contracts: Contracts, layouts: Layouts) -> list[Table]:
     return [bronze(), silver(contracts), *(gold(layout) for layout in layouts.gold), runs()]
 
 
-def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
-    """Makes the table where it is missing, and adds the columns that it lacks.
+def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
+    """Makes the table where it is missing, and adds the columns that it lacks. True if it was made.
 
     Raises TableError where a column has another type than the contracts say.
     """
@@ -117,7 +117,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
         for key, value in table.properties.items():
             builder = builder.property(key, value)
         builder.partitionedBy(*table.partitions).execute()
-        return
+        return True
     quoted = quoted_path(path)
     shown = spark.sql(f"SHOW TBLPROPERTIES {quoted}").collect()
     properties = {row["key"]: row["value"] for row in shown}
@@ -127,6 +127,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> None:
         spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")
     for column, kind in _missing(spark, path, table):
         spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {kind})")
+    return False
 
 
 def check(spark: SparkSession, settings: Settings, table: Table) -> None:

@@ -24,12 +24,11 @@ def start(
 ) -> query.Running:
     """Starts the query that writes bronze.events."""
     table = tables.bronze()
-    tables.ensure(spark, settings, table)
 
     def write(batch: DataFrame, app: str, number: int) -> None:
         tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
 
-    rows = transform(read_broker(spark, settings, contracts, NAME))
+    rows = transform(read_broker(spark, settings, contracts, NAME, table))
     return query.start(spark, settings, NAME, rows, write, available_now)
 
 

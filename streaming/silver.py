@@ -54,12 +54,11 @@ def start(
 ) -> query.Running:
     """Starts the query that writes silver.events."""
     table = tables.silver(contracts)
-    tables.ensure(spark, settings, table)
 
     def write(batch: DataFrame, app: str, number: int) -> None:
         tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
 
-    records = read_broker(spark, settings, contracts, NAME)
+    records = read_broker(spark, settings, contracts, NAME, table)
     rows = transform(records, contracts, settings.stream.max_record_bytes)
     return query.start(spark, settings, NAME, rows, write, available_now)
 

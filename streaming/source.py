@@ -11,17 +11,19 @@ from lakehouse import checkpoints, kafka, tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import StreamError
 from lakehouse.settings import Settings
+from lakehouse.tables import Table
 
 
 def read_broker(
-    spark: SparkSession, settings: Settings, contracts: Contracts, query: str
+    spark: SparkSession, settings: Settings, contracts: Contracts, query: str, table: Table
 ) -> DataFrame:
     """Raw records of all topics: topic, partition, offset, timestamp, timestamp_type, key, value,
     headers.
 
-    A query without a checkpoint begins after what Bronze holds already, if it writes Bronze, and
-    with the first record that the broker still has, if not.
+    query, table: what reads, and the table that it writes, which is made where it is missing. A
+    query without a checkpoint begins after what its table holds already.
     """
+    made = tables.ensure(spark, settings, table)
     topics = contracts.topics(settings.topics.events)
     done = checkpoints.committed(checkpoints.SparkFiles(spark, settings, query))
     if gone := sorted({topic for topic, _ in done} - set(topics)):
@@ -34,7 +36,7 @@ def read_broker(
     options = {
         **kafka.spark_options(settings),
         "subscribe": ",".join(topics),
-        "startingOffsets": _start(spark, settings, topics, query),
+        "startingOffsets": "earliest" if made else _start(spark, settings, topics, query, table),
         "failOnDataLoss": "true",
         "includeHeaders": "true",
         "maxOffsetsPerTrigger": str(settings.stream.max_offsets_per_trigger),
@@ -43,11 +45,12 @@ def read_broker(
     return raw.withColumnRenamed("timestampType", "timestamp_type")
 
 
-def _start(spark: SparkSession, settings: Settings, topics: list[str], query: str) -> str:
+def _start(
+    spark: SparkSession, settings: Settings, topics: list[str], query: str, table: Table
+) -> str:
     """Spark asks for it with every start and heeds it only where there is no checkpoint yet."""
     if checkpoints.query_id(checkpoints.SparkFiles(spark, settings, query)) is not None:
         return "earliest"
-    table = tables.bronze() if query == "bronze" else tables.silver(Contracts([]))
     rows = tables.read(spark, settings, table)
     highest = (
         rows.where(F.col("topic").isin(topics))

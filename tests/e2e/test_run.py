@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 import duckdb
-import pytest
 from deltalake import DeltaTable
 
 from headwater import broker
@@ -29,7 +28,6 @@ from tests.oracle import different
 EVENTS = 10_000
 
 
-@pytest.mark.timeout(600)
 def test_run_and_run_again(tmp_path: Path) -> None:
     """On embedded defaults: a broker of its own, which is gone afterwards."""
     settings = settings_files.load("local", storage=str(tmp_path))
@@ -79,7 +77,6 @@ def test_run_and_run_again(tmp_path: Path) -> None:
     assert answer["n"] == silver["outcome"].to_pylist().count("quarantined")
 
 
-@pytest.mark.timeout(600)
 def test_every_job_by_spark_submit(bootstrap: str, tmp_path: Path) -> None:
     settings = settings_for(tmp_path, bootstrap)
     headwater(settings, "produce", "--events", "2000", "--seed", "5")

@@ -26,7 +26,6 @@ cp -a "$DATA/." "$OUT/data"
 """
 
 
-@pytest.mark.timeout(600)
 def test_a_full_data_folder_stops_the_streams_and_nothing_is_lost(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:

@@ -50,7 +50,6 @@ def accepted_twice(settings: Settings) -> list[Any]:
     ).fetchall()
 
 
-@pytest.mark.timeout(600)
 def test_killed_in_every_phase(bootstrap: str, tmp_path: Path) -> None:
     small = Stream(max_offsets_per_trigger=EVENTS // 3)
     settings = settings_for(tmp_path, bootstrap, stream=small)

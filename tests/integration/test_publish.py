@@ -119,7 +119,6 @@ def modes(result: publish.Result) -> set[str]:
     return {table.mode for tables in result.warehouses.values() for table in tables}
 
 
-@pytest.mark.timeout(600)
 def test_both_hold_what_gold_holds_after_every_change(
     shop: Shop, mariadb: MariaDB, settings: Settings
 ) -> None:

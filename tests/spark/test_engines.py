@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from lakehouse import decode_pandas, rules, silver
 from lakehouse.contracts import Contracts
-from lakehouse.decode import flat
+from lakehouse.decode_pandas import flat
 from tests.samples import every_rule_contract
 
 BROKER_TIME = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -180,7 +180,6 @@ def test_envelopes_have_the_same_outcome(
     assert_same(spark, few, values)
 
 
-@pytest.mark.timeout(300)
 @SLOW
 @given(st.data())
 def test_every_rule_and_type_of_the_catalogue(

@@ -58,7 +58,6 @@ def pointing(shop: Shop) -> dict[int, int]:
     return {int(row["order_id"][1:]): row["user_key"] for row in shop.rows("fact_orders")}
 
 
-@pytest.mark.timeout(600)
 def test_a_customers_history_as_one_writes_it_down(shop: Shop) -> None:
     phone = CUSTOMER["phone"]
     # Orders of somebody, at some place, for something, of whom nothing is known as yet.
