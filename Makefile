@@ -4,8 +4,6 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Two at a time: a test waits for a JVM, a broker or a timer half of its time.
-SIDE_BY_SIDE := -n 2 --dist worksteal
 ARGS ?=
 
 help:  ## list what there is to run
@@ -21,7 +19,7 @@ run: setup  ## broker, streams, 100,000 events, reconcile, audit, summary (ARGS=
 	@$(BIN)/headwater run $(ARGS)
 
 test: setup-tests check  ## all checks and all tests, cheapest first
-	@$(PYTEST) $(SIDE_BY_SIDE) $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 unit: setup  ## tests without a JVM, in seconds
 	@$(PYTEST) -m unit $(ARGS)
@@ -30,13 +28,13 @@ spark: setup  ## tests on one shared Spark session
 	@$(PYTEST) -m spark $(ARGS)
 
 integration: setup-tests  ## tests against a real broker and real databases
-	@$(PYTEST) -m integration $(SIDE_BY_SIDE) $(ARGS)
+	@$(PYTEST) -m integration $(ARGS)
 
 faults: setup-tests  ## tests that kill what runs
-	@$(PYTEST) -m faults $(SIDE_BY_SIDE) $(ARGS)
+	@$(PYTEST) -m faults $(ARGS)
 
 e2e: setup-tests  ## the whole way, as a user goes it
-	@$(PYTEST) -m e2e $(SIDE_BY_SIDE) $(ARGS)
+	@$(PYTEST) -m e2e $(ARGS)
 
 check: setup  ## ruff, strict mypy, contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

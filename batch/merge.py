@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
     from lakehouse.tables import Table
 
-ATTEMPTS = 5
-
 
 @dataclass
 class Difference:
@@ -87,11 +85,10 @@ def _merge(
     parts: dict[str, list[Any]],
     rows: DataFrame,
 ) -> None:
-    from delta.exceptions import DeltaConcurrentModificationException
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
-    from lakehouse.errors import TableError
+    from lakehouse import tables
 
     on: Column = F.lit(True)
     for name in identity:
@@ -99,21 +96,16 @@ def _merge(
     for name, values in parts.items():
         on = on & F.col(f"old.{name}").isin(values)
     values_of_new = {name: F.col(f"new.{name}") for name in table.columns}
-    for attempt in range(ATTEMPTS):
-        try:
-            (
-                DeltaTable.forPath(spark, table.path(settings))
-                .alias("old")
-                .merge(rows.alias("new"), on)
-                .whenMatchedDelete(F.col("new._action") == "delete")
-                .whenMatchedUpdate(F.col("new._action") == "update", set=dict(values_of_new))
-                .whenNotMatchedInsert(F.col("new._action") == "insert", values=dict(values_of_new))
-                .execute()
-            )
-            return
-        except DeltaConcurrentModificationException as error:
-            if attempt + 1 == ATTEMPTS:
-                raise TableError(
-                    f"{table.full_name} ({table.path(settings)}): {ATTEMPTS} attempts met commits "
-                    "of another writer; nothing was changed: stop that one, then run it again"
-                ) from error
+
+    def attempt() -> None:
+        (
+            DeltaTable.forPath(spark, table.path(settings))
+            .alias("old")
+            .merge(rows.alias("new"), on)
+            .whenMatchedDelete(F.col("new._action") == "delete")
+            .whenMatchedUpdate(F.col("new._action") == "update", set=dict(values_of_new))
+            .whenNotMatchedInsert(F.col("new._action") == "insert", values=dict(values_of_new))
+            .execute()
+        )
+
+    tables.merge(settings, table, attempt)

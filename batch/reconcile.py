@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from lakehouse.kafka import Offsets
     from lakehouse.settings import Settings
 
-MERGE_ATTEMPTS = 5
-
 
 @dataclass
 class Result:
@@ -208,18 +206,19 @@ def _merge(
     moved: DataFrame,
 ) -> None:
     """Inserts, and rows of Silver that give way, in one commit. Raises TableError."""
-    from delta.exceptions import DeltaConcurrentModificationException
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
     from lakehouse import tables
-    from lakehouse.errors import TableError
     from lakehouse.silver import COORDINATES
 
     table = tables.silver(contracts)
     columns = list(table.columns)
     values = tables.read(spark, settings, tables.bronze()).select(*COORDINATES, "value")
-    for attempt in range(MERGE_ATTEMPTS):
+    on = " AND ".join(f"old.{name} = new.{name}" for name in COORDINATES)
+    changed = {name: f"new.`{name}`" for name in columns}
+
+    def attempt() -> None:
         current = tables.read(spark, settings, table).select(*columns)
         losers = current.join(moved.select(*COORDINATES, "action"), COORDINATES)
         losers = losers.join(values, COORDINATES, "left")
@@ -230,28 +229,17 @@ def _merge(
         # Constants, so that a commit of the stream into another day's files is no conflict.
         days = [row.date for row in losers.select("date").distinct().collect()]
         among = ", ".join(f"DATE '{day}'" for day in sorted(days))
-        on = " AND ".join(f"old.{name} = new.{name}" for name in COORDINATES)
-        try:
-            (
-                DeltaTable.forPath(spark, table.path(settings))
-                .alias("old")
-                .merge(source.alias("new"), f"old.date IN ({among}) AND {on}")
-                .whenMatchedDelete("new.action = 'delete'")
-                .whenMatchedUpdate(
-                    "new.action = 'conflict'", {name: f"new.`{name}`" for name in columns}
-                )
-                .whenNotMatchedInsert(
-                    "new.action = 'insert'", {name: f"new.`{name}`" for name in columns}
-                )
-                .execute()
-            )
-            return
-        except DeltaConcurrentModificationException as error:
-            if attempt + 1 == MERGE_ATTEMPTS:
-                raise TableError(
-                    f"{table.full_name}: {MERGE_ATTEMPTS} attempts to correct rows of {among} met "
-                    "commits of the running stream; nothing was changed: run it again later"
-                ) from error
+        (
+            DeltaTable.forPath(spark, table.path(settings))
+            .alias("old")
+            .merge(source.alias("new"), f"old.date IN ({among}) AND {on}")
+            .whenMatchedDelete("new.action = 'delete'")
+            .whenMatchedUpdate("new.action = 'conflict'", dict(changed))
+            .whenNotMatchedInsert("new.action = 'insert'", dict(changed))
+            .execute()
+        )
+
+    tables.merge(settings, table, attempt)
 
 
 def committed_by_all(spark: SparkSession, settings: Settings) -> Offsets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,8 @@ class Table:
 
 # What every commit of Headwater says of itself: one that does not was made by hand.
 MARK = "headwater"
+# A merge is tried so often where another writer's commit came between.
+ATTEMPTS = 5
 # Operations of anybody that leave the rows as they are.
 KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
 # Gold and publish read what changed between two versions.
@@ -291,6 +294,27 @@ def append(
         app, version = transaction
         writer = writer.option("txnAppId", app).option("txnVersion", str(version))
     writer.save(table.path(settings))
+
+
+def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None:
+    """Calls `attempt`, which commits a MERGE, again where another writer's commit came between.
+
+    Raises TableError where that happens ATTEMPTS times.
+    """
+    from delta.exceptions import DeltaConcurrentModificationException
+    from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
+
+    attempts = Retrying(
+        retry=retry_if_exception_type(DeltaConcurrentModificationException),
+        stop=stop_after_attempt(ATTEMPTS),
+    )
+    try:
+        attempts(attempt)
+    except RetryError as error:
+        raise TableError(
+            f"{table.full_name} ({table.path(settings)}): {ATTEMPTS} attempts met commits of "
+            "another writer; nothing was changed: run it again, or stop that one"
+        ) from error.last_attempt.exception()
 
 
 def register(

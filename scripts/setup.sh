@@ -63,8 +63,8 @@ if step python requirements/build.lock requirements/local.lock; then
   say "installing Python packages (pyspark alone is 455 MB; a minute or two the first time)"
   .venv/bin/python -m pip install --require-hashes -q -r requirements/build.lock
   .venv/bin/python -m pip install --require-hashes --no-build-isolation -r requirements/local.lock |
-    tee -a .venv/setup.log | grep --line-buffered -E '^(Collecting|Building|Installing)' |
-    awk '{ n++; if (n % 10 == 0 || /^(Building|Installing)/) print "set-up:   " substr($0, 1, 70) }' >&2
+    tee -a .venv/setup.log |
+    awk '/^(Collecting|Building|Installing)/ { n++; if (n % 10 == 0 || !/^Coll/) print "set-up:   " substr($0, 1, 70); fflush() }' >&2
   finish
   rm -f .venv/.done-jars
 fi

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,6 @@ from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 from tests import servers
 from tests.servers import MariaDB
-
-# A test's JVM lives for seconds: what the optimising compiler costs, it does not give back.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m")
 
 ORDER = ["unit", "spark", "integration", "faults", "e2e"]
 

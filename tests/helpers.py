@@ -22,6 +22,8 @@ from lakehouse.settings import Broker, Settings, Topics
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.prefix) / "bin"
+# A command's JVM lives for seconds: what the optimising compiler costs, it does not give back.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 
 
 def settings_for(folder: Path, bootstrap: str, **more: Any) -> Settings:
@@ -38,11 +40,15 @@ def settings_for(folder: Path, bootstrap: str, **more: Any) -> Settings:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The same settings for a process of its own."""
-    return os.environ | {
-        "HEADWATER_STORAGE": settings.storage,
-        "HEADWATER_BROKER__BOOTSTRAP": settings.broker.bootstrap,
-        "HEADWATER_TOPICS__EVENTS": settings.topics.events,
-    }
+    return (
+        {"SPARK_SUBMIT_OPTS": SHORT_LIVED}
+        | os.environ
+        | {
+            "HEADWATER_STORAGE": settings.storage,
+            "HEADWATER_BROKER__BOOTSTRAP": settings.broker.bootstrap,
+            "HEADWATER_TOPICS__EVENTS": settings.topics.events,
+        }
+    )
 
 
 def headwater(
