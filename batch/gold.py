@@ -37,8 +37,6 @@ STAR = {
     *(USERS, LOCATIONS, PRODUCTS, TIME),
     *(ORDERS, ITEMS, USER_METRICS, CATEGORY_METRICS),
 }
-# Tables written at once: most of a small commit is waiting and planning.
-SIDE_BY_SIDE = 4
 Say = Callable[[str], None]
 
 
@@ -135,10 +133,7 @@ def build(
         _Builder(spark, settings, contracts, layouts, Source(rows, changed), result, say).build()
         run.rows = result.rows
         run.read = {SILVER: until}
-        run.written = {
-            layout.full_name: tables.version(spark, settings, tables.gold(layout))
-            for layout in layouts.gold
-        }
+        run.written = tables.versions(spark, settings, map(tables.gold, layouts.gold))
         run.details = {"mode": result.mode, "after": after}
     return result
 
@@ -210,15 +205,14 @@ class _Builder:
         self.source, self.result, self.say = source, result, say
 
     def build(self) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         from lakehouse import tables
+        from lakehouse.session import side_by_side
 
-        def ensure(layout: Layout) -> None:
-            tables.ensure(self.spark, self.settings, tables.gold(layout))
+        def ensure(layout: Layout) -> bool:
+            return tables.ensure(self.spark, self.settings, tables.gold(layout))
 
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            list(pool.map(ensure, self.layouts.gold))
+        made = zip(self.layouts.gold, side_by_side(ensure, self.layouts.gold), strict=True)
+        self.made = {layout.full_name for layout, new in made if new}
         self._star()
         self._time()
 
@@ -377,22 +371,19 @@ class _Builder:
 
     def _bring(self, *parts: tuple[str, DataFrame, Keys | None]) -> None:
         """Makes the rows of those keys (all for None) those that are given; tables side by side."""
-        from concurrent.futures import ThreadPoolExecutor
-
         from batch.merge import bring
         from batch.star.history import among
+        from lakehouse.session import side_by_side
 
         def one(part: tuple[str, DataFrame, Keys | None]) -> Difference:
             name, rows, keys = part
             self.say(name)
-            there = self._existing(name)
-            scope = None if keys is None and there.isEmpty() else among(there, keys)
+            scope = None if name in self.made else among(self._existing(name), keys)
             key = self.layouts[name].primary_key
             return bring(self.spark, self.settings, self._table(name), key, rows, scope)
 
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            names = (name for name, _, _ in parts)
-            self.result.tables |= zip(names, pool.map(one, parts), strict=True)
+        names = (name for name, _, _ in parts)
+        self.result.tables |= zip(names, side_by_side(one, parts), strict=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,7 +36,6 @@ SMALL_FILES = 4
 LEFT_AFTER = timedelta(hours=2)
 # Delta refuses to remove younger files; readers of a version may still need them.
 LEAST_HOURS = 168
-SIDE_BY_SIDE = 4
 
 
 @dataclass
@@ -142,6 +140,7 @@ def keep(
 
     from batch import runs
     from lakehouse import tables
+    from lakehouse.session import side_by_side
 
     there = [
         (layouts[table.full_name], table)
@@ -155,15 +154,14 @@ def keep(
         say(f"planning {one[1].full_name}")
         return _plan(spark, settings, *one, streaming, vacuum)
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        reports = list(pool.map(plan, there))
+    reports = side_by_side(plan, there)
     if dry_run:
         return reports
     with runs.recorded(spark, settings, JOB) as run:
         for (_, table), report in zip(there, reports, strict=True):
             say(f"{table.full_name}: {report.partitions:,} partitions")
             _do(spark, settings, table, report)
-            run.written[table.full_name] = tables.version(spark, settings, table)
+        run.written = tables.versions(spark, settings, (table for _, table in there))
         run.details = {
             name: sum(getattr(report, name) or 0 for report in reports)
             for name in ("partitions", "removed", "files", "files_after")

@@ -36,16 +36,18 @@ def bring(
     """Makes the rows of `scope` those of `rows`: inserts, updates and deletes where they differ.
 
     key: the primary key, which is unique in both. scope: rows of the table as they are now; None
-    for a table without rows. Nothing is committed where nothing differs. Raises TableError where
-    another writer does not let it through.
+    for a table that was just made. Nothing is committed where nothing differs. Raises TableError
+    where another writer does not let it through.
     """
+    from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
     from lakehouse import tables
 
     if scope is None:
-        tables.append(rows, settings, table)
-        return Difference(inserted=tables.read(spark, settings, table).count())
+        appended = Observation()
+        tables.append(rows.observe(appended, F.count(F.lit(1)).alias("rows")), settings, table)
+        return Difference(inserted=appended.get["rows"])
     columns = list(table.columns)
     identity = list(dict.fromkeys([*key, *table.partitions]))
     new = rows.select(*columns, F.struct(*columns).alias("_new"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
 
 JOB = "publish"
-SIDE_BY_SIDE = 4
 
 
 @dataclass
@@ -134,6 +132,8 @@ def _bring(
     full: bool,
     say: Callable[[str], None],
 ) -> list[Published]:
+    from lakehouse.session import side_by_side
+
     wanted = [layout for layout in layouts.gold if warehouse.name_of(layout) is not None]
     states = warehouse.states(wanted)
 
@@ -143,20 +143,19 @@ def _bring(
         say(f"{warehouse.where}: {name}")
         return _prepare(spark, settings, layout, name, None if full else states.get(name))
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        targets = list(pool.map(prepared, wanted))
-        try:
-            for target, rows in targets:
-                if rows is not None:
-                    warehouse.begin_stage(target.stage, target.layout)
-            send = [(target.stage, rows) for target, rows in targets if rows is not None]
-            list(pool.map(lambda part: warehouse.stage(*part), send))
-            say(f"{warehouse.where}: merging")
-            warehouse.merge([target for target, _ in targets])
-        finally:
-            # Those that a run left behind when it died, too.
-            for target, _ in targets:
-                warehouse.drop_stage(target.stage)
+    targets = side_by_side(prepared, wanted)
+    try:
+        for target, rows in targets:
+            if rows is not None:
+                warehouse.begin_stage(target.stage, target.layout)
+        send = [(target.stage, rows) for target, rows in targets if rows is not None]
+        side_by_side(lambda part: warehouse.stage(*part), send)
+        say(f"{warehouse.where}: merging")
+        warehouse.merge([target for target, _ in targets])
+    finally:
+        # Those that a run left behind when it died, too.
+        for target, _ in targets:
+            warehouse.drop_stage(target.stage)
     return [
         Published(
             target.layout.full_name,

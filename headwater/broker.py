@@ -110,7 +110,9 @@ def _start(settings: Settings, folder: Path) -> Status:
     )
     log4j = folder / "log4j2.properties"
     log4j.write_text(LOG4J)
-    command = [java, f"-Xmx{HEAP}", f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{jars}/*"]
+    # Without the optimising compiler, which would take a core from Spark when both have just begun.
+    options = [f"-Xmx{HEAP}", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={log4j}"]
+    command = [java, *options, "-cp", f"{jars}/*"]
     log_file = folder / "broker.log"
     if not (log_dir / "meta.properties").exists():
         _format(command, config, log_file)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,20 +58,11 @@ def run(
 
     A second run goes on where the first one ended.
     """
-    from headwater import broker
-    from lakehouse.progress import doing
     from producer.command import Sending
 
     stopping = threading.Event()
     stop_on_signals(stopping)
-    with ExitStack() as stack:
-        if not settings.broker.bootstrap and not broker.status(settings).running:
-            with doing("starting the broker"):
-                broker.start(settings)
-            stack.callback(broker.stop, settings)
-        sending = Sending(events, seed, start, rate, defects, go_on=True)
-        ok = _run(settings, sending, stopping)
-    if not ok:
+    if not _run(settings, Sending(events, seed, start, rate, defects, go_on=True), stopping):
         raise click.exceptions.Exit(1)
 
 
@@ -95,10 +88,12 @@ def _run(
         for job in ("reconcile", gold.JOB, maintain.JOB, publish.JOB):
             stack.enter_context(held(settings, job, f"the tables of job {job}"))
         # Sending begins while Spark starts: the broker holds it until the streams are there.
-        sender = stack.enter_context(Sender(settings, sending, stopping))
-        with doing("sending; starting Spark and the streams"):
+        broker_is_up = stack.enter_context(_broker(settings))
+        sender = stack.enter_context(Sender(settings, sending, stopping, broker_is_up))
+        with doing("starting the broker, Spark and the streams; sending"):
             spark = make_session(settings, "run")
             stop_on_signals(stopping)
+            broker_is_up()
             running = start_all(spark, settings, loaded, checkpoints.QUERIES, False)
         meters = {query.name: Meter() for query in running}
         try:
@@ -121,13 +116,15 @@ def _run(
         with doing("maintaining tables"):
             # Looking for files of last week takes a second a table: left to `headwater maintain`.
             maintain.keep(spark, settings, loaded, known, vacuum=False)
-        with doing("publishing to the warehouse"):
+        with (
+            doing("publishing to the warehouse, auditing, summing up"),
+            ThreadPoolExecutor() as pool,
+        ):
+            auditing = pool.submit(audit.audit_tables, spark, settings, loaded)
+            summing = pool.submit(_summary, spark, settings, loaded, known)
             published = publish.copy(spark, settings, known, settings.publish_to)
+            found, summary = auditing.result(), summing.result()
         click.echo(publish.describe(published))
-        with doing("auditing"):
-            found = audit.audit_tables(spark, settings, loaded)
-        with doing("summing up"):
-            summary = _summary(spark, settings, loaded, known)
     _show(summary, settings)
     audit.show(found)
     for line in found.broken:
@@ -136,13 +133,39 @@ def _run(
     return found.holds and not report.failed
 
 
+@contextmanager
+def _broker(settings: Settings) -> Iterator[Callable[[], object]]:
+    """Starts the embedded broker beside the caller where none is there, and stops it at the end.
+
+    Gives what waits until it is up, and raises BrokerError where it does not come up.
+    """
+    from headwater import broker
+
+    if settings.broker.bootstrap or broker.status(settings).running:
+        yield lambda: None
+        return
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(broker.start, settings)
+        try:
+            yield starting.result
+        finally:
+            starting.exception()
+            broker.stop(settings)
+
+
 class Sender:
     """Sends a shop's records in a thread of its own. Leaving it stops that thread."""
 
-    def __init__(self, settings: Settings, what: Sending, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        what: Sending,
+        stopping: threading.Event,
+        broker_is_up: Callable[[], object],
+    ) -> None:
         from producer.kafka_sink import Report
 
-        self.what, self.stopping = what, stopping
+        self.what, self.stopping, self._broker_is_up = what, stopping, broker_is_up
         self.report, self.done = Report(), threading.Event()
         self.error: Exception | None = None
         self._settings = settings
@@ -161,6 +184,7 @@ class Sender:
         from producer.command import send_shop
 
         try:
+            self._broker_is_up()
             self.report = send_shop(self._settings, self.what, self.stopping.is_set, self._take)
         except Exception as error:  # raised by the thread that waits
             self.error = error

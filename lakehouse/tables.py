@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -189,6 +189,15 @@ def version(spark: SparkSession, settings: Settings, table: Table) -> int:
 
     history = DeltaTable.forPath(spark, table.path(settings)).history(1)
     return int(history.select("version").collect()[0].version)
+
+
+def versions(spark: SparkSession, settings: Settings, wanted: Iterable[Table]) -> dict[str, int]:
+    """The newest version of each table, by the table's full name."""
+    from lakehouse.session import side_by_side
+
+    tables = list(wanted)
+    found = side_by_side(lambda table: version(spark, settings, table), tables)
+    return dict(zip((table.full_name for table in tables), found, strict=True))
 
 
 def commits(spark: SparkSession, settings: Settings, table: Table) -> dict[int, int]:

@@ -91,10 +91,13 @@ def start_all(
     available_now: bool,
 ) -> list[Running]:
     """Starts the queries by name."""
+    from lakehouse.session import side_by_side
     from streaming import bronze, silver
 
     modules = {bronze.NAME: bronze, silver.NAME: silver}
-    return [modules[name].start(spark, settings, contracts, available_now) for name in names]
+    return side_by_side(
+        lambda name: modules[name].start(spark, settings, contracts, available_now), names
+    )
 
 
 class Meter:
