@@ -13,8 +13,9 @@ unsupported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
+from typing import Any
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
@@ -45,17 +46,8 @@ SEPARATOR = "\n"
 TRUE, FALSE = ["true", "yes", "1"], ["false", "no", "0"]
 
 
-def kind_of(value: SparkColumn) -> SparkColumn:
-    """A VARIANT's JSON type as Spark names it: null if missing, VOID if null, STRING, BIGINT …"""
-    return F.schema_of_variant(value)
-
-
 def get(value: SparkColumn, spark_type: str, path: str = "$") -> SparkColumn:
     return F.try_variant_get(value, path, spark_type)
-
-
-def present(kind: SparkColumn) -> SparkColumn:
-    return kind.isNotNull() & (kind != "VOID")
 
 
 def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> DataFrame:
@@ -83,9 +75,9 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
             for c in every
         }
     )
-    df = df.withColumns({kinds(c): _each(c, lambda value, *_: kind_of(value)) for c in every})
-    df = df.withColumns({c.name: _each(c, _typed) for c in every})
-    df = df.withColumns({problems(c): _each(c, _problem) for c in every})
+    df = df.withColumns({kinds(c): _each(c, _Field.kind_of) for c in every})
+    df = df.withColumns({c.name: _each(c, _Field.in_type) for c in every})
+    df = df.withColumns({problems(c): _each(c, _Field.problem) for c in every})
     df = _plain_identity(df, contracts)
     tolerances: dict[int, list[str]] = {}
     for contract in every:
@@ -95,9 +87,9 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
         for seconds, names in tolerances.items()
     )
     in_future = F.when(F.col("time") > ahead, "time.in_future")
-    found = [F.col("record_problem"), F.col("envelope_problems"), in_future]
-    gone = ["doc", "record_problem", "envelope_problems", *map(raw, every)]
-    return df.withColumn("problems", joined(found)).drop(*gone, *map(kinds, every))
+    found = ["record_problem", "envelope_problems", "in_future"]
+    df = df.withColumn("in_future", in_future).withColumn("problems", F.expr(joined(found)))
+    return df.drop("doc", *found, *map(raw, every), *map(kinds, every))
 
 
 def raw(contract: Contract) -> str:
@@ -106,7 +98,7 @@ def raw(contract: Contract) -> str:
 
 
 def kinds(contract: Contract) -> str:
-    """The column with the JSON types of these fields, as `kind_of` names them."""
+    """The column with the JSON types of these fields, as Spark's schema_of_variant names them."""
     return f"{contract.name}__kinds"
 
 
@@ -115,13 +107,13 @@ def problems(contract: Contract) -> str:
     return f"{contract.name}__problems"
 
 
-def joined(names: Sequence[SparkColumn]) -> SparkColumn:
+def joined(names: Sequence[str]) -> str:
     """Those of the names that are not null, as one text; null where there is none.
 
     Spark compiles this. What takes the nulls out of an array it interprets, tens of times slower.
     """
-    text = F.concat_ws(SEPARATOR, *names)
-    return F.when(text != "", text)
+    text = f"concat_ws({SEPARATOR!r}, {', '.join(names)})"
+    return when((f"{text} != ''", text))
 
 
 def split(names: SparkColumn) -> SparkColumn:
@@ -129,21 +121,11 @@ def split(names: SparkColumn) -> SparkColumn:
     return F.coalesce(F.split(names, SEPARATOR), F.array().cast("array<string>"))
 
 
-def _each(
-    contract: Contract, what: Callable[[SparkColumn, SparkColumn, SparkColumn, Column], SparkColumn]
-) -> SparkColumn:
-    """A struct with `what` of every column of an entity; null in rows of another one.
-
-    what: gets a field as it came, its kind, its typed value (each once there is one), its column.
-    """
-    fields, types, typed = F.col(raw(contract)), F.col(kinds(contract)), F.col(contract.name)
-    found = F.struct(
-        *(
-            what(fields[c.json_key], types[c.name], typed[c.name], c).alias(c.name)
-            for c in contract.columns
-        )
-    )
-    return F.when(fields.isNotNull(), found)
+def _each(contract: Contract, what: Callable[[_Field], str]) -> SparkColumn:
+    """A struct with `what` of every column of an entity; null in rows of another one."""
+    parts = (f"{literal(c.name)}, {what(_Field(contract, c))}" for c in contract.columns)
+    there = f"{quoted(raw(contract))} IS NOT NULL"
+    return F.expr(f"CASE WHEN {there} THEN named_struct({', '.join(parts)}) END")
 
 
 def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
@@ -226,7 +208,9 @@ def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
     df = df.withColumn(
         "envelope", F.when(F.col("enveloped"), get(F.col("doc"), f"struct<{attributes}>"))
     )
-    df = df.withColumns({f"{k}_kind": kind_of(F.col("envelope")[k]) for k in ATTRIBUTES})
+    df = df.withColumns(
+        {f"{k}_kind": F.schema_of_variant(F.col("envelope")[k]) for k in ATTRIBUTES}
+    )
     df = df.withColumns(
         {
             f"{k}_text": F.when(F.col(f"{k}_kind") == "STRING", get(F.col("envelope")[k], "string"))
@@ -252,32 +236,40 @@ def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
             "source": F.col("source_text"),
             "id": F.col("id_text"),
             "type": F.when(readable, event_type),
-            "time": timestamp_of(F.col("time_text")),
+            "time": F.expr(timestamp_of("time_text")),
             "subject": F.col("subject_text"),
         }
     )
-    kind = {k: F.col(f"{k}_kind") for k in ATTRIBUTES}
-    data = get(F.col("doc"), "variant", DATA)
-    no_object = get(F.col("doc"), "struct<>", DATA).isNull()
+    data = "try_variant_get(doc, '$.data', 'variant')"
+    no_object = "try_variant_get(doc, '$.data', 'struct<>') IS NULL"
     found = [
-        F.when(~present(kind["specversion"]), "specversion.required").when(
-            ~F.coalesce(F.col("specversion_text") == "1.0", F.lit(False)), "specversion.unsupported"
+        when(
+            (f"NOT {present('specversion_kind')}", "'specversion.required'"),
+            ("NOT coalesce(specversion_text = '1.0', false)", "'specversion.unsupported'"),
         ),
         *(
-            F.when(~present(kind[key]) | _blank(F.col(key)), f"{key}.required").when(
-                kind[key] != "STRING", f"{key}.type"
+            when(
+                (f"NOT {present(f'{key}_kind')} OR {_blank(key)}", literal(f"{key}.required")),
+                (f"{key}_kind != 'STRING'", literal(f"{key}.type")),
             )
             for key in ("id", "source")
         ),
-        F.when(~present(kind["type"]), "type.required")
-        .when(kind["type"] != "STRING", "type.type")
-        .when(F.col("entity").isNull(), "unknown_type"),
-        F.when(~present(kind["time"]), "time.required")
-        .when(kind["time"] != "STRING", "time.type")
-        .when(F.col("time").isNull(), "time.format"),
-        F.when(no_object, F.when(present(kind_of(data)), "data.type").otherwise("data.required")),
+        when(
+            (f"NOT {present('type_kind')}", "'type.required'"),
+            ("type_kind != 'STRING'", "'type.type'"),
+            ("entity IS NULL", "'unknown_type'"),
+        ),
+        when(
+            (f"NOT {present('time_kind')}", "'time.required'"),
+            ("time_kind != 'STRING'", "'time.type'"),
+            ("time IS NULL", "'time.format'"),
+        ),
+        when(
+            (f"{no_object} AND {present(f'schema_of_variant({data})')}", "'data.type'"),
+            (no_object, "'data.required'"),
+        ),
     ]
-    problems_there = F.when(F.col("enveloped"), joined(found))
+    problems_there = F.expr(when(("enveloped", joined(found))))
     return df.withColumn("envelope_problems", problems_there).drop(
         "envelope", "enveloped", *(f"{k}_{what}" for k in ATTRIBUTES for what in ("kind", "text"))
     )
@@ -290,11 +282,12 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
     """
     for contract in contracts.plain:
         mine = F.col("entity") == contract.name
-        texts = [get(F.col(raw(contract))[key], "string") for key in contract.id_keys]
-        parts = [F.when(~_blank(text), text) for text in texts]
+        fields = [f"{quoted(raw(contract))}.{quoted(key)}" for key in contract.id_keys]
+        texts = [f"try_variant_get({field}, '$', 'string')" for field in fields]
+        parts = [when((f"NOT {_blank(said)}", said)) for said in texts] or ["digest"]
         # Lengths keep apart ("a", "bc") and ("ab", "c").
-        joined = F.concat(*(F.concat(F.length(p).cast("string"), F.lit(":"), p) for p in parts))
-        identity = (joined if len(parts) > 1 else parts[0]) if parts else F.col("digest")
+        with_length = [f"concat(length({part}), ':', {part})" for part in parts]
+        identity = F.expr(f"concat({', '.join(with_length)})" if len(parts) > 1 else parts[0])
         time = F.col("timestamp")
         if contract.time_column is not None:
             time = F.coalesce(F.col(contract.name)[contract.time_column], time)
@@ -314,60 +307,7 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
 
 def _fields_of(contract: Contract) -> str:
     keys = {column.json_key for column in contract.columns}
-    return f"struct<{', '.join(f'`{key}`: variant' for key in sorted(keys))}>"
-
-
-def timestamp_of(text: SparkColumn) -> SparkColumn:
-    """ISO-8601 text with an offset as an instant between the years 1 and 9999; else null."""
-    instant = F.when(text.rlike(TIMESTAMP), text.try_cast("timestamp"))
-    return F.when(
-        instant.between(F.lit(FIRST).cast("timestamp"), F.lit(LAST).cast("timestamp")), instant
-    )
-
-
-def date_of(text: SparkColumn) -> SparkColumn:
-    """`YYYY-MM-DD` text as a date; else null."""
-    return F.when(text.rlike(DATE) & ~text.startswith("0000"), text.try_cast("date"))
-
-
-def _typed(
-    value: SparkColumn, kind: SparkColumn, _typed: SparkColumn, column: Column
-) -> SparkColumn:
-    """A VARIANT in the column's type; null where it is missing or does not fit."""
-    text = F.when(kind == "STRING", get(value, "string"))
-    logical, spark_type = column.logical_type, column.spark_type
-    if logical == "string":
-        return text
-    if logical == "date":
-        return date_of(text)
-    if logical == "timestamp":
-        return timestamp_of(text)
-    if logical in {"object", "array"}:
-        is_kind = kind.startswith("OBJECT" if logical == "object" else "ARRAY")
-        return F.when(is_kind, get(value, "string"))
-    if logical == "boolean":
-        native = F.when(kind == "BOOLEAN", get(value, "boolean"))
-    elif logical == "integer":
-        native = F.when(_whole(kind), get(value, spark_type))
-    else:
-        native = F.when(_number(kind), _kept(value, kind, column))
-    if not column.from_text:
-        return native
-    return F.coalesce(native, _from_text(F.btrim(text, F.lit(BLANKS)), column))
-
-
-def _from_text(text: SparkColumn, column: Column) -> SparkColumn:
-    if column.logical_type == "boolean":
-        lowered = F.lower(text)
-        return F.when(lowered.isin(TRUE), True).when(lowered.isin(FALSE), False)
-    if column.logical_type == "integer":
-        return F.when(text.rlike(TEXT_INTEGER), text.try_cast(column.spark_type))
-    digits = F.when(text.rlike(TEXT_NUMBER), text)
-    if column.decimal is None:
-        return _finite(digits.try_cast("double"))
-    return F.when(
-        digits.rlike(digits_within(column.decimal[1])), digits.try_cast(column.spark_type)
-    )
+    return f"struct<{', '.join(f'{quoted(key)}: variant' for key in sorted(keys))}>"
 
 
 def digits_within(scale: int) -> str:
@@ -375,72 +315,168 @@ def digits_within(scale: int) -> str:
     return rf"\A[+-]?[0-9]+(?:[.][0-9]{{0,{scale}}}0*)?\z"
 
 
-def _number(kind: SparkColumn) -> SparkColumn:
-    return kind.isin("BIGINT", "DOUBLE") | kind.startswith("DECIMAL")
-
-
-def _whole(kind: SparkColumn) -> SparkColumn:
-    return (kind == "BIGINT") | (kind.startswith("DECIMAL") & kind.endswith(",0)"))
-
-
-def _kept(value: SparkColumn, kind: SparkColumn, column: Column) -> SparkColumn:
-    """A JSON number in the column's type, unless that loses digits or ends in infinity."""
-    double = get(value, "double")
-    if column.decimal is None:
-        return _finite(double)
-    typed = get(value, column.spark_type)
-    scale = F.regexp_extract(kind, ",([0-9]+)", 1).try_cast("int")
-    exact = F.when(kind == "DOUBLE", typed.cast("double") == double).otherwise(
-        F.coalesce(scale, F.lit(0)) <= column.decimal[1]
-    )
-    return F.when(exact, typed)
-
-
-def _finite(double: SparkColumn) -> SparkColumn:
-    return F.when(F.abs(double) < float("inf"), double)
-
-
-def _problem(
-    value: SparkColumn, kind: SparkColumn, typed: SparkColumn, column: Column
-) -> SparkColumn:
-    """Why a value that is there could not be typed; null where there is none."""
-    name, logical = column.name, column.logical_type
-    problem = F.lit(f"{name}.type")
-    if logical in {"date", "timestamp"}:
-        problem = F.when(kind != "STRING", problem).otherwise(f"{name}.format")
-    elif logical == "integer":
-        beyond = (kind == "DOUBLE") & (F.abs(get(value, "double")) >= 2.0**63)
-        problem = F.when(_whole(kind) | beyond, f"{name}.overflow").otherwise(problem)
-    elif logical == "number":
-        problem = F.when(_number(kind), _digits(get(value, column.spark_type), column)).otherwise(
-            problem
-        )
-    if column.from_text and logical in {"integer", "number", "boolean"}:
-        text = F.btrim(get(value, "string"), F.lit(BLANKS))
-        said = F.when(text != "", f"{name}.format")
-        if logical != "boolean":
-            pattern = TEXT_INTEGER if logical == "integer" else TEXT_NUMBER
-            cast = F.when(text.rlike(pattern), text.try_cast(column.spark_type))
-            said = F.when(text.rlike(pattern), _digits(cast, column)).otherwise(said)
-        problem = F.when(kind == "STRING", said).otherwise(problem)
-    return F.when(typed.isNull() & present(kind), problem)
-
-
-def _digits(cast: SparkColumn, column: Column) -> SparkColumn:
-    """What was wrong with a number that did not keep its value: too many digits, or too large."""
-    if column.decimal is None:
-        return F.lit(f"{column.name}.overflow")
-    return F.when(cast.isNotNull(), f"{column.name}.precision").otherwise(f"{column.name}.overflow")
-
-
-def _blank(text: SparkColumn) -> SparkColumn:
-    return F.btrim(text, F.lit(BLANKS)) == ""
-
-
-def chain(cases: object) -> SparkColumn:
+def chain(cases: Iterable[tuple[Any, SparkColumn]]) -> SparkColumn:
     """CASE WHEN … over (condition, result) pairs; null where none holds."""
-    pairs = list(cases)  # type: ignore[call-overload]
+    pairs = list(cases)
     if not pairs:
         return F.lit(None)
     head, *tail = pairs
     return reduce(lambda case, pair: case.when(*pair), tail, F.when(*head))
+
+
+# What is asked of each of a hundred columns is written as SQL text, which goes to Spark in one call
+# an entity. Put together from Column objects it took ten thousand calls and several seconds.
+
+
+def quoted(name: str) -> str:
+    """A name in SQL."""
+    return "`{}`".format(name.replace("`", "``"))
+
+
+def literal(value: str) -> str:
+    """Text as a literal of SQL."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def when(*cases: tuple[str, str], otherwise: str = "NULL") -> str:
+    """CASE over (condition, result) pairs."""
+    said = " ".join(f"WHEN {condition} THEN {result}" for condition, result in cases)
+    return f"CASE {said} ELSE {otherwise} END"
+
+
+def timestamp_of(value: str) -> str:
+    """ISO-8601 text with an offset as an instant between the years 1 and 9999; else null."""
+    instant = when((f"{value} RLIKE {literal(TIMESTAMP)}", f"try_cast({value} AS timestamp)"))
+    return when((f"{instant} BETWEEN timestamp'{FIRST}' AND timestamp'{LAST}'", instant))
+
+
+def date_of(value: str) -> str:
+    """`YYYY-MM-DD` text as a date; else null."""
+    good = f"{value} RLIKE {literal(DATE)} AND NOT startswith({value}, '0000')"
+    return when((good, f"try_cast({value} AS date)"))
+
+
+def present(kind: str) -> str:
+    """Whether a value is there. kind: its JSON type, as Spark's schema_of_variant names it: null
+    where it is missing, VOID where it is null, STRING, BIGINT …"""
+    return f"({kind} IS NOT NULL AND {kind} != 'VOID')"
+
+
+def _blank(value: str) -> str:
+    return f"btrim({value}, {BLANKS!r}) = ''"
+
+
+def _finite(double: str) -> str:
+    return when((f"abs({double}) < double('Infinity')", double))
+
+
+class _Field:
+    """One column of an entity, as expressions of SQL over what decoding has found of it so far.
+
+    value: the field as it came, a VARIANT. kind: its JSON type. typed: it in the column's type.
+    """
+
+    def __init__(self, contract: Contract, column: Column) -> None:
+        self.column = column
+        self.value = f"{quoted(raw(contract))}.{quoted(column.json_key)}"
+        self.kind = f"{quoted(kinds(contract))}.{quoted(column.name)}"
+        self.typed = f"{quoted(contract.name)}.{quoted(column.name)}"
+
+    def kind_of(self) -> str:
+        return f"schema_of_variant({self.value})"
+
+    def in_type(self) -> str:
+        """The VARIANT in the column's type; null where it is missing or does not fit."""
+        column, kind = self.column, self.kind
+        logical = column.logical_type
+        said = when((f"{kind} = 'STRING'", self._get("string")))
+        if logical == "string":
+            return said
+        if logical == "date":
+            return date_of(said)
+        if logical == "timestamp":
+            return timestamp_of(said)
+        if logical in {"object", "array"}:
+            return when((f"startswith({kind}, {literal(logical.upper())})", self._get("string")))
+        if logical == "boolean":
+            native = when((f"{kind} = 'BOOLEAN'", self._get("boolean")))
+        elif logical == "integer":
+            native = when((self._whole(), self._get(column.spark_type)))
+        else:
+            native = when((self._number(), self._kept()))
+        if not column.from_text:
+            return native
+        return f"coalesce({native}, {self._from_text(f'btrim({said}, {BLANKS!r})')})"
+
+    def problem(self) -> str:
+        """Why a value that is there could not be typed; null where there is none."""
+        column, kind, logical = self.column, self.kind, self.column.logical_type
+        found = self._named("type")
+        if logical in {"date", "timestamp"}:
+            found = when((f"{kind} != 'STRING'", found), otherwise=self._named("format"))
+        elif logical == "integer":
+            beyond = f"{kind} = 'DOUBLE' AND abs({self._get('double')}) >= double('{2.0**63}')"
+            too_large = (f"{self._whole()} OR {beyond}", self._named("overflow"))
+            found = when(too_large, otherwise=found)
+        elif logical == "number":
+            lost = (self._number(), self._digits(self._get(column.spark_type)))
+            found = when(lost, otherwise=found)
+        if column.from_text and logical in {"integer", "number", "boolean"}:
+            said = f"btrim({self._get('string')}, {BLANKS!r})"
+            not_blank = when((f"{said} != ''", self._named("format")))
+            if logical != "boolean":
+                pattern = literal(TEXT_INTEGER if logical == "integer" else TEXT_NUMBER)
+                is_one = f"{said} RLIKE {pattern}"
+                cast = when((is_one, f"try_cast({said} AS {column.spark_type})"))
+                not_blank = when((is_one, self._digits(cast)), otherwise=not_blank)
+            found = when((f"{kind} = 'STRING'", not_blank), otherwise=found)
+        return when((f"{self.typed} IS NULL AND {present(kind)}", found))
+
+    def _get(self, spark_type: str) -> str:
+        return f"try_variant_get({self.value}, '$', '{spark_type}')"
+
+    def _named(self, what: str) -> str:
+        return literal(f"{self.column.name}.{what}")
+
+    def _number(self) -> str:
+        return f"({self.kind} IN ('BIGINT', 'DOUBLE') OR startswith({self.kind}, 'DECIMAL'))"
+
+    def _whole(self) -> str:
+        no_digits = f"startswith({self.kind}, 'DECIMAL') AND endswith({self.kind}, ',0)')"
+        return f"({self.kind} = 'BIGINT' OR {no_digits})"
+
+    def _kept(self) -> str:
+        """A JSON number in the column's type, unless that loses digits or ends in infinity."""
+        double, decimal = self._get("double"), self.column.decimal
+        if decimal is None:
+            return _finite(double)
+        typed = self._get(self.column.spark_type)
+        scale = f"try_cast(regexp_extract({self.kind}, ',([0-9]+)', 1) AS int)"
+        as_double = (f"{self.kind} = 'DOUBLE'", f"CAST({typed} AS double) = {double}")
+        exact = when(as_double, otherwise=f"coalesce({scale}, 0) <= {decimal[1]}")
+        return when((exact, typed))
+
+    def _from_text(self, said: str) -> str:
+        column = self.column
+        if column.logical_type == "boolean":
+            spelt = [
+                (f"lower({said}) IN ({', '.join(map(literal, words))})", result)
+                for words, result in ((TRUE, "true"), (FALSE, "false"))
+            ]
+            return when(*spelt)
+        cast = f"try_cast({said} AS {column.spark_type})"
+        if column.logical_type == "integer":
+            return when((f"{said} RLIKE {literal(TEXT_INTEGER)}", cast))
+        digits = when((f"{said} RLIKE {literal(TEXT_NUMBER)}", said))
+        if column.decimal is None:
+            return _finite(f"try_cast({digits} AS double)")
+        within = f"{digits} RLIKE {literal(digits_within(column.decimal[1]))}"
+        return when((within, f"try_cast({digits} AS {column.spark_type})"))
+
+    def _digits(self, cast: str) -> str:
+        """What was wrong with a number that did not keep its value: its digits, or its size."""
+        if self.column.decimal is None:
+            return self._named("overflow")
+        lost = (f"{cast} IS NOT NULL", self._named("precision"))
+        return when(lost, otherwise=self._named("overflow"))

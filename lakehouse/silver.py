@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.contracts import Contract, Contracts
-from lakehouse.decode import chain, decode, joined, problems, split
+from lakehouse.decode import chain, decode, joined, literal, problems, quoted, split, when
 from lakehouse.validate import broken, cleaned
 
 ACCEPTED = "accepted"
@@ -97,14 +97,14 @@ def _validated(df: DataFrame, contracts: Contracts) -> DataFrame:
             named = {_name(*rule): expression for rule, expression in rules.items()}
             flags[_flags(contract)] = _struct(contract, named)
         mine = F.col(contract.name).isNotNull()
-        names.append((mine, joined(_names(contract, list(rules)))))
+        names.append((mine, F.expr(joined(_names(contract, list(rules))))))
     frame = nw.from_native(df)
     # A step without expressions is an error, and contracts without cleaners or rules are none.
     for step in (clean, flags):
         if step:
             frame = frame.with_columns(**step)
     df = frame.to_native().withColumn("of_columns", chain(names))
-    return df.withColumn("violations", joined([F.col("problems"), F.col("of_columns")]))
+    return df.withColumn("violations", F.expr(joined(["problems", "of_columns"])))
 
 
 def _struct(contract: Contract, fields: dict[str, nw.Expr]) -> nw.Expr:
@@ -120,14 +120,15 @@ def _name(column: str, rule: str) -> str:
     return f"{column}.{rule}"
 
 
-def _names(contract: Contract, rules: list[tuple[str, str]]) -> list[SparkColumn]:
+def _names(contract: Contract, rules: list[tuple[str, str]]) -> list[str]:
     """What is wrong with each column of a row, and every rule that it breaks; else null."""
-    problem = {c.name: F.col(problems(contract))[c.name] for c in contract.columns}
+    problem = {c.name: f"{quoted(problems(contract))}.{quoted(c.name)}" for c in contract.columns}
     names = list(problem.values())
     for column, rule in rules:
-        is_broken = F.col(_flags(contract))[_name(column, rule)]
+        named = _name(column, rule)
+        is_broken = f"{quoted(_flags(contract))}.{quoted(named)}"
         if rule == "required":
             # A column that could not be typed has its name already: missing is not another fault.
-            is_broken = is_broken & problem[column].isNull()
-        names.append(F.when(is_broken, _name(column, rule)))
+            is_broken += f" AND {problem[column]} IS NULL"
+        names.append(when((is_broken, literal(named))))
     return names
