@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -12,15 +11,18 @@ from typing import Any
 import duckdb
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import SparkSession
 
+from batch import audit, reconcile
 from lakehouse import checkpoints
+from lakehouse.contracts import Contracts
 from lakehouse.settings import Settings, Stream
 from producer.command import Sending, send_shop
 from tests.helpers import (
     BIN,
     ROOT,
+    drain,
     environment,
-    headwater,
     settings_for,
     table,
     unlike_the_ledger,
@@ -50,7 +52,9 @@ def accepted_twice(settings: Settings) -> list[Any]:
     ).fetchall()
 
 
-def test_killed_in_every_phase(bootstrap: str, tmp_path: Path) -> None:
+def test_killed_in_every_phase(
+    spark: SparkSession, bootstrap: str, contracts: Contracts, tmp_path: Path
+) -> None:
     small = Stream(max_offsets_per_trigger=EVENTS // 3)
     settings = settings_for(tmp_path, bootstrap, stream=small)
     send_shop(settings, Sending(events=EVENTS, seed=21))
@@ -60,7 +64,7 @@ def test_killed_in_every_phase(bootstrap: str, tmp_path: Path) -> None:
     for index, (target, moment, nth, command) in enumerate(PHASES):
         if command == ["reconcile"] and PHASES[index - 1][3] != command:
             # What a reconcile has to do is there only once the streams are through.
-            headwater(settings, *STREAM)
+            drain(spark, settings, contracts)
             assert accepted_twice(settings) == [], "a batch that was run again kept its state"
         died = subprocess.run(
             [sys.executable, "-m", "tests.faults.die_at", target, moment, str(nth), *command],
@@ -72,10 +76,11 @@ def test_killed_in_every_phase(bootstrap: str, tmp_path: Path) -> None:
         )
         said = f"{target} {moment} {nth}: {died.stderr[-2000:]}"
         assert died.returncode == -signal.SIGKILL, said
-    headwater(settings, "reconcile")
-    balances = json.loads(headwater(settings, "audit", "--json").stdout)
-    assert sum(balance["bronze"] for balance in balances) == EVENTS
-    assert sum(balance["pending"] for balance in balances) == 0
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    assert sum(balance.bronze for balance in found.balances) == EVENTS
+    assert sum(balance.pending for balance in found.balances) == 0
     assert unlike_the_ledger(settings) == []
 
 
