@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,7 @@ def _broker(settings: Settings) -> Iterator[Callable[[], object]]:
         try:
             yield starting.result
         finally:
-            starting.exception()
+            wait([starting])
             broker.stop(settings)
 
 
