@@ -13,15 +13,14 @@ unsupported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.sql import literal, quoted, when
 
 # JSON text in quotes, without back-tracking: what is left holds structural brackets only.
 QUOTED = r'"(?:[^"\\]++|\\[\s\S])*+"'
@@ -82,14 +81,19 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
     tolerances: dict[int, list[str]] = {}
     for contract in every:
         tolerances.setdefault(contract.clock_tolerance_seconds, []).append(contract.name)
-    ahead = chain(
-        (F.col("entity").isin(names), F.expr(f"timestamp + INTERVAL {seconds} SECONDS"))
-        for seconds, names in tolerances.items()
+    ahead = when(
+        *(
+            (
+                f"entity IN ({', '.join(map(literal, names))})",
+                f"timestamp + INTERVAL {seconds} SECONDS",
+            )
+            for seconds, names in tolerances.items()
+        )
     )
-    in_future = F.when(F.col("time") > ahead, "time.in_future")
-    found = ["record_problem", "envelope_problems", "in_future"]
-    df = df.withColumn("in_future", in_future).withColumn("problems", F.expr(joined(found)))
-    return df.drop("doc", *found, *map(raw, every), *map(kinds, every))
+    in_future = when((f"time > {ahead}", "'time.in_future'"))
+    found = joined(["record_problem", "envelope_problems", in_future])
+    gone = ["doc", "record_problem", "envelope_problems", *map(raw, every)]
+    return df.withColumn("problems", F.expr(found)).drop(*gone, *map(kinds, every))
 
 
 def raw(contract: Contract) -> str:
@@ -125,7 +129,7 @@ def _each(contract: Contract, what: Callable[[_Field], str]) -> SparkColumn:
     """A struct with `what` of every column of an entity; null in rows of another one."""
     parts = (f"{literal(c.name)}, {what(_Field(contract, c))}" for c in contract.columns)
     there = f"{quoted(raw(contract))} IS NOT NULL"
-    return F.expr(f"CASE WHEN {there} THEN named_struct({', '.join(parts)}) END")
+    return F.expr(when((there, f"named_struct({', '.join(parts)})")))
 
 
 def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
@@ -217,31 +221,25 @@ def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
             for k in ATTRIBUTES
         }
     )
-    entity = chain(
-        [
-            *((F.col("topic") == c.topic, F.lit(c.name)) for c in contracts.plain),
-            *((F.col("type_text") == c.event_type, F.lit(c.name)) for c in contracts.enveloped),
-        ]
-    )
-    event_type = chain(
-        [
-            *((F.col("topic") == c.topic, F.lit(c.event_type)) for c in contracts.plain),
-            (F.lit(True), F.col("type_text")),
-        ]
+    of_topic = [(f"topic = {literal(c.topic or '')}", c) for c in contracts.plain]
+    of_type = [(f"type_text = {literal(c.event_type)}", c) for c in contracts.enveloped]
+    entity = when(*((mine, literal(c.name)) for mine, c in [*of_topic, *of_type]))
+    event_type = when(
+        *((mine, literal(c.event_type)) for mine, c in of_topic), otherwise="type_text"
     )
     readable = F.col("doc").isNotNull()
     df = df.withColumns(
         {
-            "entity": F.when(readable, entity),
+            "entity": F.when(readable, F.expr(entity)),
             "source": F.col("source_text"),
             "id": F.col("id_text"),
-            "type": F.when(readable, event_type),
+            "type": F.when(readable, F.expr(event_type)),
             "time": F.expr(timestamp_of("time_text")),
             "subject": F.col("subject_text"),
         }
     )
-    data = "try_variant_get(doc, '$.data', 'variant')"
-    no_object = "try_variant_get(doc, '$.data', 'struct<>') IS NULL"
+    data = f"try_variant_get(doc, '{DATA}', 'variant')"
+    no_object = f"try_variant_get(doc, '{DATA}', 'struct<>') IS NULL"
     found = [
         when(
             (f"NOT {present('specversion_kind')}", "'specversion.required'"),
@@ -315,34 +313,8 @@ def digits_within(scale: int) -> str:
     return rf"\A[+-]?[0-9]+(?:[.][0-9]{{0,{scale}}}0*)?\z"
 
 
-def chain(cases: Iterable[tuple[Any, SparkColumn]]) -> SparkColumn:
-    """CASE WHEN … over (condition, result) pairs; null where none holds."""
-    pairs = list(cases)
-    if not pairs:
-        return F.lit(None)
-    head, *tail = pairs
-    return reduce(lambda case, pair: case.when(*pair), tail, F.when(*head))
-
-
 # What is asked of each of a hundred columns is written as SQL text, which goes to Spark in one call
 # an entity. Put together from Column objects it took ten thousand calls and several seconds.
-
-
-def quoted(name: str) -> str:
-    """A name in SQL."""
-    return "`{}`".format(name.replace("`", "``"))
-
-
-def literal(value: str) -> str:
-    """Text as a literal of SQL."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def when(*cases: tuple[str, str], otherwise: str = "NULL") -> str:
-    """CASE over (condition, result) pairs."""
-    said = " ".join(f"WHEN {condition} THEN {result}" for condition, result in cases)
-    return f"CASE {said} ELSE {otherwise} END"
 
 
 def timestamp_of(value: str) -> str:

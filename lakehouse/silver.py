@@ -7,12 +7,12 @@ outcome on whichever way it comes.
 from __future__ import annotations
 
 import narwhals as nw
-from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lakehouse.contracts import Contract, Contracts
-from lakehouse.decode import chain, decode, joined, literal, problems, quoted, split, when
+from lakehouse.decode import decode, joined, problems, split
+from lakehouse.sql import literal, quoted, when
 from lakehouse.validate import broken, cleaned
 
 ACCEPTED = "accepted"
@@ -86,7 +86,7 @@ def _validated(df: DataFrame, contracts: Contracts) -> DataFrame:
     """Decoded records, clean, with all that is wrong with each in `violations`, as `joined`."""
     clean: dict[str, nw.Expr] = {}
     flags: dict[str, nw.Expr] = {}
-    names: list[tuple[SparkColumn, SparkColumn]] = []
+    names: list[tuple[str, str]] = []
     for contract in contracts.values():
         column_of = nw.col(contract.name).struct.field
         if expressions := cleaned(contract, column_of):
@@ -96,14 +96,14 @@ def _validated(df: DataFrame, contracts: Contracts) -> DataFrame:
         if rules:
             named = {_name(*rule): expression for rule, expression in rules.items()}
             flags[_flags(contract)] = _struct(contract, named)
-        mine = F.col(contract.name).isNotNull()
-        names.append((mine, F.expr(joined(_names(contract, list(rules))))))
+        mine = f"{quoted(contract.name)} IS NOT NULL"
+        names.append((mine, joined(_names(contract, list(rules)))))
     frame = nw.from_native(df)
     # A step without expressions is an error, and contracts without cleaners or rules are none.
     for step in (clean, flags):
         if step:
             frame = frame.with_columns(**step)
-    df = frame.to_native().withColumn("of_columns", chain(names))
+    df = frame.to_native().withColumn("of_columns", F.expr(when(*names)))
     return df.withColumn("violations", F.expr(joined(["problems", "of_columns"])))
 
 

@@ -11,6 +11,7 @@ from lakehouse.contracts import Contracts
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layout, Layouts
 from lakehouse.settings import Settings
+from lakehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -180,7 +181,7 @@ def _missing(spark: SparkSession, path: str, table: Table) -> list[tuple[str, st
 
 def quoted_path(path: str) -> str:
     """A table by its path, for SQL."""
-    return "delta.`{}`".format(path.replace("`", "``"))
+    return f"delta.{quoted(path)}"
 
 
 def version(spark: SparkSession, settings: Settings, table: Table) -> int:
@@ -341,8 +342,8 @@ def register(
         if not DeltaTable.isDeltaTable(spark, path):
             continue
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {table.layer}")
-        where = path.replace("\\", "\\\\").replace("'", "\\'")
-        spark.sql(f"CREATE TABLE IF NOT EXISTS {table.full_name} USING delta LOCATION '{where}'")
+        made = f"CREATE TABLE IF NOT EXISTS {table.full_name}"
+        spark.sql(f"{made} USING delta LOCATION {literal(path)}")
         names.append(table.full_name)
     if silver(contracts).full_name not in names:
         return names
