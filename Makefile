@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test unit spark integration faults e2e check format wheel lock clean
+.PHONY: help setup setup-tests run test unit spark integration faults long e2e check format wheel lock clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -22,19 +22,22 @@ test: setup-tests check  ## all checks and all tests, cheapest first
 	@$(PYTEST) $(ARGS)
 
 unit: setup  ## tests without a JVM, in seconds
-	@$(PYTEST) -m unit $(ARGS)
+	@$(PYTEST) -m 'unit and not long' $(ARGS)
 
 spark: setup  ## tests on one shared Spark session
-	@$(PYTEST) -m spark $(ARGS)
+	@$(PYTEST) -m 'spark and not long' $(ARGS)
 
 integration: setup-tests  ## tests against a real broker and real databases
-	@$(PYTEST) -m integration $(ARGS)
+	@$(PYTEST) -m 'integration and not long' $(ARGS)
 
 faults: setup-tests  ## tests that kill what runs
-	@$(PYTEST) -m faults $(ARGS)
+	@$(PYTEST) -m 'faults and not long' $(ARGS)
+
+long: setup-tests  ## more faults than `make test` has the time for
+	@$(PYTEST) -m long $(ARGS)
 
 e2e: setup-tests  ## the whole way, as a user goes it
-	@$(PYTEST) -m e2e $(ARGS)
+	@$(PYTEST) -m 'e2e and not long' $(ARGS)
 
 check: setup  ## ruff, strict mypy, contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -7,7 +7,8 @@
 
 The law: in the closed range (behind the last reconcile) nothing is pending; no coordinate is twice
 in Bronze or in Silver, and none is in Silver alone; no (source, id) is accepted twice; and of no
-partition an offset is missing between those that Bronze holds.
+partition an offset is missing between those that Bronze holds, but for gaps that were accepted:
+records that the broker let go of before they were read (`headwater stream --accept-gap`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import click
 from lakehouse.command import run, settings_options
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import Column, SparkSession
 
     from lakehouse.contracts import Contracts
+    from lakehouse.gaps import Gap
     from lakehouse.settings import Settings
+
+NAMED = 5
 
 
 @dataclass
@@ -43,11 +47,12 @@ class Balance:
 @dataclass
 class Audit:
     """balances by topic; broken: a line for every way in which the law does not hold; open: records
-    after the closed range that are pending as yet, and may be."""
+    after the closed range that are pending as yet, and may be; gaps: those that were accepted."""
 
     balances: list[Balance]
     broken: list[str]
     open: int
+    gaps: list[Gap]
 
     @property
     def holds(self) -> bool:
@@ -95,6 +100,8 @@ def show(result: Audit) -> None:
         console.print(
             f"{result.open:,} records came after the last reconcile: `headwater reconcile`"
         )
+    for gap in result.gaps:
+        console.print(f"accepted gap: {gap} were gone before they were read", highlight=False)
     if result.holds:
         where = " up to the last reconcile" if result.open else ""
         console.print(
@@ -106,14 +113,14 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     """Computes the balance. Raises TableError where a table is missing."""
     from pyspark.sql import functions as F
 
-    from batch import runs
     from batch.reconcile import within
-    from lakehouse import tables
+    from lakehouse import gaps, runs, tables
     from lakehouse.contracts import Contracts
     from lakehouse.decode import decode
     from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
 
     closed = runs.closed_range(spark, settings)
+    accepted_gaps = gaps.accepted(spark, settings, "bronze")
     # Silver first: what a running stream adds after that is pending here, and not in Silver alone.
     silver = tables.read(spark, settings, tables.silver(contracts))
     bronze = tables.read(spark, settings, tables.bronze())
@@ -144,7 +151,9 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
             ),
             F.count_if(F.col("b") > 1).alias("bronze_twice"),
             F.count_if(in_silver > 1).alias("silver_twice"),
-            F.count_if((F.col("b") == 0) & F.col("closed")).alias("silver_alone"),
+            F.count_if((F.col("b") == 0) & F.col("closed") & ~_within(accepted_gaps)).alias(
+                "silver_alone"
+            ),
             F.count_if(F.col("b") > 0).alias("held"),
             F.min(F.when(F.col("b") > 0, F.col("offset"))).alias("first"),
             F.max(F.when(F.col("b") > 0, F.col("offset"))).alias("last"),
@@ -191,12 +200,12 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         ):
             if count:
                 broken.append(f"{where}: {count:,} {what}")
-        if row.held and row.last - row.first + 1 != row.held:
-            missing = row.last - row.first + 1 - row.held
-            broken.append(
-                f"{where}: {missing:,} offsets are missing in Bronze between {row.first} "
-                f"and {row.last}"
-            )
+    if any(row.held and row.last - row.first + 1 != row.held for row in partitions):
+        unknown = gaps.without(gaps.holes(spark, settings), accepted_gaps)
+        broken += [f"{gap} are missing in Bronze" for gap in unknown[:NAMED]]
+        if len(unknown) > NAMED:
+            more = sum(gap.records for gap in unknown[NAMED:])
+            broken.append(f"and {more:,} more in {len(unknown) - NAMED:,} more ranges")
     held = {(row.topic, row.partition): row.last for row in partitions if row.held}
     for (topic, partition), end in sorted(closed.items()):
         last = held.get((topic, partition), -1)
@@ -223,7 +232,22 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
             f"id {double.i}: run `headwater reconcile --full`"
         )
     overdue = sum(row.overdue for row in rest)
-    return Audit(list(balances.values()), broken, pending - overdue)
+    return Audit(list(balances.values()), broken, pending - overdue, accepted_gaps)
+
+
+def _within(gaps: list[Gap]) -> Column:
+    """Records whose coordinates lie in one of the gaps."""
+    from functools import reduce
+
+    from pyspark.sql import functions as F
+
+    parts = [
+        (F.col("topic") == gap.topic)
+        & (F.col("partition") == gap.partition)
+        & F.col("offset").between(gap.begin, gap.end - 1)
+        for gap in gaps
+    ]
+    return reduce(lambda a, b: a | b, parts, F.lit(False))
 
 
 if __name__ == "__main__":

@@ -104,9 +104,8 @@ def build(
     Raises TableError where Silver, or a table of Gold, is not what the last run left, and
     ContractError where a table has no contract.
     """
-    from batch import runs
     from batch.star.history import Source
-    from lakehouse import tables
+    from lakehouse import runs, tables
     from lakehouse.silver import ACCEPTED
 
     demand(settings, layouts)

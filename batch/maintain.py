@@ -138,8 +138,7 @@ def keep(
     """
     from delta.tables import DeltaTable
 
-    from batch import runs
-    from lakehouse import tables
+    from lakehouse import runs, tables
     from lakehouse.session import side_by_side
 
     there = [

@@ -106,8 +106,8 @@ def copy(
     Raises WarehouseError where one is not there, not to be written to, or would not agree with
     Gold; that one is then as it was. Raises TableError where there is no Gold.
     """
-    from batch import runs
     from batch.warehouses import connect
+    from lakehouse import runs
 
     result = Result()
     with runs.recorded(spark, settings, JOB) as run:

@@ -77,8 +77,7 @@ def reconcile_range(
     """Reconciles from the last run's end (or the beginning) to what every query has committed."""
     from pyspark.sql import functions as F
 
-    from batch import runs
-    from lakehouse import tables
+    from lakehouse import runs, tables
     from lakehouse.silver import COORDINATES, classify
 
     with runs.recorded(spark, settings, "reconcile") as run:

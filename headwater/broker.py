@@ -23,6 +23,7 @@ from lakehouse.settings import Settings
 
 START_SECONDS = 60
 STOP_SECONDS = 45
+FREED_SECONDS = 5
 HEAP = "512m"
 PROPERTIES = """\
 process.roles=broker,controller
@@ -99,9 +100,9 @@ def _start(settings: Settings, folder: Path) -> Status:
         raise BrokerError("no java on the PATH: install a JDK 17 or 21")
     if not any(jars.glob("kafka_*.jar")):
         raise BrokerError(f"no Kafka jars in {jars}: run `make setup`")
-    port = last.port if last and _free(last.port) else _free_port()
+    port = last.port if last and _freed(last.port) else _free_port()
     controller = (
-        last.controller_port if last and _free(last.controller_port) else _free_port(besides=port)
+        last.controller_port if last and _freed(last.controller_port) else _free_port(besides=port)
     )
     log_dir = folder / "log"
     config = folder / "server.properties"
@@ -219,6 +220,19 @@ def _free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _freed(port: int) -> bool:
+    """Whether the last broker's port is free, or becomes so: a killed one holds it for a moment.
+
+    Whoever is connected to the broker would not find it at another one.
+    """
+    deadline = time.monotonic() + FREED_SECONDS
+    while not _free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _free_port(besides: int = 0) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
     from producer.command import Sending
     from producer.kafka_sink import Report
-    from streaming.command import Meter
+    from streaming.supervise import Meter
 
 POLL_SECONDS = 0.25
 ROWS_SHOWN = 15
@@ -76,7 +76,8 @@ def _run(
     from lakehouse.locks import held
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
-    from streaming.command import Meter, start_all
+    from streaming.command import start_all
+    from streaming.supervise import Meter
 
     loaded = contracts.load(settings.contracts_dir)
     known = layouts.load(settings.contracts_dir, loaded)

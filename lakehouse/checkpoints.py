@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lakehouse.errors import CheckpointError
 from lakehouse.kafka import Offsets
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ QUERIES = ("bronze", "silver")
 
 
 class Files(Protocol):
-    """The files of a checkpoint, by paths relative to it."""
+    """The files of a checkpoint, by paths relative to its folder, which is `root`."""
+
+    root: str
 
     def names(self, folder: str) -> list[str]: ...
 
@@ -30,20 +33,88 @@ def location(settings: Settings, query: str) -> str:
 def query_id(files: Files) -> str | None:
     """The id that the checkpoint gives its query; None where there is no checkpoint."""
     text = files.text("metadata")
-    return str(json.loads(text)["id"]) if text else None
+    return None if text is None else str(_parsed(files, "metadata", text)["id"])
 
 
 def committed(files: Files) -> Offsets:
-    """The offset after the last committed record, by topic and partition; empty if none is."""
-    batches = [int(name) for name in files.names("commits") if name.isdigit()]
+    """The offset after the last committed record, by topic and partition; empty if none is.
+
+    Raises CheckpointError where a file of the checkpoint that this is in is damaged.
+    """
+    batches = _batches(files, "commits")
     if not batches:
         return {}
-    text = files.text(f"offsets/{max(batches)}")
+    last = max(batches)
+    # A version, then JSON. Spark reads the newest one only, and so does this.
+    text = files.text(f"commits/{last}") or ""
+    if not text.startswith("v") or "\n" not in text:
+        raise CheckpointError(
+            f"{files.root}/commits/{last} is damaged: delete it, and .{last}.crc beside it where "
+            "there is one; its batch is run again, and its records are taken once"
+        )
+    name = f"offsets/{last}"
+    # Line 1 is the log's version, line 2 what the batch ran with, then a line a source.
+    lines = (files.text(name) or "").splitlines()
+    return _offsets(files, name, lines[2] if len(lines) > 2 else "")
+
+
+def position(files: Files) -> Offsets:
+    """The next offset to read, by topic and partition; empty where there is no checkpoint.
+
+    Before the first commit that is where the query began. Raises CheckpointError.
+    """
+    if done := committed(files):
+        return done
+    name = "sources/0/0"
+    text = files.text(name)
     if text is None:
         return {}
-    # Line 1 is the log's version, line 2 what the batch ran with, then a line a source.
-    ends: dict[str, dict[str, int]] = json.loads(text.splitlines()[2])
-    return {(t, int(p)): end for t, parts in ends.items() for p, end in parts.items()}
+    # A zero byte and the file's version, then the offsets.
+    lines = text.splitlines()
+    return _offsets(files, name, lines[1] if len(lines) > 1 else "")
+
+
+def check(files: Files) -> None:
+    """Raises CheckpointError where a file that the query starts from is damaged."""
+    query_id(files)
+    position(files)
+    planned = _batches(files, "offsets")
+    if planned and len((files.text(f"offsets/{max(planned)}") or "").splitlines()) < 3:
+        # Not to be deleted: the table may hold its batch, which another extent would then skip.
+        raise _damaged(files, f"offsets/{max(planned)}")
+
+
+def remedy(root: str) -> str:
+    """How a query goes on whose checkpoint cannot be read."""
+    return (
+        f"move the folder {root} away and start again: a new checkpoint begins after what the "
+        "table holds; then `headwater reconcile`"
+    )
+
+
+def _batches(files: Files, folder: str) -> list[int]:
+    return [int(name) for name in files.names(folder) if name.isdigit()]
+
+
+def _damaged(files: Files, name: str) -> CheckpointError:
+    return CheckpointError(f"{files.root}/{name} is damaged: {remedy(files.root)}")
+
+
+def _parsed(files: Files, name: str, text: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise _damaged(files, name) from None
+    return found
+
+
+def _offsets(files: Files, name: str, text: str) -> Offsets:
+    return offsets(_parsed(files, name, text))
+
+
+def offsets(found: dict[str, dict[str, int]]) -> Offsets:
+    """Offsets from Spark's own form: topic to partition to offset."""
+    return {(t, int(p)): at for t, parts in found.items() for p, at in parts.items()}
 
 
 class SparkFiles:
@@ -52,12 +123,12 @@ class SparkFiles:
     def __init__(self, spark: SparkSession, settings: Settings, query: str) -> None:
         context: Any = spark.sparkContext
         self._jvm = context._jvm
-        self._root = location(settings, query)
-        path = self._jvm.org.apache.hadoop.fs.Path(self._root)
+        self.root = location(settings, query)
+        path = self._jvm.org.apache.hadoop.fs.Path(self.root)
         self._fs = path.getFileSystem(context._jsc.hadoopConfiguration())
 
     def _path(self, name: str) -> Any:
-        return self._jvm.org.apache.hadoop.fs.Path(f"{self._root}/{name}")
+        return self._jvm.org.apache.hadoop.fs.Path(f"{self.root}/{name}")
 
     def names(self, folder: str) -> list[str]:
         if not self._fs.exists(self._path(folder)):
@@ -65,12 +136,18 @@ class SparkFiles:
         return [status.getPath().getName() for status in self._fs.listStatus(self._path(folder))]
 
     def text(self, name: str) -> str | None:
+        from py4j.protocol import Py4JJavaError
+
         if not self._fs.exists(self._path(name)):
             return None
         stream = self._fs.open(self._path(name))
         try:
             utf8 = self._jvm.java.nio.charset.StandardCharsets.UTF_8
             return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, utf8))
+        except Py4JJavaError as error:
+            if "ChecksumException" not in str(error.java_exception):
+                raise
+            return ""  # as damaged as a file can be
         finally:
             stream.close()
 
@@ -81,7 +158,8 @@ class ArrowFiles:
     def __init__(self, settings: Settings, query: str) -> None:
         from pyarrow import fs
 
-        self._fs, self._root = fs.FileSystem.from_uri(location(settings, query))
+        self.root = location(settings, query)
+        self._fs, self._root = fs.FileSystem.from_uri(self.root)
         self._selector = fs.FileSelector
 
     def names(self, folder: str) -> list[str]:

@@ -35,6 +35,14 @@ class StreamError(HeadwaterError):
     """A streaming query ended by itself."""
 
 
+class GapError(StreamError):
+    """Records are gone that a query had not read yet."""
+
+
+class CheckpointError(StreamError):
+    """A file of a query's checkpoint is damaged."""
+
+
 class TableError(HeadwaterError):
     """A table is missing, or is not what the contracts say."""
 

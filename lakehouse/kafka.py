@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakehouse.errors import BrokerError, SettingsError
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from lakehouse.settings import Broker, Settings
 
 Offsets = dict[tuple[str, int], int]
+Answer = TypeVar("Answer")
 TIMEOUT_SECONDS = 5
+# What a broker says that keeps no ids of topics (Kafka before 2.8).
+NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 def bootstrap(settings: Settings) -> str:
@@ -77,18 +80,27 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
+def begin_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
+    """The offset of the first record that every partition still has. Raises BrokerError."""
+    from confluent_kafka.admin import OffsetSpec
+
+    return _offsets(settings, topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+
 def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
     """The offset after the last record of every partition. Raises BrokerError."""
-    from confluent_kafka import KafkaException, TopicPartition
-    from confluent_kafka.admin import AdminClient, OffsetSpec
-    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+    from confluent_kafka.admin import OffsetSpec
 
-    admin = AdminClient(client_options(settings))
+    return _offsets(settings, topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
-    def ask() -> Offsets:
+
+def _offsets(settings: Settings, topics: Iterable[str], spec: Any) -> Offsets:
+    from confluent_kafka import TopicPartition
+
+    def ask(admin: Any) -> Offsets:
         known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
         wanted = {
-            TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            TopicPartition(topic, partition): spec
             for topic in topics
             if topic in known
             for partition in known[topic].partitions
@@ -96,6 +108,33 @@ def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
         asked = admin.list_offsets(wanted, request_timeout=TIMEOUT_SECONDS) if wanted else {}
         return {(at.topic, at.partition): found.result().offset for at, found in asked.items()}
 
+    return _asked(settings, ask)
+
+
+def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
+    """The id that the broker gave each topic when it was made; none where it gives none.
+
+    A topic that was deleted and made anew has the same name and another id. Raises BrokerError.
+    """
+    from confluent_kafka import TopicCollection
+
+    names = TopicCollection(list(topics))
+
+    def ask(admin: Any) -> dict[str, str]:
+        asked = admin.describe_topics(names, request_timeout=TIMEOUT_SECONDS)
+        return {topic: str(found.result().topic_id) for topic, found in asked.items()}
+
+    found = _asked(settings, ask)
+    return {topic: name for topic, name in found.items() if name != NO_TOPIC_ID}
+
+
+def _asked(settings: Settings, ask: Callable[[Any], Answer]) -> Answer:
+    """What the broker answers, asked again while leaders are elected. Raises BrokerError."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
+    admin = AdminClient(client_options(settings))
     attempts = Retrying(
         retry=retry_if_exception(_electing),
         wait=wait_fixed(0.1),
@@ -103,7 +142,7 @@ def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
         reraise=True,
     )
     try:
-        return attempts(ask)
+        return attempts(ask, admin)
     except KafkaException as error:
         raise unreachable(settings, error) from None
 

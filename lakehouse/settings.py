@@ -57,12 +57,16 @@ class Stream(_Strict):
     state_partitions: fixed when a checkpoint is made; two a core of a small machine.
     trigger: `0 seconds` starts a micro-batch as soon as the last one is done.
     max_record_bytes: larger records are quarantined unparsed.
+    restarts: how often a query that ends by itself is started again without a batch between.
+    restart_seconds: the pause before the first of them; it doubles, up to a minute.
     """
 
     max_offsets_per_trigger: int = Field(default=100_000, ge=1)
     state_partitions: int = Field(default=2, ge=1)
     trigger: str = "0 seconds"
     max_record_bytes: int = Field(default=1_048_576, ge=1)
+    restarts: int = Field(default=10, ge=0)
+    restart_seconds: float = Field(default=1.0, ge=0)
 
 
 class MySQL(_Strict):

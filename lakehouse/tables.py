@@ -42,6 +42,15 @@ RUNS_SCHEMA = {
     "written": "map<string, bigint>",
 }
 
+GAPS_SCHEMA = {
+    "query": "string",
+    "topic": "string",
+    "partition": "int",
+    "begin": "bigint",
+    "end": "bigint",
+    "accepted_at": "timestamp",
+}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -71,6 +80,8 @@ KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERT
 CHANGE_FEED = {"delta.enableChangeDataFeed": "true"}
 # Statistics are kept for the columns that a reader prunes by: the others cost a third of a commit.
 STATISTICS = "delta.dataSkippingStatsColumns"
+# Which topic a table was written from: an offset means nothing in another one of the same name.
+TOPIC_ID = "headwater.topicId."
 
 
 def bronze() -> Table:
@@ -94,22 +105,38 @@ def gold(layout: Layout) -> Table:
 
 
 def runs() -> Table:
-    """What the batch jobs did: one row a run. By batch.runs.
+    """What the batch jobs did: one row a run. By lakehouse.runs.
 
     offsets: up to where a reconcile closed the range. read, written: versions of tables by name.
     """
     return Table("ops", "runs", RUNS_SCHEMA)
 
 
+def gaps() -> Table:
+    """Offsets that were gone before they were read, and that a person accepted. By lakehouse.gaps.
+
+    begin, end: the first offset of the gap, and the first one after it.
+    """
+    return Table("ops", "gaps", GAPS_SCHEMA)
+
+
 def all_tables(contracts: Contracts, layouts: Layouts) -> list[Table]:
     """Every table there is or will be."""
-    return [bronze(), silver(contracts), *(gold(layout) for layout in layouts.gold), runs()]
+    stars = [gold(layout) for layout in layouts.gold]
+    return [bronze(), silver(contracts), *stars, runs(), gaps()]
+
+
+def of_topics(table: Table, ids: dict[str, str]) -> Table:
+    """The table as one that is written from these topics, by name to the broker's id."""
+    marks = {f"{TOPIC_ID}{topic}": name for topic, name in ids.items()}
+    return dataclasses.replace(table, properties=table.properties | marks)
 
 
 def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
     """Makes the table where it is missing, and adds the columns that it lacks. True if it was made.
 
-    Raises TableError where a column has another type than the contracts say.
+    Raises TableError where a column has another type than the contracts say, and where the table
+    was written from another topic of the same name.
     """
     from delta.tables import DeltaTable
 
@@ -126,6 +153,15 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
     shown = spark.sql(f"SHOW TBLPROPERTIES {quoted}").collect()
     properties = {row["key"]: row["value"] for row in shown}
     lacking = {k: v for k, v in table.properties.items() if properties.get(k) != v}
+    for key in lacking:
+        if key.startswith(TOPIC_ID) and key in properties:
+            topic = key.removeprefix(TOPIC_ID)
+            raise TableError(
+                f"{table.full_name} ({path}): topic {topic} was deleted and made anew since the "
+                f"table was written from it (id {properties[key]} then, {lacking[key]} now): its "
+                "offsets begin again and would be taken for those that are there; use another "
+                "name for the new topic (topics.events), or another data folder (--data)"
+            )
     if lacking:
         listed = ", ".join(f"'{key}' = '{value}'" for key, value in lacking.items())
         spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lakehouse import tables
+from lakehouse import gaps, kafka, tables
 from lakehouse.contracts import Contracts
 from lakehouse.settings import Settings
 from streaming import query
@@ -20,7 +20,11 @@ def transform(records: DataFrame) -> DataFrame:
 
 
 def start(
-    spark: SparkSession, settings: Settings, contracts: Contracts, available_now: bool
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    available_now: bool,
+    accept_gap: bool = False,
 ) -> query.Running:
     """Starts the query that writes bronze.events."""
     table = tables.bronze()
@@ -28,8 +32,16 @@ def start(
     def write(batch: DataFrame, app: str, number: int) -> None:
         tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
 
-    rows = transform(read_broker(spark, settings, contracts, NAME, table))
-    return query.start(spark, settings, NAME, rows, write, available_now)
+    source = read_broker(spark, settings, contracts, NAME, table, accept_gap)
+    if accept_gap:
+        # What went while another gap was passed lies behind the query now.
+        begins = kafka.begin_offsets(settings, contracts.topics(settings.topics.events))
+        missing = gaps.without(gaps.holes(spark, settings), gaps.accepted(spark, settings, NAME))
+        gone = [gap for gap in missing if gap.end <= begins.get((gap.topic, gap.partition), 0)]
+        if gone:
+            gaps.accept(spark, settings, NAME, gone)
+    rows = transform(source.records)
+    return query.start(spark, settings, NAME, rows, write, available_now, source.passing)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -31,26 +29,46 @@ POLL_SECONDS = 0.2
     is_flag=True,
     help="End once everything that the broker holds now is written.",
 )
+@click.option(
+    "--accept-gap",
+    is_flag=True,
+    help="Write down records that the broker let go of before they were read, and go on.",
+)
 @settings_options
-def stream(queries: tuple[str, ...], available_now: bool, settings: Settings) -> None:
+def stream(
+    queries: tuple[str, ...], available_now: bool, accept_gap: bool, settings: Settings
+) -> None:
     """Write Bronze and Silver from the broker, until SIGTERM or Ctrl-C.
 
-    QUERIES: bronze, silver; both where left out. A stop ends at a batch boundary.
+    QUERIES: bronze, silver; both where left out. A stop ends at a batch boundary. A query that ends
+    by itself is started again after a pause that doubles (settings stream.restarts and
+    stream.restart_seconds); with --available-now, that is left to whoever calls it.
     """
     stopping = threading.Event()
-
     stop_on_signals(stopping)
-    run_queries(settings, queries or checkpoints.QUERIES, available_now, stopping)
+    names = queries or checkpoints.QUERIES
+    run_queries(settings, names, available_now, stopping, accept_gap)
 
 
 def run_queries(
-    settings: Settings, names: tuple[str, ...], available_now: bool, stopping: threading.Event
+    settings: Settings,
+    names: tuple[str, ...],
+    available_now: bool,
+    stopping: threading.Event,
+    accept_gap: bool = False,
 ) -> None:
     """Runs queries until all have ended or `stopping` is set. Raises StreamError, LockedError …"""
     from lakehouse import contracts
     from lakehouse.locks import held
-    from lakehouse.progress import Ticker, doing
+    from lakehouse.progress import Ticker, console, doing
     from lakehouse.session import spark as make_session
+    from streaming.supervise import Supervised
+
+    def again(name: str) -> Running:
+        return start_all(spark, settings, loaded, (name,), available_now)[0]
+
+    def say(line: str) -> None:
+        console().print(line, markup=False, highlight=False, soft_wrap=True)
 
     loaded = contracts.load(settings.contracts_dir)
     with ExitStack() as stack:
@@ -60,26 +78,21 @@ def run_queries(
         with doing("starting Spark and the streams"):
             spark = make_session(settings, "stream")
             stop_on_signals(stopping)
-            running = start_all(spark, settings, loaded, names, available_now)
+            running = start_all(spark, settings, loaded, names, available_now, accept_gap)
+        stream = settings.stream
+        if available_now:
+            stream = stream.model_copy(update={"restarts": 0})
+        queries = [Supervised(query, again, stream, say) for query in running]
         ticker = stack.enter_context(Ticker())
-        meters = {query.name: Meter() for query in running}
         try:
-            while any(query.query.isActive for query in running) and not stopping.is_set():
-                for query in running:
-                    meters[query.name].take(query.query.recentProgress)
-                    if failure := query.failure():
-                        raise failure
-                ticker.show("   ".join(f"{name}: {meter}" for name, meter in meters.items()))
-                time.sleep(POLL_SECONDS)
-            for query in running:
-                if failure := query.failure():
-                    raise failure
+            while any(query.active for query in queries) and not stopping.wait(POLL_SECONDS):
+                for query in queries:
+                    query.tend()
+                ticker.show("   ".join(f"{query.name}: {query.meter}" for query in queries))
         finally:
-            for query in running:
+            for query in queries:
                 query.stop()
-                meters[query.name].take(query.query.recentProgress)
-    total = {name: meter.rows for name, meter in meters.items()}
-    said = ", ".join(f"{name} {rows:,} records" for name, rows in total.items())
+    said = ", ".join(f"{query.name} {query.meter.rows:,} records" for query in queries)
     click.echo(f"streams ended at a batch boundary: {said}", err=True)
 
 
@@ -89,51 +102,32 @@ def start_all(
     contracts: Contracts,
     names: tuple[str, ...],
     available_now: bool,
+    accept_gap: bool = False,
 ) -> list[Running]:
-    """Starts the queries by name."""
+    """Starts the queries by name: all of them, or none where one cannot start."""
+    from lakehouse import tables
     from lakehouse.session import side_by_side
     from streaming import bronze, silver
 
-    modules = {bronze.NAME: bronze, silver.NAME: silver}
-    return side_by_side(
-        lambda name: modules[name].start(spark, settings, contracts, available_now), names
-    )
+    if accept_gap:
+        # Before the queries write to it side by side: only one can make a table.
+        tables.ensure(spark, settings, tables.gaps())
+    start = {bronze.NAME: bronze.start, silver.NAME: silver.start}
 
+    def one(name: str) -> Running | Exception:
+        try:
+            return start[name](spark, settings, contracts, available_now, accept_gap)
+        except Exception as error:
+            return error
 
-class Meter:
-    """Adds up what a query reports of its batches."""
-
-    def __init__(self) -> None:
-        self.rows = self.accepted = self.quarantined = self.duplicates = self.late = 0
-        self.rate = 0.0
-        self.lag: int | None = None
-        self.latency: float | None = None
-        self._last = -1
-
-    def take(self, reports: Iterable[Any]) -> None:
-        """Adds Spark's progress reports; one that was seen before is left out."""
-        for report in reports:
-            if report.batchId <= self._last:
-                continue
-            self._last = report.batchId
-            self.rows += report.numInputRows
-            self.rate = report.processedRowsPerSecond
-            behind = [s.metrics.get("maxOffsetsBehindLatest") for s in report.sources if s.metrics]
-            if behind and behind[0] is not None:
-                self.lag = int(behind[0])
-            for state in report.stateOperators:
-                self.late += state.numRowsDroppedByWatermark
-                self.duplicates += state.customMetrics.get("numDroppedDuplicateRows", 0)
-            found = report.observedMetrics.get("silver")
-            if found is not None:
-                self.accepted += found["accepted"]
-                self.quarantined += found["quarantined"]
-                if found["oldest"] is not None:
-                    self.latency = time.time() - found["oldest"]
-
-    def __str__(self) -> str:
-        lag = "?" if self.lag is None else f"{self.lag:,}"
-        return f"{self.rows:,} records, {self.rate:,.0f}/s, lag {lag}"
+    tried = side_by_side(one, names)
+    running = [query for query in tried if not isinstance(query, Exception)]
+    for error in tried:
+        if isinstance(error, Exception):
+            for query in running:
+                query.stop()
+            raise error
+    return running
 
 
 def main(names: list[str]) -> None:

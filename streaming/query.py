@@ -19,11 +19,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from lakehouse import checkpoints
-from lakehouse.errors import StreamError, reason
+from lakehouse.errors import CheckpointError, StreamError, reason
+from lakehouse.gaps import Gap
 from lakehouse.settings import Settings
 
 Write = Callable[[DataFrame, str, int], None]
 POLL_SECONDS = 0.05
+# Spark's name for it.
+UNREADABLE_STATE = "CANNOT_LOAD_STATE_STORE"
 
 
 class _GateClosedError(Exception):
@@ -32,13 +35,14 @@ class _GateClosedError(Exception):
 
 @dataclass
 class Running:
-    """A started query with its gate."""
+    """A started query with its gate. passing: accepted gaps that lie right ahead of it."""
 
     name: str
     checkpoint: str
     query: StreamingQuery
     closing: threading.Event
     waiting: threading.Event
+    passing: list[Gap]
 
     def stop(self) -> None:
         """Ends the query between two batches; one that is being written is committed first."""
@@ -55,8 +59,14 @@ class Running:
         error = self.query.exception()
         if error is None or self.closing.is_set():
             return None
+        said = reason(str(error))
+        if UNREADABLE_STATE in str(error):
+            return CheckpointError(
+                f"stream {self.name} ended: its state cannot be read: "
+                f"{checkpoints.remedy(self.checkpoint)} ({said})"
+            )
         return StreamError(
-            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {reason(str(error))}; "
+            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}; "
             "nothing that was committed is lost: put it right and start again"
         )
 
@@ -68,12 +78,13 @@ def start(
     rows: DataFrame,
     write: Write,
     available_now: bool,
+    passing: list[Gap],
 ) -> Running:
     """Starts the query `name` over `rows`.
 
     write: gets the rows of a micro-batch, the checkpoint's query id and the batch's number; it has
     to do nothing when it gets the same ones again. available_now: ends by itself once everything
-    that the broker holds at the start is written.
+    that the broker holds at the start is written. passing: accepted gaps right ahead of it.
     """
     closing, waiting = threading.Event(), threading.Event()
     app: list[str] = []
@@ -101,4 +112,5 @@ def start(
         writer = writer.trigger(availableNow=True)
     else:
         writer = writer.trigger(processingTime=settings.stream.trigger)
-    return Running(name, checkpoints.location(settings, name), writer.start(), closing, waiting)
+    where = checkpoints.location(settings, name)
+    return Running(name, where, writer.start(), closing, waiting, passing)

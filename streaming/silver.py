@@ -50,7 +50,11 @@ def transform(records: DataFrame, contracts: Contracts, max_record_bytes: int) -
 
 
 def start(
-    spark: SparkSession, settings: Settings, contracts: Contracts, available_now: bool
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    available_now: bool,
+    accept_gap: bool = False,
 ) -> query.Running:
     """Starts the query that writes silver.events."""
     table = tables.silver(contracts)
@@ -58,9 +62,9 @@ def start(
     def write(batch: DataFrame, app: str, number: int) -> None:
         tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
 
-    records = read_broker(spark, settings, contracts, NAME, table)
-    rows = transform(records, contracts, settings.stream.max_record_bytes)
-    return query.start(spark, settings, NAME, rows, write, available_now)
+    source = read_broker(spark, settings, contracts, NAME, table, accept_gap)
+    rows = transform(source.records, contracts, settings.stream.max_record_bytes)
+    return query.start(spark, settings, NAME, rows, write, available_now, source.passing)
 
 
 if __name__ == "__main__":

@@ -3,67 +3,115 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lakehouse import checkpoints, kafka, tables
+from lakehouse import checkpoints, gaps, kafka, runs, tables
 from lakehouse.contracts import Contracts
-from lakehouse.errors import StreamError
+from lakehouse.errors import GapError, StreamError
+from lakehouse.gaps import Gap
 from lakehouse.settings import Settings
 from lakehouse.tables import Table
 
 
+@dataclass
+class Source:
+    """records: what a query reads. passing: accepted gaps that lie right ahead of it."""
+
+    records: DataFrame
+    passing: list[Gap]
+
+
 def read_broker(
-    spark: SparkSession, settings: Settings, contracts: Contracts, query: str, table: Table
-) -> DataFrame:
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    query: str,
+    table: Table,
+    accept_gap: bool,
+) -> Source:
     """Raw records of all topics: topic, partition, offset, timestamp, timestamp_type, key, value,
     headers.
 
     query, table: what reads, and the table that it writes, which is made where it is missing. A
-    query without a checkpoint begins after what its table holds already.
+    query without a checkpoint begins after what its table holds already. accept_gap: records that
+    are gone before they were read are written down as such and passed over; else they raise
+    GapError. Raises StreamError, TableError and BrokerError.
     """
-    made = tables.ensure(spark, settings, table)
     topics = contracts.topics(settings.topics.events)
-    done = checkpoints.committed(checkpoints.SparkFiles(spark, settings, query))
-    if gone := sorted({topic for topic, _ in done} - set(topics)):
+    files = checkpoints.SparkFiles(spark, settings, query)
+    checkpoints.check(files)
+    begun = checkpoints.query_id(files) is not None
+    positions = checkpoints.position(files)
+    if gone := sorted({topic for topic, _ in positions} - set(topics)):
         where = checkpoints.location(settings, query)
         raise StreamError(
             f"topic {', '.join(gone)} is in checkpoint {where}, but "
             f"in no contract of {settings.contracts_dir}: give the folder that has it (--contracts)"
         )
     kafka.ensure_topics(settings, topics)
+    written_from = tables.of_topics(table, kafka.topic_ids(settings, topics))
+    made = tables.ensure(spark, settings, written_from)
+    begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
+    if begun and positions:
+        # A partition that was added since is read from its first record on.
+        positions = dict.fromkeys(begins, 0) | positions
+    elif not (begun or made):
+        positions = _written(spark, settings, topics, table)
+    found, short = gaps.ahead(positions, begins, ends)
+    if short:
+        raise GapError(f"stream {query}: {'; '.join(short)}: see `headwater doctor`")
+    if found:
+        _accept(spark, settings, query, found, accept_gap)
+    begin = positions | {(gap.topic, gap.partition): gap.end for gap in found}
+    # Spark heeds it only where there is no checkpoint yet; -2 is its word for the earliest.
+    start: dict[str, dict[str, int]] = {}
+    for topic, partition in ends:
+        start.setdefault(topic, {})[str(partition)] = begin.get((topic, partition), -2)
     options = {
         **kafka.spark_options(settings),
         "subscribe": ",".join(topics),
-        "startingOffsets": "earliest" if made else _start(spark, settings, topics, query, table),
-        "failOnDataLoss": "true",
+        "startingOffsets": json.dumps(start) if begin else "earliest",
+        # Only while a gap that was accepted is passed.
+        "failOnDataLoss": "false" if found else "true",
         "includeHeaders": "true",
         "maxOffsetsPerTrigger": str(settings.stream.max_offsets_per_trigger),
     }
     raw = spark.readStream.format("kafka").options(**options).load()
-    return raw.withColumnRenamed("timestampType", "timestamp_type")
+    return Source(raw.withColumnRenamed("timestampType", "timestamp_type"), found)
 
 
-def _start(
-    spark: SparkSession, settings: Settings, topics: list[str], query: str, table: Table
-) -> str:
-    """Spark asks for it with every start and heeds it only where there is no checkpoint yet."""
-    if checkpoints.query_id(checkpoints.SparkFiles(spark, settings, query)) is not None:
-        return "earliest"
-    rows = tables.read(spark, settings, table)
+def _written(
+    spark: SparkSession, settings: Settings, topics: list[str], table: Table
+) -> kafka.Offsets:
+    """The offset after the highest that the table has, or that a reconcile gave its outcome."""
     highest = (
-        rows.where(F.col("topic").isin(topics))
+        tables.read(spark, settings, table)
+        .where(F.col("topic").isin(topics))
         .groupBy("topic", "partition")
         .agg(F.max("offset").alias("offset"))
         .collect()  # one row a partition of the broker
     )
-    if not highest:
-        return "earliest"
-    start: dict[str, dict[str, int]] = {}
-    for topic, partition in kafka.end_offsets(settings, topics):
-        start.setdefault(topic, {})[str(partition)] = -2  # Spark's word for the earliest
-    for row in highest:
-        if str(row.partition) in start.get(row.topic, {}):
-            start[row.topic][str(row.partition)] = row.offset + 1
-    return json.dumps(start)
+    found = {(row.topic, row.partition): row.offset + 1 for row in highest}
+    for key, end in runs.closed_range(spark, settings).items():
+        if key[0] in topics:
+            found[key] = max(end, found.get(key, 0))
+    return found
+
+
+def _accept(
+    spark: SparkSession, settings: Settings, query: str, found: list[Gap], accept_gap: bool
+) -> None:
+    """Writes down the gaps that were not yet accepted; raises GapError where that is not wanted."""
+    unknown = gaps.without(found, gaps.accepted(spark, settings, query))
+    if unknown and not accept_gap:
+        raise GapError(
+            f"stream {query}: the broker let go of records before they were read: "
+            f"{'; '.join(map(str, unknown))}. What no other copy of the topic has is lost; "
+            "`headwater stream --accept-gap` writes that down and goes on after it. (What Bronze "
+            "has and Silver missed gets its outcome from `headwater reconcile`.)"
+        )
+    if unknown:
+        gaps.accept(spark, settings, query, unknown)

@@ -205,7 +205,7 @@ TAMPERING: list[tuple[str, Callable[[House], None], str]] = [
     (
         "a duplicate's Bronze row deleted",
         lambda h: h.sql("DELETE FROM {bronze} WHERE offset = 2"),
-        "1 offsets are missing in Bronze between 0 and 3",
+        "offsets 2 to 2 (1 records) are missing in Bronze",
     ),
     (
         "a Bronze row doubled",

@@ -1,0 +1,117 @@
+"""Offsets that the broker let go of before they were read: found, named, and accepted by a person.
+
+A gap is recorded in ops.gaps once `headwater stream --accept-gap` accepted it. The audit shows it,
+and does not count its offsets as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from lakehouse import tables
+from lakehouse.kafka import Offsets
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclass(frozen=True, order=True)
+class Gap:
+    """Offsets of a partition from `begin` up to `end`, which is not in it."""
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+
+    @property
+    def records(self) -> int:
+        return self.end - self.begin
+
+    def __str__(self) -> str:
+        return (
+            f"topic {self.topic} partition {self.partition}: offsets {self.begin} to "
+            f"{self.end - 1} ({self.records:,} records)"
+        )
+
+
+def ahead(positions: Offsets, begins: Offsets, ends: Offsets) -> tuple[list[Gap], list[str]]:
+    """What a broker has let go of before it was read.
+
+    positions: the next offset to read; begins, ends: the first offset that the broker still has,
+    and the one after its last; all by topic and partition. Returns the expired ranges, and a line
+    for every partition that ends before its position: its topic was made anew, or cut off.
+    """
+    expired = [
+        Gap(*key, position, begins[key])
+        for key, position in sorted(positions.items())
+        if begins.get(key, 0) > position
+    ]
+    short = [
+        f"topic {topic} partition {partition} ends at offset {ends[topic, partition]}, and was "
+        f"read up to {position} before: it was made anew, or cut off"
+        for (topic, partition), position in sorted(positions.items())
+        if ends.get((topic, partition), position) < position
+    ]
+    return expired, short
+
+
+def holes(spark: SparkSession, settings: Settings) -> list[Gap]:
+    """Offsets that are missing between those that Bronze holds, in order."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    partition = Window.partitionBy("topic", "partition").orderBy("offset")
+    rows = tables.read(spark, settings, tables.bronze()).select("topic", "partition", "offset")
+    found = (
+        rows.withColumn("begin", F.lag("offset").over(partition) + 1)
+        .where("offset > begin")
+        .orderBy("topic", "partition", "begin")
+        .collect()  # one row a hole: what a broker expired or a transaction marked, not records
+    )
+    return [Gap(row.topic, row.partition, row.begin, row.offset) for row in found]
+
+
+def accepted(spark: SparkSession, settings: Settings, query: str) -> list[Gap]:
+    """The gaps of a query that were accepted, in order."""
+    from delta.tables import DeltaTable
+
+    table = tables.gaps()
+    if not DeltaTable.isDeltaTable(spark, table.path(settings)):
+        return []
+    rows: DataFrame = tables.read(spark, settings, table)
+    found = rows.where(rows["query"] == query).collect()  # one row a decision of a person
+    return sorted(Gap(row.topic, row.partition, row.begin, row.end) for row in found)
+
+
+def without(found: Iterable[Gap], known: Iterable[Gap]) -> list[Gap]:
+    """What of the gaps found is in none of those that are known."""
+    rest = list(found)
+    for old in known:
+        rest = [
+            part
+            for gap in rest
+            for part in (
+                [gap]
+                if (gap.topic, gap.partition) != (old.topic, old.partition)
+                else [
+                    Gap(gap.topic, gap.partition, gap.begin, min(gap.end, old.begin)),
+                    Gap(gap.topic, gap.partition, max(gap.begin, old.end), gap.end),
+                ]
+            )
+            if part.records > 0
+        ]
+    return rest
+
+
+def accept(spark: SparkSession, settings: Settings, query: str, gaps: Iterable[Gap]) -> None:
+    """Records gaps of a query as accepted, now. The table has to be there."""
+    table = tables.gaps()
+    now = datetime.now(UTC)
+    rows = [(query, gap.topic, gap.partition, gap.begin, gap.end, now) for gap in gaps]
+    schema = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
+    tables.append(spark.createDataFrame(rows, schema), settings, table)

@@ -1,0 +1,226 @@
+"""What a broker does under a stream: partitions added, records expired, topics made anew, death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+from pyspark.sql import SparkSession
+
+from batch import audit, reconcile
+from headwater import broker
+from lakehouse import checkpoints, kafka, tables
+from lakehouse import settings as settings_files
+from lakehouse.contracts import Contracts
+from lakehouse.errors import GapError, StreamError, TableError
+from lakehouse.gaps import Gap
+from lakehouse.settings import Settings, Stream
+from producer.command import Sending, send_shop
+from streaming.command import run_queries, start_all
+from tests.helpers import drain, settings_for, table, unlike_the_ledger, wait_until
+
+
+def expire(settings: Settings, before: dict[int, int]) -> None:
+    """Has the broker let go of what is before an offset, by partition, as its retention does."""
+    admin = AdminClient(kafka.client_options(settings))
+    topic = settings.topics.events
+    asked = admin.delete_records([TopicPartition(topic, p, end) for p, end in before.items()])
+    for done in asked.values():
+        done.result(10)
+
+
+def test_records_that_expired_are_named_and_accepted(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    topic = settings.topics.events
+    # Without defects: which of two copies stands would hang on which of them is lost.
+    send_shop(settings, Sending(events=2_000, defects=0.0, seed=61))
+    drain(spark, settings, contracts)
+    read = kafka.end_offsets(settings, [topic])
+    send_shop(settings, Sending(events=2_000, defects=0.0, seed=61, go_on=True))
+    expire(settings, {0: read[topic, 0] + 7, 1: read[topic, 1] + 5})
+    lost = [
+        Gap(topic, 0, read[topic, 0], read[topic, 0] + 7),
+        Gap(topic, 1, read[topic, 1], read[topic, 1] + 5),
+    ]
+
+    with pytest.raises(GapError) as refused:
+        drain(spark, settings, contracts)
+    for gap in lost:
+        assert str(gap) in str(refused.value)
+    assert "--accept-gap" in str(refused.value)
+    assert table(settings, "bronze/events", ["offset"]).num_rows == 2_000
+
+    running = start_all(spark, settings, contracts, checkpoints.QUERIES, True, accept_gap=True)
+    for query in running:
+        query.query.awaitTermination()
+    # Accepted once, it is no error any more, and what comes later is.
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert (found.broken, found.gaps) == ([], lost)
+    assert [balance.bronze for balance in found.balances] == [4_000 - 12]
+    missed = unlike_the_ledger(settings)
+    assert len(missed) == 12
+    assert {row[3] for row in missed} == {None}, "nothing but what was lost has no outcome"
+
+
+def test_a_topic_made_anew_is_not_taken_for_the_old_one(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    topic = settings.topics.events
+    send_shop(settings, Sending(events=200, seed=62))
+    drain(spark, settings, contracts, "bronze")
+    admin = AdminClient(kafka.client_options(settings))
+    for done in admin.delete_topics([topic]).values():
+        done.result(10)
+    wait_until(lambda: topic not in admin.list_topics(timeout=5).topics, 20, "deletion")
+    # As many records again, so that offsets alone tell nothing.
+    send_shop(settings, Sending(events=400, seed=62))
+    with pytest.raises(TableError, match=f"topic {topic} was deleted and made anew"):
+        drain(spark, settings, contracts, "bronze")
+    assert table(settings, "bronze/events", ["offset"]).num_rows == 200
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Settings]:
+    """A broker that the test may kill. Queries try again at once."""
+    settings = settings_files.load(
+        "local",
+        storage=str(tmp_path),
+        stream=Stream(max_offsets_per_trigger=1_000, restart_seconds=0.1),
+    )
+    broker.start(settings)
+    yield settings
+    broker.stop(settings)
+
+
+@pytest.fixture
+def _own_signals() -> Iterator[None]:
+    """`run_queries` takes the signals; they are given back."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("_own_signals")
+def test_partitions_added_and_the_broker_killed_under_a_running_stream(
+    spark: SparkSession, contracts: Contracts, own_broker: Settings
+) -> None:
+    settings, stopping, events = own_broker, threading.Event(), 3_000
+    failed: list[BaseException] = []
+
+    def script() -> None:
+        try:
+            send_shop(settings, Sending(events=events, seed=63))
+            wait_until(lambda: in_bronze(settings) >= 1_000, 120, "the first batch")
+            admin = AdminClient(kafka.client_options(settings))
+            topic = settings.topics.events
+            for done in admin.create_partitions([NewPartitions(topic, 7)]).values():
+                done.result(10)
+            pid = broker.status(settings).pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not broker.status(settings).running, 20, "the broker's death")
+            broker.start(settings)
+            # Another shop: a copy in another partition than its original may be read before it.
+            send_shop(settings, Sending(events=events, seed=65))
+            wait_until(lambda: in_bronze(settings) == 2 * events, 240, "all of Bronze")
+            wait_until(lambda: lag(settings) == 0, 120, "all of Silver")
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            stopping.set()
+
+    thread = threading.Thread(target=script)
+    thread.start()
+    run_queries(settings, checkpoints.QUERIES, False, stopping)
+    thread.join()
+    assert failed == []
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    assert [balance.bronze for balance in found.balances] == [2 * events]
+    assert unlike_the_ledger(settings) == []
+    partitions = set(table(settings, "bronze/events", ["partition"])["partition"].to_pylist())
+    assert partitions == set(range(7))
+
+
+def in_bronze(settings: Settings) -> int:
+    try:
+        return int(table(settings, "bronze/events", ["offset"]).num_rows)
+    except Exception as error:  # not there yet
+        if "TableNotFound" not in type(error).__name__:
+            raise
+        return 0
+
+
+def lag(settings: Settings) -> int:
+    ends = kafka.end_offsets(settings, [settings.topics.events])
+    done = checkpoints.committed(checkpoints.ArrowFiles(settings, "silver"))
+    return sum(end - done.get(key, 0) for key, end in ends.items())
+
+
+@pytest.mark.usefixtures("_own_signals")
+def test_a_query_that_fails_is_started_again_so_often(
+    spark: SparkSession,
+    contracts: Contracts,
+    bootstrap: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A write that fails: twice in a row it passes, for good it ends the command."""
+    stream = Stream(restarts=3, restart_seconds=0.05)
+    settings = settings_for(tmp_path, bootstrap, stream=stream)
+    send_shop(settings, Sending(events=500, seed=64))
+    append, calls, left = tables.append, [], [2]
+
+    def failing(rows: Any, of: Settings, what: tables.Table, *more: Any) -> None:
+        calls.append(time.monotonic())
+        if left[0]:
+            left[0] -= 1
+            raise OSError(28, "No space left on device")
+        append(rows, of, what, *more)
+
+    monkeypatch.setattr(tables, "append", failing)
+    stopping = threading.Event()
+
+    def until_written() -> None:
+        try:
+            wait_until(lambda: in_bronze(settings) == 500, 120, "Bronze")
+        finally:
+            stopping.set()
+
+    waiter = threading.Thread(target=until_written)
+    waiter.start()
+    run_queries(settings, ("bronze",), False, stopping)
+    waiter.join()
+    said = capfd.readouterr().err
+    assert "No space left on device" in said
+    assert "bronze starts again in 0.05 s (restart 1 of 3)" in said
+    assert "bronze starts again in 0.1 s (restart 2 of 3)" in said
+
+    left[0] = 1_000
+    calls.clear()
+    send_shop(settings, Sending(events=500, seed=64, go_on=True))
+    with pytest.raises(StreamError, match=r"No space left on device.*given up after 3 restarts"):
+        run_queries(settings, ("bronze",), False, threading.Event())
+    assert len(calls) == 4
+    monkeypatch.undo()
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    assert audit.audit_tables(spark, settings, contracts).broken == []
+    assert unlike_the_ledger(settings) == []
