@@ -26,6 +26,7 @@ COMMANDS = {
     "audit": ("batch.audit", "audit", "Hold Bronze against Silver: nothing lost or doubled."),
     "contracts": ("headwater.commands", "contracts_group", "Check the contracts."),
     "status": ("headwater.commands", "status", "Show tables, stream lag and the last jobs."),
+    "doctor": ("headwater.commands", "doctor", "Find what is wrong, and say what to do."),
     "sql": ("headwater.commands", "sql", "Query every table and view by name."),
 }
 

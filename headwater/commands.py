@@ -1,4 +1,4 @@
-"""The smaller commands: broker, contracts, status, sql."""
+"""The smaller commands: broker, contracts, status, doctor, sql."""
 
 from __future__ import annotations
 
@@ -124,6 +124,28 @@ def status(as_json: bool, settings: Settings) -> None:
         for job in found["jobs"]
     ]
     show("Jobs", ("job", "last run", "result", "rows", "read → written"), jobs)
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
+@settings_options
+def doctor(as_json: bool, settings: Settings) -> None:
+    """Check environment, contracts, storage, broker, clock, checkpoints, tables and jobs.
+
+    Each finding comes with its remedy. Exit code 1 where one is an error. Nothing is changed.
+    """
+    from headwater import doctor as doctor_checks
+    from lakehouse.progress import Ticker
+
+    with Ticker() as ticker:
+        found = doctor_checks.examine(settings, ticker.show)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found]))
+    else:
+        rows = [(f.check, f.state, f.said, f.remedy) for f in found]
+        show("", ("check", "state", "what", "remedy"), rows)
+    if any(finding.state == doctor_checks.ERROR for finding in found):
+        raise click.exceptions.Exit(1)
 
 
 def _versions(by_table: dict[str, int]) -> str:

@@ -29,11 +29,12 @@ def status(settings: Settings) -> dict[str, Any]:
         if ends is not None:
             lag = sum(max(0, end - done.get(key, 0)) for key, end in ends.items())
         found["streams"].append({"query": query, "committed": sum(done.values()), "lag": lag})
-    found["jobs"] = _jobs(settings)
+    found["jobs"] = jobs(settings)
     return found
 
 
-def _open(settings: Settings, table: tables.Table) -> Any:
+def open_table(settings: Settings, table: tables.Table) -> Any:
+    """A Delta table without Spark; None where there is none."""
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
@@ -47,7 +48,7 @@ def _table(settings: Settings, table: tables.Table) -> dict[str, Any] | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    delta = _open(settings, table)
+    delta = open_table(settings, table)
     if delta is None:
         return None
     files = pa.table(delta.get_add_actions(flatten=True))
@@ -62,10 +63,11 @@ def _table(settings: Settings, table: tables.Table) -> dict[str, Any] | None:
     }
 
 
-def _jobs(settings: Settings) -> list[dict[str, Any]]:
+def jobs(settings: Settings) -> list[dict[str, Any]]:
+    """The last run of each job: the columns of ops.runs, plain."""
     import pyarrow.parquet as pq
 
-    delta = _open(settings, tables.runs())
+    delta = open_table(settings, tables.runs())
     if delta is None:
         return []
     last: dict[str, dict[str, Any]] = {}

@@ -94,7 +94,25 @@ def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
     return _offsets(settings, topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
 
-def _offsets(settings: Settings, topics: Iterable[str], spec: Any) -> Offsets:
+def newest_timestamps(settings: Settings, topics: Iterable[str]) -> Offsets:
+    """The highest timestamp of a record by topic and partition, ms since 1970; empty ones left out.
+
+    Raises BrokerError.
+    """
+    from confluent_kafka.admin import OffsetSpec
+
+    found = _offsets(
+        settings,
+        topics,
+        OffsetSpec.max_timestamp(),  # type: ignore[no-untyped-call]
+        "timestamp",
+    )
+    return {key: at for key, at in found.items() if at >= 0}
+
+
+def _offsets(
+    settings: Settings, topics: Iterable[str], spec: Any, field: str = "offset"
+) -> Offsets:
     from confluent_kafka import TopicPartition
 
     def ask(admin: Any) -> Offsets:
@@ -106,7 +124,9 @@ def _offsets(settings: Settings, topics: Iterable[str], spec: Any) -> Offsets:
             for partition in known[topic].partitions
         }
         asked = admin.list_offsets(wanted, request_timeout=TIMEOUT_SECONDS) if wanted else {}
-        return {(at.topic, at.partition): found.result().offset for at, found in asked.items()}
+        return {
+            (at.topic, at.partition): getattr(found.result(), field) for at, found in asked.items()
+        }
 
     return _asked(settings, ask)
 

@@ -1,0 +1,251 @@
+"""What can be wrong before anything is started, and what to do about it. Looks; changes nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lakehouse import checkpoints, contracts, gaps, kafka, layouts, tables
+from lakehouse.errors import HeadwaterError
+from lakehouse.settings import Settings
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+JDKS = ("17", "21")
+# Less than this, and a burst of a day may not fit.
+LOW_DISK_BYTES = 5 * 2**30
+# As the contracts' own clockTolerance: what is further ahead is quarantined.
+CLOCK_SECONDS = 300
+# What a reader has to know that takes a table's files as they are, as `status` and this do.
+READER_FEATURES = {"timestampNtz"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """check: what was looked at; state: ok, warning or error; remedy: what to do, empty for ok."""
+
+    check: str
+    state: str
+    said: str
+    remedy: str = ""
+
+
+Findings = Iterator[Finding]
+
+
+def examine(settings: Settings, say: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """Everything that can be looked at without a JVM, in the order in which things start."""
+    found = []
+    for name, check in CHECKS.items():
+        say(name)
+        try:
+            found += list(check(settings))
+        except HeadwaterError as error:
+            found.append(Finding(name, ERROR, str(error), "as it says"))
+    return found
+
+
+def environment(_settings: Settings) -> Findings:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("environment", OK, f"Python {version}")
+    java = shutil.which("java")
+    if java is None:
+        yield Finding("environment", ERROR, "no java on the PATH", "install a JDK 17 or 21")
+        return
+    done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    told = re.search(r'version "(\d+)', done.stderr)
+    jdk = told[1] if told else "?"
+    if jdk in JDKS:
+        yield Finding("environment", OK, f"JDK {jdk} ({java})")
+    else:
+        yield Finding(
+            "environment", ERROR, f"java is version {jdk} ({java})", "put a JDK 17 or 21 first"
+        )
+    import pyspark
+
+    jars = Path(pyspark.__file__).parent / "jars"
+    for wanted in ("delta-spark", "spark-sql-kafka"):
+        if any(jars.glob(f"{wanted}*.jar")):
+            yield Finding("environment", OK, f"{wanted} is among Spark's jars")
+        else:
+            yield Finding("environment", ERROR, f"no {wanted} jar in {jars}", "run `make setup`")
+
+
+def contract_files(settings: Settings) -> Findings:
+    found, findings = contracts.check(settings.contracts_dir)
+    _, more = layouts.check(settings.contracts_dir, found)
+    for finding in [*findings, *more]:
+        yield Finding("contracts", ERROR, str(finding), "correct that line")
+    if not findings and not more:
+        yield Finding("contracts", OK, f"{len(found)} contracts in {settings.contracts_dir}")
+
+
+def storage(settings: Settings) -> Findings:
+    for folder in dict.fromkeys((settings.storage, str(settings.runtime_dir))):
+        if "://" in folder:
+            yield Finding("storage", OK, f"{folder}: not a folder of this machine, not looked at")
+            continue
+        nearest = next(p for p in (Path(folder), *Path(folder).parents) if p.exists())
+        try:
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as error:
+            yield Finding(
+                "storage",
+                ERROR,
+                f"{nearest} cannot be written to: {error.strerror}",
+                "correct its permissions, or give another folder with --data",
+            )
+            continue
+        free = shutil.disk_usage(nearest).free
+        said = f"{folder}: {free / 2**30:.1f} GiB free"
+        if free < LOW_DISK_BYTES:
+            yield Finding("storage", WARNING, said, "free space, or run `headwater maintain`")
+        else:
+            yield Finding("storage", OK, said)
+
+
+def broker(settings: Settings) -> Findings:
+    topics = contracts.load(settings.contracts_dir).topics(settings.topics.events)
+    ends = kafka.end_offsets(settings, topics)
+    where = kafka.bootstrap(settings)
+    for topic in topics:
+        partitions = [end for (name, _), end in ends.items() if name == topic]
+        if partitions:
+            held = f"{len(partitions)} partitions up to {sum(partitions):,} records"
+            yield Finding("broker", OK, f"{where}: topic {topic}, {held}")
+        elif settings.broker.create_topics:
+            yield Finding("broker", OK, f"{where}: topic {topic} will be made by the first start")
+        else:
+            yield Finding("broker", ERROR, f"{where}: no topic {topic}", "make it there")
+    for (topic, partition), at in sorted(kafka.newest_timestamps(settings, topics).items()):
+        ahead = at / 1000 - time.time()
+        if ahead > CLOCK_SECONDS:
+            yield Finding(
+                "clock",
+                ERROR,
+                f"topic {topic} partition {partition} has a record of {ahead:,.0f} s in the future",
+                "set the clock of this machine, or of who sends: the watermark follows it",
+            )
+
+
+def streams(settings: Settings) -> Findings:
+    topics = contracts.load(settings.contracts_dir).topics(settings.topics.events)
+    try:
+        begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
+    except HeadwaterError:
+        begins, ends = {}, {}  # told by the broker's own check
+    for query in checkpoints.QUERIES:
+        files = checkpoints.ArrowFiles(settings, query)
+        try:
+            checkpoints.check(files)
+        except HeadwaterError as error:
+            yield Finding("checkpoints", ERROR, str(error), "as it says")
+            continue
+        position = checkpoints.position(files)
+        if not position:
+            yield Finding("checkpoints", OK, f"{query} has not begun")
+            continue
+        expired, short = gaps.ahead(position, begins, ends)
+        for gap in expired:
+            yield Finding(
+                "checkpoints",
+                ERROR,
+                f"{query}: {gap} expired before they were read",
+                "`headwater stream --accept-gap`, unless another copy of the topic has them",
+            )
+        for line in short:
+            yield Finding(
+                "checkpoints",
+                ERROR,
+                f"{query}: {line}",
+                "use another name for the new topic (topics.events), or another data folder",
+            )
+        if query == "bronze":
+            yield from _held(settings, files)
+        if not expired and not short:
+            yield Finding("checkpoints", OK, f"{query} has committed {sum(position.values()):,}")
+
+
+def _held(settings: Settings, files: checkpoints.Files) -> Findings:
+    """Bronze's checkpoint against Bronze: whatever was committed has to be there."""
+    import pyarrow.parquet as pq
+
+    delta = _open(settings, tables.bronze())
+    highest: dict[tuple[str, int], int] = {}
+    for uri in delta.file_uris() if delta is not None else []:
+        columns = ["topic", "partition", "offset"]
+        rows = pq.read_table(uri, columns=columns, use_threads=False)
+        grouped = rows.group_by(["topic", "partition"], use_threads=False)
+        for row in grouped.aggregate([("offset", "max")]).to_pylist():
+            key = row["topic"], row["partition"]
+            highest[key] = max(highest.get(key, -1), row["offset_max"])
+    for key, end in sorted(checkpoints.committed(files).items()):
+        if end > highest.get(key, -1) + 1 and end > 0:
+            topic, partition = key
+            yield Finding(
+                "checkpoints",
+                ERROR,
+                f"bronze has committed topic {topic} partition {partition} up to offset {end - 1}, "
+                f"and bronze.events ends at {highest.get(key, 'none')}",
+                f"put the table's files back, or {checkpoints.remedy(files.root)}",
+            )
+
+
+def table_logs(settings: Settings) -> Findings:
+    loaded = contracts.load(settings.contracts_dir)
+    there = 0
+    for table in tables.all_tables(loaded, layouts.load(settings.contracts_dir, loaded)):
+        delta = _open(settings, table)
+        if delta is None:
+            continue
+        there += 1
+        protocol = delta.protocol()
+        unknown = set(protocol.reader_features or ()) - READER_FEATURES
+        if unknown:
+            yield Finding(
+                "tables",
+                WARNING,
+                f"{table.full_name} asks of its readers {', '.join(sorted(unknown))}",
+                "`ALTER TABLE … DROP FEATURE` where readers other than Spark have to follow",
+            )
+    yield Finding("tables", OK, f"{there} tables, all of which can be read without Spark")
+
+
+def jobs(settings: Settings) -> Findings:
+    from headwater import report
+
+    for job in report.jobs(settings):
+        if job["result"] == "succeeded":
+            yield Finding("jobs", OK, f"{job['job']} succeeded at {job['ended_at'][:19]}")
+        else:
+            yield Finding(
+                "jobs",
+                ERROR,
+                f"{job['job']} failed at {job['ended_at'][:19]}: {job['details']}",
+                f"put that right and run `headwater {job['job']}` again",
+            )
+
+
+def _open(settings: Settings, table: tables.Table) -> Any:
+    from headwater import report
+
+    return report.open_table(settings, table)
+
+
+CHECKS: dict[str, Callable[[Settings], Findings]] = {
+    "environment": environment,
+    "contracts": contract_files,
+    "storage": storage,
+    "broker": broker,
+    "checkpoints": streams,
+    "tables": table_logs,
+    "jobs": jobs,
+}

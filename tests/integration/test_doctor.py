@@ -1,0 +1,150 @@
+"""What the doctor finds, on a broker and on tables and checkpoints that were made without Spark."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from deltalake import write_deltalake
+
+from headwater import doctor
+from headwater.doctor import ERROR, OK, WARNING, Finding
+from lakehouse import kafka
+from lakehouse.settings import Settings
+from producer.command import Sending, send_shop
+from tests.helpers import headwater, settings_for
+
+EVENTS = 300
+
+
+def checkpoint(settings: Settings, query: str, ends: kafka.Offsets) -> Path:
+    """A checkpoint with one committed batch, as Spark writes it."""
+    folder = Path(settings.checkpoints) / query
+    offsets: dict[str, dict[str, int]] = {}
+    for (topic, partition), end in ends.items():
+        offsets.setdefault(topic, {})[str(partition)] = end
+    for name, text in {
+        "metadata": json.dumps({"id": query}),
+        "commits/0": 'v1\n{"nextBatchWatermarkMs":0}',
+        "offsets/0": f"v1\n{{}}\n{json.dumps(offsets)}",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def bronze(settings: Settings, ends: kafka.Offsets) -> None:
+    rows = [(t, p, offset) for (t, p), end in ends.items() for offset in range(end)]
+    topics, partitions, offsets = zip(*rows, strict=True)
+    columns = {"topic": topics, "partition": pa.array(partitions, pa.int32()), "offset": offsets}
+    path = f"{settings.tables}/bronze/events"
+    write_deltalake(path, pa.table(columns), mode="overwrite")
+
+
+@pytest.fixture
+def settings(bootstrap: str, tmp_path: Path) -> Settings:
+    """All as it should be: every record is in Bronze, and both queries have committed it."""
+    settings = settings_for(tmp_path / "data", bootstrap)
+    send_shop(settings, Sending(events=EVENTS))
+    ends = kafka.end_offsets(settings, [settings.topics.events])
+    bronze(settings, ends)
+    for query in ("bronze", "silver"):
+        checkpoint(settings, query, ends)
+    return settings
+
+
+def wrong(settings: Settings) -> list[Finding]:
+    return [finding for finding in doctor.examine(settings) if finding.state != OK]
+
+
+def test_nothing_is_found_where_all_is_well(settings: Settings) -> None:
+    done = headwater(settings, "doctor", "--json")
+    found = json.loads(done.stdout)
+    assert {finding["check"] for finding in found} == set(doctor.CHECKS) - {"jobs"}
+    assert [f for f in found if f["state"] == ERROR] == []
+    said = [f["said"] for f in found]
+    assert any(f"topic {settings.topics.events}, 4 partitions up to 300" in line for line in said)
+    assert "silver has committed 300" in said
+
+
+def test_what_the_broker_does_not_have_any_more(settings: Settings) -> None:
+    topic = settings.topics.events
+    send_shop(settings, Sending(events=EVENTS, go_on=True))
+    ends = kafka.end_offsets(settings, [topic])
+    read = {(t, p): end // 2 for (t, p), end in ends.items()}
+    bronze(settings, read)
+    for query in ("bronze", "silver"):
+        checkpoint(settings, query, read)
+    gone = TopicPartition(topic, 2, read[topic, 2] + 3)
+    admin = AdminClient(kafka.client_options(settings))
+    for done in admin.delete_records([gone]).values():
+        done.result(10)
+    first = read[topic, 2]
+    for query, finding in zip(("bronze", "silver"), wrong(settings), strict=True):
+        assert (finding.check, finding.state) == ("checkpoints", ERROR)
+        assert f"{query}: topic {topic} partition 2: offsets {first} to {first + 2}" in finding.said
+        assert "--accept-gap" in finding.remedy
+    failed = headwater(settings, "doctor", code=1)
+    assert "--accept-gap" in failed.stdout
+
+
+def test_a_damaged_checkpoint_and_rows_that_are_gone(settings: Settings) -> None:
+    (Path(settings.checkpoints) / "silver/metadata").write_bytes(b"")
+    ends = kafka.end_offsets(settings, [settings.topics.events])
+    short = {**ends, (settings.topics.events, 3): 1}
+    bronze(settings, short)
+    [of_bronze, of_silver] = wrong(settings)
+    last = ends[settings.topics.events, 3] - 1
+    assert f"partition 3 up to offset {last}, and bronze.events ends at 0" in of_bronze.said
+    assert "silver/metadata is damaged" in of_silver.said
+
+
+def test_a_record_from_the_future(settings: Settings) -> None:
+    producer = Producer(kafka.client_options(settings))
+    later = int((time.time() + 3_600) * 1_000)
+    producer.produce(settings.topics.events, b"{}", partition=1, timestamp=later)
+    assert producer.flush(10) == 0
+    [finding] = wrong(settings)
+    assert (finding.check, finding.state) == ("clock", ERROR)
+    where = f"topic {settings.topics.events} partition 1"
+    assert re.fullmatch(rf"{where} has a record of 3,(5\d\d|600) s in the future", finding.said)
+
+
+def test_no_broker_no_room_and_a_job_that_failed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    run: dict[str, Any] = {
+        "job": "gold",
+        "started_at": now,
+        "ended_at": now,
+        "result": "failed",
+        "rows": 0,
+        "details": '{"error": "out of luck"}',
+    }
+    columns = {name: [value] for name, value in run.items()}
+    versions = pa.array([[]], pa.map_(pa.string(), pa.int64()))
+    rows = pa.table({**columns, "read": versions, "written": versions})
+    write_deltalake(f"{settings.tables}/ops/runs", rows)
+    monkeypatch.setattr(doctor, "LOW_DISK_BYTES", 2**60)
+    away = settings.model_copy(
+        update={"broker": settings.broker.model_copy(update={"bootstrap": "127.0.0.1:1"})}
+    )
+    states = [(f.check, f.state) for f in wrong(away)]
+    assert states == [("storage", WARNING), ("broker", ERROR), ("jobs", ERROR)]
+    [failed] = [f for f in wrong(settings) if f.check == "jobs"]
+    assert "gold failed at 2026-01-02T03:04:05" in failed.said
+    assert "out of luck" in failed.said
+
+
+def test_a_folder_that_cannot_be_written_to(settings: Settings) -> None:
+    away = settings.model_copy(update={"storage": "/proc/headwater", "runtime": ""})
+    assert ("storage", ERROR) in {(f.check, f.state) for f in wrong(away)}
