@@ -91,6 +91,41 @@ def contracts_check(folder: Path | None, settings: Settings) -> None:
     )
 
 
+@contracts_group.command("diff")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--require",
+    type=click.Choice(["backward", "forward", "full"]),
+    help="Exit with 1 where a change is not compatible in this way; full: both.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the changes as a JSON list.")
+@settings_options
+def contracts_diff(
+    old: Path, new: Path | None, require: str | None, as_json: bool, settings: Settings
+) -> None:
+    """Say whether the contracts of NEW can take what was written under those of OLD.
+
+    Backward: what OLD accepts, NEW accepts. Forward: what NEW accepts, OLD accepts. NEW is the
+    environment's folder where left out.
+    """
+    from lakehouse import compatibility, contracts
+
+    changes = compatibility.diff(contracts.load(old), contracts.load(new or settings.contracts_dir))
+    if as_json:
+        click.echo(json.dumps([asdict(change) for change in changes]))
+    elif changes:
+        words = {True: "compatible", False: "breaks"}
+        rows = [(c.where, c.what, words[c.backward], words[c.forward]) for c in changes]
+        show("", ("where", "what", "backward", "forward"), rows)
+    else:
+        click.echo("no change that bears on records")
+    backward = require in {"backward", "full"}
+    forward = require in {"forward", "full"}
+    if any((backward and not c.backward) or (forward and not c.forward) for c in changes):
+        raise click.exceptions.Exit(1)
+
+
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @settings_options

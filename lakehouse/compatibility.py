@@ -1,0 +1,139 @@
+"""Whether one set of contracts can take what was written under another.
+
+A change is backward compatible where every record that was written to the old contract's columns,
+and that it accepts, is accepted by the new one; forward compatible where it is the other way round:
+the words as schema registries use them. What cannot be told from the contracts alone counts as not
+compatible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.rules import Rule
+
+# Digits before the point that a whole number can have.
+DIGITS = {"int": 10, "bigint": 19}
+# What makes a missing value into one.
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Change:
+    """where: an entity, or a column of it."""
+
+    where: str
+    what: str
+    backward: bool
+    forward: bool
+
+
+def diff(old: Contracts, new: Contracts) -> list[Change]:
+    """Every change that bears on which records are accepted, or on what becomes of them."""
+    found = []
+    for name in sorted({*old, *new}):
+        if name not in new:
+            found.append(Change(name, "removed: its events are unknown from now on", False, True))
+        elif name not in old:
+            found.append(Change(name, "added: the old contracts do not know it", True, False))
+        else:
+            found += _entity(old[name], new[name])
+    return found
+
+
+def _entity(old: Contract, new: Contract) -> Iterator[Change]:
+    for what, before, after in (
+        ("event type", old.event_type, new.event_type),
+        ("topic", old.topic, new.topic),
+        ("identity", old.id_keys, new.id_keys),
+        ("column of the event time", old.time_column, new.time_column),
+    ):
+        if before != after:
+            yield Change(old.name, f"{what}: {before} is {after} now", False, False)
+    if old.clock_tolerance_seconds != new.clock_tolerance_seconds:
+        was_ahead, may_be = old.clock_tolerance_seconds, new.clock_tolerance_seconds
+        what = f"clockTolerance: {was_ahead} s are {may_be} s now"
+        yield Change(old.name, what, may_be >= was_ahead, was_ahead >= may_be)
+    was = {column.name: column for column in old.columns}
+    now = {column.name: column for column in new.columns}
+    for name in [*was, *(name for name in now if name not in was)]:
+        where = f"{old.name}.{name}"
+        if name not in now:
+            yield Change(where, "removed", True, not _demands(was[name]))
+        elif name not in was:
+            kind = "required" if _demands(now[name]) else "optional"
+            yield Change(where, f"added, {kind}", not _demands(now[name]), True)
+        else:
+            yield from _column(where, was[name], now[name])
+
+
+def _column(where: str, old: Column, new: Column) -> Iterator[Change]:
+    if old.json_key != new.json_key:
+        what = f"its key was {old.json_key!r} and is {new.json_key!r}"
+        yield Change(where, what, not _demands(new), not _demands(old))
+    if old.from_text != new.from_text:
+        yield Change(where, "jsonType differs: text on one side, values on the other", False, False)
+    if old.spark_type != new.spark_type:
+        what = (
+            f"{old.spark_type} is {new.spark_type} now; tables that have the column refuse the new "
+            "contract until they are rebuilt"
+        )
+        yield Change(where, what, _holds(new, old), _holds(old, new))
+    if old.required != new.required:
+        what = "required now" if new.required else "optional now"
+        yield Change(where, what, not _demands(new), not _demands(old))
+    if old.cleaners != new.cleaners:
+        yield Change(where, "cleaned in another way: other values are checked", False, False)
+    if old.checks != new.checks:
+        backward, forward = _implied(new.checks, old.checks), _implied(old.checks, new.checks)
+        yield Change(where, f"checks: {_named(old)} are {_named(new)} now", backward, forward)
+
+
+def _demands(column: Column) -> bool:
+    """Whether a record without the column is refused."""
+    return column.required and not any(rule.name == DEFAULT for rule in column.cleaners)
+
+
+def _holds(wide: Column, narrow: Column) -> bool:
+    """Whether every value of the narrow column's type is one of the wide one's."""
+    small, large = narrow.decimal, wide.decimal
+    if narrow.spark_type == "int" and wide.spark_type in {"bigint", "double"}:
+        return True
+    if large is not None:
+        whole = large[0] - large[1]
+        if small is not None:
+            return large[1] >= small[1] and whole >= small[0] - small[1]
+        return whole >= DIGITS.get(narrow.spark_type, whole + 1)
+    return False
+
+
+def _implied(wanted: tuple[Rule, ...], given: tuple[Rule, ...]) -> bool:
+    """Whether what meets the given checks meets the wanted ones too."""
+    return all(any(_implies(rule, other) for other in given) for rule in wanted)
+
+
+def _implies(wanted: Rule, given: Rule) -> bool:
+    if wanted == given:
+        return True
+    if wanted.name != given.name:
+        return False
+    mine, theirs = wanted.arguments, given.arguments
+    if wanted.name == "one_of":
+        return set(theirs["values"]) <= set(mine["values"])
+    if wanted.name in {"between", "length"}:
+        low, high = mine.get("min"), mine.get("max")
+        their_low, their_high = theirs.get("min"), theirs.get("max")
+        return (low is None or (their_low is not None and their_low >= low)) and (
+            high is None or (their_high is not None and their_high <= high)
+        )
+    return False
+
+
+def _named(column: Column) -> str:
+    said = [
+        f"{rule.name}({', '.join(f'{key}={value}' for key, value in rule.arguments.items())})"
+        for rule in column.checks
+    ]
+    return ", ".join(said) or "none"

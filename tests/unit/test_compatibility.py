@@ -1,0 +1,210 @@
+"""What `contracts diff` says, against what the contracts make of records."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from headwater.commands import contracts_group
+from lakehouse import contracts as contract_files
+from lakehouse import decode_pandas
+from lakehouse.compatibility import Change, diff
+from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.rules import Rule
+
+LIMIT = 1_000
+LOGICAL = {"int": "integer", "bigint": "integer", "double": "number", "string": "string"}
+
+
+def column(
+    kind: str,
+    required: bool = False,
+    check: Rule | None = None,
+    default: Any = None,
+    key: str = "k",
+    name: str = "value",
+) -> Column:
+    return Column(
+        name=name,
+        json_key=key,
+        logical_type=LOGICAL.get(kind, "number"),
+        spark_type=kind,
+        required=required,
+        primary_key=False,
+        from_text=False,
+        pii=False,
+        references=None,
+        max_length=None,
+        description="",
+        cleaners=() if default is None else (Rule("default", {"value_if_missing": default}),),
+        checks=() if check is None else (check,),
+    )
+
+
+def contracts_of(*columns: Column) -> Contracts:
+    contract = Contract(
+        name="thing",
+        version="1",
+        description="",
+        columns=columns,
+        event_type="headwater.thing",
+        topic="things",
+        id_keys=(),
+        time_column=None,
+        watermark_seconds=600,
+        clock_tolerance_seconds=300,
+        path=Path("thing.yaml"),
+    )
+    return Contracts([contract])
+
+
+OTHER = column("string", key="other", name="other")
+NUMBERS = st.integers(-3, 3)
+TEXTS = st.sampled_from(["a", "bb", "ccc"])
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> Column | None:
+    """A column of one of several types with at most one check; None for no such column."""
+    kind = draw(
+        st.sampled_from(
+            ["int", "bigint", "double", "decimal(3,1)", "decimal(12,2)", "string", None]
+        )
+    )
+    if kind is None:
+        return None
+    # As the reader of contracts types them.
+    typed = {"double": float, "string": str}.get(kind, Decimal if "decimal" in kind else int)
+    numbers = NUMBERS.map(typed)
+    values = TEXTS if kind == "string" else numbers
+    low, high = draw(st.none() | numbers), draw(st.none() | numbers)
+    between = {key: v for key, v in (("min", low), ("max", high)) if v is not None}
+    checks: list[st.SearchStrategy[Rule | None]] = [
+        st.none(),
+        st.lists(values, min_size=1, unique=True).map(lambda v: Rule("one_of", {"values": v})),
+    ]
+    if kind == "string":
+        ends = st.builds(lambda a, b: Rule("length", {"min": a, "max": a + b}), *2 * (small,))
+        checks.append(ends)
+    elif between:
+        checks.append(st.just(Rule("between", between)))
+    check = draw(st.one_of(checks))
+    # A default that breaks the column's own check would be a fault of one contract by itself.
+    default = draw(st.none() | values) if check is None else None
+    return column(kind, draw(st.booleans()), check, default, draw(st.sampled_from("kk2")))
+
+
+small = st.integers(0, 3)
+VALUES: tuple[Any, ...] = (
+    *(None, "a", "bb", "ccc", "", True, [], {}),
+    *(-3, -1, 0, 1, 2, 3, 99, 100, 2**31 - 1, 2**31, -(2**31), 2**63 - 1, 2**63),
+    *(0.5, 99.9, 0.25, 9_999_999_999.25),
+)
+RECORDS = [
+    {},
+    *({"k": value} for value in VALUES),
+    *({"2": value} for value in VALUES),
+]
+
+
+def keys(contracts: Contracts) -> set[str]:
+    return {column.json_key for column in contracts["thing"].columns}
+
+
+def accepted(contracts: Contracts) -> list[bool]:
+    sent = datetime(2026, 1, 1, tzinfo=UTC)
+    records = [
+        {
+            "topic": "things",
+            "partition": 0,
+            "offset": number,
+            "timestamp": sent,
+            "value": json.dumps(record).encode(),
+        }
+        for number, record in enumerate(RECORDS)
+    ]
+    found = decode_pandas.classify(records, contracts, LIMIT)
+    return [outcome == "accepted" for outcome in found["outcome"]]
+
+
+@given(columns(), columns())
+@example(column("int", True), column("double", True))
+@example(column("int", True), column("decimal(12,2)", True))
+@settings(max_examples=60, deadline=None)
+def test_what_is_called_compatible_is(before: Column | None, after: Column | None) -> None:
+    """What is written to one side's columns and accepted there, the other side accepts too."""
+    old = contracts_of(OTHER, *([before] if before else []))
+    new = contracts_of(OTHER, *([after] if after else []))
+    changes = diff(old, new)
+    backward = all(change.backward for change in changes)
+    forward = all(change.forward for change in changes)
+    assert (before == after) == (changes == [])
+    for record, by_old, by_new in zip(RECORDS, accepted(old), accepted(new), strict=True):
+        if backward and by_old and record.keys() <= keys(old):
+            assert by_new, record
+        if forward and by_new and record.keys() <= keys(new):
+            assert by_old, record
+
+
+OPTIONAL, REQUIRED = column("string"), column("string", True)
+DEFAULTED = column("string", True, default="a")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "backward", "forward"),
+    [
+        (None, OPTIONAL, True, True),
+        (None, REQUIRED, False, True),
+        (None, DEFAULTED, True, True),
+        (REQUIRED, None, True, False),
+        (OPTIONAL, REQUIRED, False, True),
+        (REQUIRED, OPTIONAL, True, False),
+        (column("int"), column("bigint"), True, False),
+        (OPTIONAL, column("int"), False, False),
+    ],
+)
+def test_the_usual_changes(
+    before: Column | None, after: Column | None, backward: bool, forward: bool
+) -> None:
+    """As one says them by hand: too careful would be a fault as well."""
+    found = diff(
+        contracts_of(OTHER, *([before] if before else [])),
+        contracts_of(OTHER, *([after] if after else [])),
+    )
+    assert [(change.backward, change.forward) for change in found] == [(backward, forward)]
+
+
+def test_a_renamed_key_breaks_those_who_need_it() -> None:
+    assert diff(contracts_of(REQUIRED), contracts_of(column("string", True, key="new"))) == [
+        Change("thing.value", "its key was 'k' and is 'new'", False, False)
+    ]
+
+
+def test_the_command(tmp_path: Path, contracts: Contracts) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        for contract in (contracts["store"], contracts["category"]):
+            (folder / contract.path.name).write_text(contract.path.read_text())
+    assert diff(contract_files.load(old), contract_files.load(new)) == []
+    same = CliRunner().invoke(contracts_group, ["diff", str(old), str(new), "--require", "full"])
+    assert (same.exit_code, same.output) == (0, "no change that bears on records\n")
+
+    (new / "store.yaml").unlink()
+    found = CliRunner().invoke(contracts_group, ["diff", str(old), str(new), "--json"])
+    assert found.exit_code == 0
+    [change] = json.loads(found.output)
+    assert (change["where"], change["backward"], change["forward"]) == ("store", False, True)
+    for wanted, code in (("forward", 0), ("backward", 1), ("full", 1)):
+        said = CliRunner().invoke(
+            contracts_group, ["diff", str(old), str(new), "--require", wanted]
+        )
+        assert said.exit_code == code, said.output
