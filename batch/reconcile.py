@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from lakehouse.kafka import Offsets
     from lakehouse.settings import Settings
 
+# Before any record of a broker, one without a timestamp (1 ms before 1970) included.
+BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
+
 
 @dataclass
 class Result:
@@ -41,26 +45,45 @@ class Result:
 
 
 @click.command("reconcile")
-@click.option("--full", is_flag=True, help="Look at all of Bronze, not only since the last run.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Look at what came to the broker from then on (ISO-8601), not only since the last run.",
+)
+@click.option("--full", is_flag=True, help="Look at all of Bronze.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options
-def reconcile(full: bool, as_json: bool, settings: Settings) -> None:
+def reconcile(since: str | None, full: bool, as_json: bool, settings: Settings) -> None:
     """Give every pending record of the closed range its outcome."""
     from lakehouse import contracts
     from lakehouse.locks import held
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
 
+    if full and since:
+        raise click.UsageError("--full and --since: one of them")
+    begin = BEGINNING if full else moment(since)
     loaded = contracts.load(settings.contracts_dir)
     with held(settings, "reconcile", "reconcile of silver.events"):
         with doing("starting Spark"):
             spark = make_session(settings, "reconcile")
         with doing("reconciling"):
-            result = reconcile_range(spark, settings, loaded, full)
+            result = reconcile_range(spark, settings, loaded, begin)
     if as_json:
         click.echo(json.dumps(asdict(result)))
         return
     click.echo(describe(result))
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time of day in UTC where it names no zone. Raises a usage error."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no ISO-8601 time", param_hint="--since") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def describe(result: Result) -> str:
@@ -72,9 +95,15 @@ def describe(result: Result) -> str:
 
 
 def reconcile_range(
-    spark: SparkSession, settings: Settings, contracts: Contracts, full: bool = False
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    since: datetime | None = None,
 ) -> Result:
-    """Reconciles from the last run's end (or the beginning) to what every query has committed."""
+    """Reconciles up to what every query has committed.
+
+    From the last run's end on, or from what came to the broker at `since`.
+    """
     from pyspark.sql import functions as F
 
     from lakehouse import runs, tables
@@ -82,17 +111,26 @@ def reconcile_range(
 
     with runs.recorded(spark, settings, "reconcile") as run:
         end = committed_by_all(spark, settings)
-        begin = {} if full else runs.closed_range(spark, settings)
+        closed = runs.closed_range(spark, settings)
+        if since is None:
+            looked_at = within(closed, end)
+        else:
+            # The day too: it leaves out whole partitions.
+            looked_at = (
+                within({}, end)
+                & (F.col("timestamp") >= since)
+                & (F.col("date") >= since.astimezone(UTC).date())
+            )
         table = tables.silver(contracts)
         tables.ensure(spark, settings, table)
-        bronze = tables.read(spark, settings, tables.bronze()).where(within(begin, end))
+        bronze = tables.read(spark, settings, tables.bronze()).where(looked_at)
         silver = tables.read(spark, settings, table)
         pending = bronze.join(silver.select(*COORDINATES), COORDINATES, "left_anti")
         # Materialised, not cached: a cache is planned anew when the table below it changes.
         rows = classify(
             pending, contracts, settings.stream.max_record_bytes, "reconcile"
         ).localCheckpoint()
-        changes = decide(rows, silver, silver.where(within(begin, end))).localCheckpoint()
+        changes = decide(rows, silver, silver.where(looked_at)).localCheckpoint()
         inserts = _inserts(rows, changes)
         moved = changes.where(F.col("existing") & F.col("action").isin("delete", "conflict"))
         result = _count(rows, changes)
@@ -101,7 +139,7 @@ def reconcile_range(
         elif result.accepted + result.quarantined:
             tables.append(inserts, settings, table)
         run.rows = result.accepted + result.quarantined + result.corrected
-        run.offsets = begin | end
+        run.offsets = closed | end
         run.details = asdict(result)
         run.written = {table.full_name: tables.version(spark, settings, table)}
     return result

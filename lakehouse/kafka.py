@@ -95,23 +95,23 @@ def end_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
 
 
 def newest_timestamps(settings: Settings, topics: Iterable[str]) -> Offsets:
-    """The highest timestamp of a record by topic and partition, ms since 1970; empty ones left out.
+    """The highest timestamp of a record by topic and partition, ms since 1970.
 
-    Raises BrokerError.
+    Empty partitions are left out, and all of them where the broker cannot tell. Raises BrokerError.
     """
     from confluent_kafka.admin import OffsetSpec
 
-    found = _offsets(
-        settings,
-        topics,
-        OffsetSpec.max_timestamp(),  # type: ignore[no-untyped-call]
-        "timestamp",
-    )
+    newest = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+    found = _offsets(settings, topics, newest, "timestamp", unsupported={})
     return {key: at for key, at in found.items() if at >= 0}
 
 
 def _offsets(
-    settings: Settings, topics: Iterable[str], spec: Any, field: str = "offset"
+    settings: Settings,
+    topics: Iterable[str],
+    spec: Any,
+    field: str = "offset",
+    unsupported: Offsets | None = None,
 ) -> Offsets:
     from confluent_kafka import TopicPartition
 
@@ -128,7 +128,7 @@ def _offsets(
             (at.topic, at.partition): getattr(found.result(), field) for at, found in asked.items()
         }
 
-    return _asked(settings, ask)
+    return _asked(settings, ask, unsupported)
 
 
 def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
@@ -144,13 +144,19 @@ def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
         asked = admin.describe_topics(names, request_timeout=TIMEOUT_SECONDS)
         return {topic: str(found.result().topic_id) for topic, found in asked.items()}
 
-    found = _asked(settings, ask)
+    none: dict[str, str] = {}
+    found = _asked(settings, ask, unsupported=none)
     return {topic: name for topic, name in found.items() if name != NO_TOPIC_ID}
 
 
-def _asked(settings: Settings, ask: Callable[[Any], Answer]) -> Answer:
-    """What the broker answers, asked again while leaders are elected. Raises BrokerError."""
-    from confluent_kafka import KafkaException
+def _asked(
+    settings: Settings, ask: Callable[[Any], Answer], unsupported: Answer | None = None
+) -> Answer:
+    """What the broker answers, asked again while leaders are elected. Raises BrokerError.
+
+    unsupported: what to take for the answer of a broker that does not know the question.
+    """
+    from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient
     from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
@@ -164,6 +170,9 @@ def _asked(settings: Settings, ask: Callable[[Any], Answer]) -> Answer:
     try:
         return attempts(ask, admin)
     except KafkaException as error:
+        unknown = {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}
+        if unsupported is not None and error.args[0].code() in unknown:
+            return unsupported
         raise unreachable(settings, error) from None
 
 

@@ -25,6 +25,7 @@ from lakehouse.settings import Settings
 
 Write = Callable[[DataFrame, str, int], None]
 POLL_SECONDS = 0.05
+ADVICE = "; nothing that was committed is lost: put it right and start again"
 # Spark's name for it.
 UNREADABLE_STATE = "CANNOT_LOAD_STATE_STORE"
 
@@ -66,8 +67,7 @@ class Running:
                 f"{checkpoints.remedy(self.checkpoint)} ({said})"
             )
         return StreamError(
-            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}; "
-            "nothing that was committed is lost: put it right and start again"
+            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}{ADVICE}"
         )
 
 

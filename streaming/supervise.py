@@ -20,7 +20,7 @@ from lakehouse.errors import (
 )
 from lakehouse.kafka import Offsets
 from lakehouse.settings import Stream
-from streaming.query import Running
+from streaming.query import ADVICE, Running
 
 LONGEST_PAUSE_SECONDS = 60.0
 
@@ -136,7 +136,7 @@ class Supervised:
         self.restarts += 1
         self._running, self._due = None, time.monotonic() + pause
         self._say(
-            f"{said}: {self.name} starts again in {pause:g} s "
+            f"{said.removesuffix(ADVICE)}; {self.name} starts again in {pause:g} s "
             f"(restart {self.restarts} of {self._stream.restarts})"
         )
 

@@ -70,8 +70,8 @@ class House:
         rows = silver.classify(self.raw(list(records)), self.contracts, LIMIT, "stream")
         tables.append(rows, self.settings, self.silver_table)
 
-    def reconcile(self, full: bool = False) -> reconcile.Result:
-        return reconcile.reconcile_range(self.spark, self.settings, self.contracts, full)
+    def reconcile(self, since: datetime | None = None) -> reconcile.Result:
+        return reconcile.reconcile_range(self.spark, self.settings, self.contracts, since)
 
     def audit(self) -> audit.Audit:
         return audit.audit_tables(self.spark, self.settings, self.contracts)
@@ -126,7 +126,7 @@ def test_late_duplicate_conflict_and_bad_records_get_their_outcomes(house: House
     found = house.audit()
     assert found.balances == [audit.Balance("t", 6, 2, 2, 2, 0)]
     assert found.holds
-    again = house.reconcile(full=True)
+    again = house.reconcile(since=reconcile.BEGINNING)
     assert (again.accepted, again.quarantined, again.corrected) == (0, 0, 0)
     assert len(house.rows()) == 4
 
@@ -267,6 +267,27 @@ def test_tampering_breaks_the_law(
     tamper(house)
     broken = house.audit().broken
     assert any(said in line for line in broken), (what, broken)
+
+
+def test_a_range_is_looked_at_again_from_a_moment_on(
+    spark: SparkSession,
+    settings: Settings,
+    few: Contracts,
+    sound: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two rows of Silver are gone from a range that is closed: of seconds 1 and 3."""
+    shutil.copytree(sound, settings.storage)
+    house = House(spark, settings, few)
+    house.ends = {("t", 0): 4}
+    monkeypatch.setattr(reconcile, "committed_by_all", lambda *_: house.ends)
+    house.sql("DELETE FROM {silver} WHERE offset IN (1, 3)")
+    assert house.reconcile().pending == 0, "a reconcile goes on after the last one"
+    assert house.reconcile(since=AT + timedelta(seconds=2)).quarantined == 1
+    assert set(house.rows()) == {(0, 0), (0, 3)}
+    assert house.reconcile(since=AT).accepted == 1
+    assert set(house.rows()) == {(0, 0), (0, 1), (0, 3)}
+    assert house.audit().holds
 
 
 def test_the_same_transaction_twice_is_written_once(house: House) -> None:
