@@ -48,7 +48,7 @@ class Result:
 @click.option(
     "--since",
     metavar="TIME",
-    help="Look at what came to the broker from then on (ISO-8601), not only since the last run.",
+    help="Look again at what came to the broker from then on (ISO-8601), too.",
 )
 @click.option("--full", is_flag=True, help="Look at all of Bronze.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -102,7 +102,7 @@ def reconcile_range(
 ) -> Result:
     """Reconciles up to what every query has committed.
 
-    From the last run's end on, or from what came to the broker at `since`.
+    From the last run's end on, and of what came to the broker since a moment, all of it again.
     """
     from pyspark.sql import functions as F
 
@@ -115,8 +115,8 @@ def reconcile_range(
         if since is None:
             looked_at = within(closed, end)
         else:
-            # The day too: it leaves out whole partitions.
-            looked_at = (
+            # What is open in any case; of the closed range, whole days at a time are left out.
+            looked_at = within(closed, end) | (
                 within({}, end)
                 & (F.col("timestamp") >= since)
                 & (F.col("date") >= since.astimezone(UTC).date())

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from headwater import report
 from lakehouse import checkpoints, contracts, gaps, kafka, layouts, tables
 from lakehouse.errors import HeadwaterError
+from lakehouse.gaps import Gap
 from lakehouse.settings import Settings
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -49,6 +50,10 @@ def examine(settings: Settings, say: Callable[[str], None] = lambda _: None) -> 
             found += list(check(settings))
         except HeadwaterError as error:
             found.append(Finding(name, ERROR, str(error), "as it says"))
+        except Exception as error:
+            # A file that cannot be read is a finding, and no reason to look no further.
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            found.append(Finding(name, ERROR, said, "restore what it names, or rebuild the table"))
     return found
 
 
@@ -153,7 +158,8 @@ def streams(settings: Settings) -> Findings:
         if not position:
             yield Finding("checkpoints", OK, f"{query} has not begun")
             continue
-        expired, short = gaps.ahead(position, begins, ends)
+        expired, short = gaps.ahead(dict.fromkeys(begins, 0) | position, begins, ends)
+        expired = gaps.without(expired, _accepted(settings, query))
         for gap in expired:
             yield Finding(
                 "checkpoints",
@@ -176,20 +182,18 @@ def streams(settings: Settings) -> Findings:
 
 def _held(settings: Settings, files: checkpoints.Files) -> Findings:
     """Bronze's checkpoint against Bronze: whatever was committed has to be there."""
-    import pyarrow.parquet as pq
-
-    delta = _open(settings, tables.bronze())
+    # Before the table: a stream may be writing.
+    committed = checkpoints.committed(files)
+    known = _accepted(settings, "bronze")
     highest: dict[tuple[str, int], int] = {}
-    for uri in delta.file_uris() if delta is not None else []:
-        columns = ["topic", "partition", "offset"]
-        rows = pq.read_table(uri, columns=columns, use_threads=False)
+    for rows in report.rows(settings, tables.bronze(), ["topic", "partition", "offset"]):
         grouped = rows.group_by(["topic", "partition"], use_threads=False)
         for row in grouped.aggregate([("offset", "max")]).to_pylist():
             key = row["topic"], row["partition"]
             highest[key] = max(highest.get(key, -1), row["offset_max"])
-    for key, end in sorted(checkpoints.committed(files).items()):
-        if end > highest.get(key, -1) + 1 and end > 0:
-            topic, partition = key
+    for key, end in sorted(committed.items()):
+        topic, partition = key
+        if end > gaps.passed(highest.get(key, -1) + 1, topic, partition, known):
             yield Finding(
                 "checkpoints",
                 ERROR,
@@ -199,14 +203,20 @@ def _held(settings: Settings, files: checkpoints.Files) -> Findings:
             )
 
 
+def _accepted(settings: Settings, query: str) -> list[Gap]:
+    columns = ["query", "topic", "partition", "begin", "end"]
+    parts = report.rows(settings, tables.gaps(), columns)
+    rows = [row for part in parts for row in part.to_pylist() if row.pop("query") == query]
+    return [Gap(**row) for row in rows]
+
+
 def table_logs(settings: Settings) -> Findings:
     loaded = contracts.load(settings.contracts_dir)
-    there = 0
+    plain = 0
     for table in tables.all_tables(loaded, layouts.load(settings.contracts_dir, loaded)):
-        delta = _open(settings, table)
+        delta = report.open_table(settings, table)
         if delta is None:
             continue
-        there += 1
         protocol = delta.protocol()
         unknown = set(protocol.reader_features or ()) - READER_FEATURES
         if unknown:
@@ -216,12 +226,12 @@ def table_logs(settings: Settings) -> Findings:
                 f"{table.full_name} asks of its readers {', '.join(sorted(unknown))}",
                 "`ALTER TABLE … DROP FEATURE` where readers other than Spark have to follow",
             )
-    yield Finding("tables", OK, f"{there} tables, all of which can be read without Spark")
+        else:
+            plain += 1
+    yield Finding("tables", OK, f"{plain} tables can be read without Spark")
 
 
 def jobs(settings: Settings) -> Findings:
-    from headwater import report
-
     for job in report.jobs(settings):
         if job["result"] == "succeeded":
             yield Finding("jobs", OK, f"{job['job']} succeeded at {job['ended_at'][:19]}")
@@ -232,12 +242,6 @@ def jobs(settings: Settings) -> Findings:
                 f"{job['job']} failed at {job['ended_at'][:19]}: {job['details']}",
                 f"put that right and run `headwater {job['job']}` again",
             )
-
-
-def _open(settings: Settings, table: tables.Table) -> Any:
-    from headwater import report
-
-    return report.open_table(settings, table)
 
 
 CHECKS: dict[str, Callable[[Settings], Findings]] = {

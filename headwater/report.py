@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 from lakehouse import checkpoints, contracts, kafka, layouts, tables
 from lakehouse.errors import BrokerError
@@ -63,23 +65,26 @@ def _table(settings: Settings, table: tables.Table) -> dict[str, Any] | None:
     }
 
 
-def jobs(settings: Settings) -> list[dict[str, Any]]:
-    """The last run of each job: the columns of ops.runs, plain."""
+def rows(settings: Settings, table: tables.Table, columns: list[str]) -> Iterator[Any]:
+    """The columns of a table, an Arrow table a file; none where there is no table.
+
+    By Arrow itself: its threads over the Delta library's files were seen to outlive the
+    interpreter, which then aborted.
+    """
     import pyarrow.parquet as pq
 
-    delta = open_table(settings, tables.runs())
-    if delta is None:
-        return []
+    delta = open_table(settings, table)
+    for uri in delta.file_uris() if delta is not None else []:
+        place = uri if "://" in uri else unquote(uri)
+        yield pq.read_table(place, columns=columns, use_threads=False)
+
+
+def jobs(settings: Settings) -> list[dict[str, Any]]:
+    """The last run of each job: the columns of ops.runs, plain."""
     last: dict[str, dict[str, Any]] = {}
     columns = ["job", "started_at", "ended_at", "result", "rows", "read", "written", "details"]
-    # Read by Arrow itself: its threads over the Delta library's files were seen to outlive the
-    # interpreter, which then aborted.
-    rows = [
-        row
-        for uri in delta.file_uris()
-        for row in pq.read_table(uri, columns=columns, use_threads=False).to_pylist()
-    ]
-    for row in sorted(rows, key=lambda row: row["ended_at"]):
+    found = [row for part in rows(settings, tables.runs(), columns) for row in part.to_pylist()]
+    for row in sorted(found, key=lambda row: row["ended_at"]):
         versions = {key: dict(row.get(key) or []) for key in ("read", "written")}
         last[row["job"]] = {key: plain(value) for key, value in (row | versions).items()}
     return list(last.values())

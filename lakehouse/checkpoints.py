@@ -76,7 +76,9 @@ def position(files: Files) -> Offsets:
 
 def check(files: Files) -> None:
     """Raises CheckpointError where a file that the query starts from is damaged."""
-    query_id(files)
+    if query_id(files) is None and (_batches(files, "offsets") or _batches(files, "commits")):
+        # Spark would go on from them under a new id, which no transaction of a table knows.
+        raise _damaged(files, "metadata")
     position(files)
     planned = _batches(files, "offsets")
     if planned and len((files.text(f"offsets/{max(planned)}") or "").splitlines()) < 3:
@@ -171,6 +173,6 @@ class ArrowFiles:
     def text(self, name: str) -> str | None:
         try:
             with self._fs.open_input_stream(f"{self._root}/{name}") as stream:
-                return str(stream.read().decode())
+                return str(stream.read().decode(errors="replace"))
         except FileNotFoundError:
             return None

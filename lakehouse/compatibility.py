@@ -60,6 +60,9 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
     now = {column.name: column for column in new.columns}
     for name in [*was, *(name for name in now if name not in was)]:
         where = f"{old.name}.{name}"
+        taken = _key_of_another(name, now, old.columns) or _key_of_another(name, was, new.columns)
+        if taken:
+            yield Change(where, f"its key is that of {taken} on the other side", False, False)
         if name not in now:
             yield Change(where, "removed", True, not _demands(was[name]))
         elif name not in was:
@@ -67,6 +70,14 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
             yield Change(where, f"added, {kind}", not _demands(now[name]), True)
         else:
             yield from _column(where, was[name], now[name])
+
+
+def _key_of_another(name: str, mine: dict[str, Column], others: tuple[Column, ...]) -> str | None:
+    """The column of another name that has the same key on the other side."""
+    if name not in mine:
+        return None
+    key = mine[name].json_key
+    return next((c.name for c in others if c.json_key == key and c.name != name), None)
 
 
 def _column(where: str, old: Column, new: Column) -> Iterator[Change]:

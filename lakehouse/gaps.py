@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lakehouse import tables
 from lakehouse.kafka import Offsets
+from lakehouse.progress import console
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -108,9 +109,20 @@ def without(found: Iterable[Gap], known: Iterable[Gap]) -> list[Gap]:
     return rest
 
 
+def passed(offset: int, topic: str, partition: int, known: Iterable[Gap]) -> int:
+    """The next offset to come after one, where known gaps lie ahead of it."""
+    for gap in sorted(known):
+        if (gap.topic, gap.partition) == (topic, partition) and gap.begin <= offset < gap.end:
+            offset = gap.end
+    return offset
+
+
 def accept(spark: SparkSession, settings: Settings, query: str, gaps: Iterable[Gap]) -> None:
-    """Records gaps of a query as accepted, now. The table has to be there."""
+    """Records gaps of a query as accepted, now, and says so. The table has to be there."""
     table = tables.gaps()
+    gaps = list(gaps)
+    for gap in gaps:
+        console().print(f"{query}: accepted gap: {gap}", highlight=False, soft_wrap=True)
     now = datetime.now(UTC)
     rows = [(query, gap.topic, gap.partition, gap.begin, gap.end, now) for gap in gaps]
     schema = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lakehouse import gaps, kafka, tables
+from lakehouse import gaps, kafka, runs, tables
 from lakehouse.contracts import Contracts
 from lakehouse.settings import Settings
 from streaming import query
@@ -34,14 +34,31 @@ def start(
 
     source = read_broker(spark, settings, contracts, NAME, table, accept_gap)
     if accept_gap:
-        # What went while another gap was passed lies behind the query now.
-        begins = kafka.begin_offsets(settings, contracts.topics(settings.topics.events))
-        missing = gaps.without(gaps.holes(spark, settings), gaps.accepted(spark, settings, NAME))
-        gone = [gap for gap in missing if gap.end <= begins.get((gap.topic, gap.partition), 0)]
-        if gone:
-            gaps.accept(spark, settings, NAME, gone)
+        _accept_more(spark, settings, contracts)
     rows = transform(source.records)
     return query.start(spark, settings, NAME, rows, write, available_now, source.passing)
+
+
+def _accept_more(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
+    """What went while another gap was passed: it lies behind the query now, and after that gap.
+
+    Whatever else is missing in Bronze had been read once, and is no gap of the broker's.
+    """
+    begins = kafka.begin_offsets(settings, contracts.topics(settings.topics.events))
+    closed = runs.closed_range(spark, settings)
+    known = gaps.accepted(spark, settings, NAME)
+    gone = [
+        hole
+        for hole in gaps.without(gaps.holes(spark, settings), known)
+        if closed.get((hole.topic, hole.partition), 0) <= hole.begin
+        and hole.end <= begins.get((hole.topic, hole.partition), 0)
+        and any(
+            (gap.topic, gap.partition) == (hole.topic, hole.partition) and gap.end <= hole.begin
+            for gap in known
+        )
+    ]
+    if gone:
+        gaps.accept(spark, settings, NAME, gone)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,13 @@ POLL_SECONDS = 0.05
 ADVICE = "; nothing that was committed is lost: put it right and start again"
 # Spark's name for it.
 UNREADABLE_STATE = "CANNOT_LOAD_STATE_STORE"
+# Under the same name, what says nothing against the files.
+PASSING = (
+    "UNRELEASED_THREAD",
+    "OUT_OF_MEMORY",
+    "FAILED_TO_GET_CHANGELOG_WRITER",
+    "No space left on device",
+)
 
 
 class _GateClosedError(Exception):
@@ -61,7 +68,7 @@ class Running:
         if error is None or self.closing.is_set():
             return None
         said = reason(str(error))
-        if UNREADABLE_STATE in str(error):
+        if UNREADABLE_STATE in str(error) and not any(sign in str(error) for sign in PASSING):
             return CheckpointError(
                 f"stream {self.name} ended: its state cannot be read: "
                 f"{checkpoints.remedy(self.checkpoint)} ({said})"

@@ -43,7 +43,6 @@ def read_broker(
     topics = contracts.topics(settings.topics.events)
     files = checkpoints.SparkFiles(spark, settings, query)
     checkpoints.check(files)
-    begun = checkpoints.query_id(files) is not None
     positions = checkpoints.position(files)
     if gone := sorted({topic for topic, _ in positions} - set(topics)):
         where = checkpoints.location(settings, query)
@@ -55,18 +54,19 @@ def read_broker(
     written_from = tables.of_topics(table, kafka.topic_ids(settings, topics))
     made = tables.ensure(spark, settings, written_from)
     begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
-    if begun and positions:
+    if not positions and not made:
+        # No checkpoint, or one that was made and had not begun when its query ended.
+        positions = _written(spark, settings, topics, table)
+    if positions:
         # A partition that was added since is read from its first record on.
         positions = dict.fromkeys(begins, 0) | positions
-    elif not (begun or made):
-        positions = _written(spark, settings, topics, table)
     found, short = gaps.ahead(positions, begins, ends)
     if short:
         raise GapError(f"stream {query}: {'; '.join(short)}: see `headwater doctor`")
     if found:
         _accept(spark, settings, query, found, accept_gap)
     begin = positions | {(gap.topic, gap.partition): gap.end for gap in found}
-    # Spark heeds it only where there is no checkpoint yet; -2 is its word for the earliest.
+    # Spark heeds it only where the checkpoint has not begun; -2 is its word for the earliest.
     start: dict[str, dict[str, int]] = {}
     for topic, partition in ends:
         start.setdefault(topic, {})[str(partition)] = begin.get((topic, partition), -2)
@@ -86,7 +86,10 @@ def read_broker(
 def _written(
     spark: SparkSession, settings: Settings, topics: list[str], table: Table
 ) -> kafka.Offsets:
-    """The offset after the highest that the table has, or that a reconcile gave its outcome."""
+    """The offset after the last record that went into the table, by topic and partition.
+
+    Bronze has a row for each of them. Of Silver, a reconcile knows of those that left none.
+    """
     highest = (
         tables.read(spark, settings, table)
         .where(F.col("topic").isin(topics))
@@ -95,9 +98,10 @@ def _written(
         .collect()  # one row a partition of the broker
     )
     found = {(row.topic, row.partition): row.offset + 1 for row in highest}
-    for key, end in runs.closed_range(spark, settings).items():
-        if key[0] in topics:
-            found[key] = max(end, found.get(key, 0))
+    if table.full_name != tables.bronze().full_name:
+        for key, end in runs.closed_range(spark, settings).items():
+            if key[0] in topics:
+                found[key] = max(end, found.get(key, 0))
     return found
 
 

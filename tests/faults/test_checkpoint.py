@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +63,18 @@ def all_lost(checkpoints: Path) -> None:
     shutil.rmtree(checkpoints)
 
 
+def not_begun(checkpoints: Path) -> None:
+    """As after a start that ended before its first batch: a new id, and nothing else."""
+    shutil.rmtree(checkpoints)
+    for query in ("bronze", "silver"):
+        (checkpoints / query).mkdir(parents=True)
+        (checkpoints / query / "metadata").write_text(json.dumps({"id": str(uuid.uuid4())}))
+
+
+def metadata_gone(checkpoints: Path) -> None:
+    gone(checkpoints / "silver/metadata")
+
+
 def commit_cut(checkpoints: Path) -> None:
     cut(newest(checkpoints / "silver/commits"))
 
@@ -85,6 +99,12 @@ def state_cut(checkpoints: Path) -> None:
     ("damage", "said"),
     [
         (commit_gone, None),
+        (not_begun, None),
+        pytest.param(
+            metadata_gone,
+            r"silver/metadata is damaged: move the folder (\S+) away",
+            marks=pytest.mark.long,
+        ),
         pytest.param(all_lost, None, marks=pytest.mark.long),
         pytest.param(
             commit_cut,

@@ -52,7 +52,7 @@ def bronze(settings: Settings, ends: kafka.Offsets) -> None:
 @pytest.fixture
 def settings(bootstrap: str, tmp_path: Path) -> Settings:
     """All as it should be: every record is in Bronze, and both queries have committed it."""
-    settings = settings_for(tmp_path / "data", bootstrap)
+    settings = settings_for(tmp_path / "a data folder", bootstrap)
     send_shop(settings, Sending(events=EVENTS))
     ends = kafka.end_offsets(settings, [settings.topics.events])
     bronze(settings, ends)

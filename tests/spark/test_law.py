@@ -288,6 +288,10 @@ def test_a_range_is_looked_at_again_from_a_moment_on(
     assert house.reconcile(since=AT).accepted == 1
     assert set(house.rows()) == {(0, 0), (0, 1), (0, 3)}
     assert house.audit().holds
+    # What is open is looked at in any case, before that moment too.
+    house.bronze((0, 4, 4, category("c")))
+    assert house.reconcile(since=AT + timedelta(hours=1)).accepted == 1
+    assert house.audit().holds
 
 
 def test_the_same_transaction_twice_is_written_once(house: House) -> None:

@@ -188,6 +188,18 @@ def test_a_renamed_key_breaks_those_who_need_it() -> None:
     ]
 
 
+def test_a_key_that_is_another_columns_now() -> None:
+    """Other values come under it, whatever the names say."""
+    text, number = column("string", key="k"), column("int", key="2", name="number")
+    swapped = column("string", key="2"), column("int", key="k", name="number")
+    renamed = column("int", key="k", name="number")
+    for old, new in (((text, number), swapped), ((text,), (renamed,))):
+        found = diff(contracts_of(*old), contracts_of(*new))
+        assert not any(change.backward and change.forward for change in found[:1])
+        assert not all(change.backward for change in found)
+        assert not all(change.forward for change in found)
+
+
 def test_the_command(tmp_path: Path, contracts: Contracts) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     for folder in (old, new):
