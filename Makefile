@@ -22,22 +22,22 @@ test: setup-tests check  ## all checks and all tests, cheapest first
 	@$(PYTEST) $(ARGS)
 
 unit: setup  ## tests without a JVM, in seconds
-	@$(PYTEST) -m 'unit and not long' $(ARGS)
+	@$(PYTEST) -m unit $(ARGS)
 
 spark: setup  ## tests on one shared Spark session
-	@$(PYTEST) -m 'spark and not long' $(ARGS)
+	@$(PYTEST) -m spark $(ARGS)
 
 integration: setup-tests  ## tests against a real broker and real databases
-	@$(PYTEST) -m 'integration and not long' $(ARGS)
+	@$(PYTEST) -m integration $(ARGS)
 
 faults: setup-tests  ## tests that kill what runs
-	@$(PYTEST) -m 'faults and not long' $(ARGS)
+	@$(PYTEST) -m faults $(ARGS)
 
 long: setup-tests  ## more faults than `make test` has the time for
 	@$(PYTEST) -m long $(ARGS)
 
 e2e: setup-tests  ## the whole way, as a user goes it
-	@$(PYTEST) -m 'e2e and not long' $(ARGS)
+	@$(PYTEST) -m e2e $(ARGS)
 
 check: setup  ## ruff, strict mypy, contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -20,7 +20,11 @@ from tests.servers import MariaDB
 ORDER = ["unit", "spark", "integration", "faults", "e2e"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.markexpr != "long":
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         item.add_marker(getattr(pytest.mark, item.path.parent.name))
     items.sort(key=lambda item: ORDER.index(item.path.parent.name))
