@@ -99,7 +99,7 @@ class Supervised:
         """Takes what it reports; starts it again where that is due. Raises HeadwaterError."""
         if self._running is None:
             if time.monotonic() >= self._due:
-                self._try(self._start)
+                self._start_again()
             return
         seen = self.meter.batches
         self.meter.take(self._running.query.recentProgress)
@@ -110,7 +110,7 @@ class Supervised:
         elif self._running.query.isActive and self._passed(self._running):
             # From here on, records that are gone are an error again.
             self._running.stop()
-            self._try(self._start)
+            self._start_again()
 
     def stop(self) -> None:
         """Ends it at a batch boundary."""
@@ -118,9 +118,9 @@ class Supervised:
             self._running.stop()
             self.meter.take(self._running.query.recentProgress)
 
-    def _try(self, start: Callable[[str], Running]) -> None:
+    def _start_again(self) -> None:
         try:
-            self._running = start(self.name)
+            self._running = self._start(self.name)
         except (BrokerError, PySparkException) as error:
             self._failed(error)
 
