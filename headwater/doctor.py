@@ -150,11 +150,10 @@ def streams(settings: Settings) -> Findings:
     for query in checkpoints.QUERIES:
         files = checkpoints.ArrowFiles(settings, query)
         try:
-            checkpoints.check(files)
+            position = checkpoints.position(files)
         except HeadwaterError as error:
             yield Finding("checkpoints", ERROR, str(error), "as it says")
             continue
-        position = checkpoints.position(files)
         if not position:
             yield Finding("checkpoints", OK, f"{query} has not begun")
             continue

@@ -61,8 +61,16 @@ def committed(files: Files) -> Offsets:
 def position(files: Files) -> Offsets:
     """The next offset to read, by topic and partition; empty where there is no checkpoint.
 
-    Before the first commit that is where the query began. Raises CheckpointError.
+    Before the first commit that is where the query began. Raises CheckpointError where a file that
+    the query starts from is damaged.
     """
+    planned = _batches(files, "offsets")
+    if query_id(files) is None and (planned or _batches(files, "commits")):
+        # Spark would go on from them under a new id, which no transaction of a table knows.
+        raise _damaged(files, "metadata")
+    if planned and len((files.text(f"offsets/{max(planned)}") or "").splitlines()) < 3:
+        # Not to be deleted: the table may hold its batch, which another extent would then skip.
+        raise _damaged(files, f"offsets/{max(planned)}")
     if done := committed(files):
         return done
     name = "sources/0/0"
@@ -72,18 +80,6 @@ def position(files: Files) -> Offsets:
     # A zero byte and the file's version, then the offsets.
     lines = text.splitlines()
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
-
-
-def check(files: Files) -> None:
-    """Raises CheckpointError where a file that the query starts from is damaged."""
-    if query_id(files) is None and (_batches(files, "offsets") or _batches(files, "commits")):
-        # Spark would go on from them under a new id, which no transaction of a table knows.
-        raise _damaged(files, "metadata")
-    position(files)
-    planned = _batches(files, "offsets")
-    if planned and len((files.text(f"offsets/{max(planned)}") or "").splitlines()) < 3:
-        # Not to be deleted: the table may hold its batch, which another extent would then skip.
-        raise _damaged(files, f"offsets/{max(planned)}")
 
 
 def remedy(root: str) -> str:

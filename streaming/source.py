@@ -42,7 +42,6 @@ def read_broker(
     """
     topics = contracts.topics(settings.topics.events)
     files = checkpoints.SparkFiles(spark, settings, query)
-    checkpoints.check(files)
     positions = checkpoints.position(files)
     if gone := sorted({topic for topic, _ in positions} - set(topics)):
         where = checkpoints.location(settings, query)
