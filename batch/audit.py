@@ -23,7 +23,7 @@ import click
 from lakehouse.command import run, settings_options
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, SparkSession
+    from pyspark.sql import SparkSession
 
     from lakehouse.contracts import Contracts
     from lakehouse.gaps import Gap
@@ -151,7 +151,7 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
             ),
             F.count_if(F.col("b") > 1).alias("bronze_twice"),
             F.count_if(in_silver > 1).alias("silver_twice"),
-            F.count_if((F.col("b") == 0) & F.col("closed") & ~_within(accepted_gaps)).alias(
+            F.count_if((F.col("b") == 0) & F.col("closed") & ~gaps.within(accepted_gaps)).alias(
                 "silver_alone"
             ),
             F.count_if(F.col("b") > 0).alias("held"),
@@ -233,21 +233,6 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         )
     overdue = sum(row.overdue for row in rest)
     return Audit(list(balances.values()), broken, pending - overdue, accepted_gaps)
-
-
-def _within(gaps: list[Gap]) -> Column:
-    """Records whose coordinates lie in one of the gaps."""
-    from functools import reduce
-
-    from pyspark.sql import functions as F
-
-    parts = [
-        (F.col("topic") == gap.topic)
-        & (F.col("partition") == gap.partition)
-        & F.col("offset").between(gap.begin, gap.end - 1)
-        for gap in gaps
-    ]
-    return reduce(lambda a, b: a | b, parts, F.lit(False))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import click
@@ -293,16 +292,9 @@ def committed_by_all(spark: SparkSession, settings: Settings) -> Offsets:
 
 def within(begin: Offsets, end: Offsets) -> Column:
     """Rows with begin <= offset < end, by topic and partition."""
-    from pyspark.sql import functions as F
+    from lakehouse import gaps
 
-    parts = [
-        (F.col("topic") == topic)
-        & (F.col("partition") == partition)
-        & (F.col("offset") >= begin.get((topic, partition), 0))
-        & (F.col("offset") < last)
-        for (topic, partition), last in end.items()
-    ]
-    return reduce(lambda a, b: a | b, parts, F.lit(False))
+    return gaps.within(gaps.Gap(*key, begin.get(key, 0), last) for key, last in end.items())
 
 
 if __name__ == "__main__":

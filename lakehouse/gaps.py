@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from lakehouse import tables
@@ -17,7 +18,7 @@ from lakehouse.progress import console
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 
 @dataclass(frozen=True, order=True)
@@ -107,6 +108,20 @@ def without(found: Iterable[Gap], known: Iterable[Gap]) -> list[Gap]:
             if part.records > 0
         ]
     return rest
+
+
+def within(gaps: Iterable[Gap]) -> Column:
+    """Whether a record's coordinates (topic, partition, offset) lie in one of the ranges."""
+    from pyspark.sql import functions as F
+
+    parts = [
+        (F.col("topic") == gap.topic)
+        & (F.col("partition") == gap.partition)
+        & (F.col("offset") >= gap.begin)
+        & (F.col("offset") < gap.end)
+        for gap in gaps
+    ]
+    return reduce(lambda a, b: a | b, parts, F.lit(False))
 
 
 def passed(offset: int, topic: str, partition: int, known: Iterable[Gap]) -> int:
