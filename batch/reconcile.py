@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import run, settings_options
+from lakehouse.command import moment, run, settings_options
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -61,7 +61,7 @@ def reconcile(since: str | None, full: bool, as_json: bool, settings: Settings) 
 
     if full and since:
         raise click.UsageError("--full and --since: one of them")
-    begin = BEGINNING if full else moment(since)
+    begin = BEGINNING if full else moment(since, "--since") if since else None
     loaded = contracts.load(settings.contracts_dir)
     with held(settings, "reconcile", "reconcile of silver.events"):
         with doing("starting Spark"):
@@ -72,17 +72,6 @@ def reconcile(since: str | None, full: bool, as_json: bool, settings: Settings) 
         click.echo(json.dumps(asdict(result)))
         return
     click.echo(describe(result))
-
-
-def moment(text: str | None) -> datetime | None:
-    """A time of day in UTC where it names no zone. Raises a usage error."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no ISO-8601 time", param_hint="--since") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def describe(result: Result) -> str:

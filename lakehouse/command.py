@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
 
@@ -44,6 +45,15 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, settings=loaded, **kwargs)
 
     return with_settings
+
+
+def moment(text: str, option: str) -> datetime:
+    """An option's ISO-8601 time, in UTC where it names no zone. Raises BadParameter."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no ISO-8601 time", param_hint=option) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def stop_on_signals(stopping: threading.Event) -> None:

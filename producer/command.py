@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import settings_options, stop_on_signals
+from lakehouse.command import moment, settings_options, stop_on_signals
 from lakehouse.errors import BrokerError, HeadwaterError
 
 if TYPE_CHECKING:
@@ -223,13 +223,7 @@ def instant(start: str | None, live: bool) -> int:
         if live:
             return int(time.time() * 1000)
         start = START
-    try:
-        moment = datetime.fromisoformat(start)
-    except ValueError:
-        raise click.BadParameter(f"{start!r} is no ISO-8601 time", param_hint="--start") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+    return round(moment(start, "--start").timestamp() * 1000)
 
 
 def run_name() -> str:
