@@ -150,8 +150,9 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
         builder.partitionedBy(*table.partitions).execute()
         return True
     quoted = quoted_path(path)
-    shown = spark.sql(f"SHOW TBLPROPERTIES {quoted}").collect()
-    properties = {row["key"]: row["value"] for row in shown}
+    # SHOW TBLPROPERTIES would mask the id of a topic that Spark takes for a secret by its letters.
+    detail = DeltaTable.forPath(spark, path).detail()
+    properties = detail.select("properties").collect()[0].properties
     lacking = {k: v for k, v in table.properties.items() if properties.get(k) != v}
     for key in lacking:
         if key.startswith(TOPIC_ID) and key in properties:

@@ -1,0 +1,23 @@
+"""What the tables keep of themselves."""
+
+from __future__ import annotations
+
+import pytest
+from pyspark.sql import SparkSession
+
+from lakehouse import tables
+from lakehouse.errors import TableError
+from lakehouse.settings import Settings
+
+
+# Spark masks what it takes for a secret or an address by its letters: here a name, and an id.
+@pytest.mark.parametrize(
+    ("topic", "name"), [("url-tokens", "AAAA"), ("events", "Bt0urlYuRlCKhHFUx6Ysv")]
+)
+def test_the_id_of_a_topic_is_compared_whatever_its_letters(
+    spark: SparkSession, settings: Settings, topic: str, name: str
+) -> None:
+    assert tables.ensure(spark, settings, tables.of_topics(tables.gaps(), {topic: name}))
+    assert not tables.ensure(spark, settings, tables.of_topics(tables.gaps(), {topic: name}))
+    with pytest.raises(TableError, match=rf"{topic} was deleted .*\(id {name} then, BBBB now\)"):
+        tables.ensure(spark, settings, tables.of_topics(tables.gaps(), {topic: "BBBB"}))
