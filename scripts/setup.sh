@@ -82,7 +82,7 @@ if step jars pom.xml; then
   finish
 fi
 
-if step project setup.py scripts/setup.sh conf/spark-defaults.conf conf/log4j2.properties; then
+if step project setup.py scripts/setup.sh conf/spark-defaults.conf conf/spark-env.sh conf/log4j2.properties; then
   say "installing headwater itself"
   quietly .venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
   # One place for what a JVM must know before it starts: Python and spark-submit both read it.
@@ -92,7 +92,16 @@ if step project setup.py scripts/setup.sh conf/spark-defaults.conf conf/log4j2.p
   # pyspark's own asks whatever python3 is first on the PATH: .venv/bin/spark-submit has to work as is.
   printf 'export SPARK_HOME="%s"\nexport PYSPARK_PYTHON="${PYSPARK_PYTHON:-%s}"\n' \
     "$spark_home" "$PWD/.venv/bin/python" > .venv/bin/find-spark-home
-  cp conf/log4j2.properties "$spark_home/conf/log4j2.properties"
+  cp conf/log4j2.properties conf/spark-env.sh "$spark_home/conf/"
+  finish
+fi
+
+java=${JAVA_HOME:+$JAVA_HOME/bin/}java
+"$java" -version 2> .venv/java-version
+if step classes requirements/local.lock pom.xml scripts/class_archives.py .venv/java-version; then
+  say "starting Spark and the broker once, so that they start faster from now on (200 MB; a minute)"
+  .venv/bin/python -m scripts.class_archives >> .venv/setup.log 2>&1 ||
+    say "that failed (see .venv/setup.log): all works, but every start takes longer"
   finish
 fi
 
