@@ -1,10 +1,12 @@
 # `make` alone lists what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test unit spark integration faults long e2e check format wheel lock clean
+.PHONY: help setup setup-tests run test unit spark integration faults long soak e2e check format wheel lock clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
+MINUTES ?= 60
+KILLS ?= 50
 
 help:  ## list what there is to run
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,9 @@ faults: setup-tests  ## tests that kill what runs
 
 long: setup-tests  ## more faults than `make test` has the time for
 	@$(PYTEST) -m long $(ARGS)
+
+soak: setup-tests  ## an hour of load with 50 kills, and a report (MINUTES=5 KILLS=3)
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --kills $(KILLS) $(ARGS)
 
 e2e: setup-tests  ## the whole way, as a user goes it
 	@$(PYTEST) -m e2e $(ARGS)

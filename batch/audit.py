@@ -113,8 +113,8 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     """Computes the balance. Raises TableError where a table is missing."""
     from pyspark.sql import functions as F
 
-    from batch.reconcile import within
-    from lakehouse import gaps, runs, tables
+    from batch.judge import within
+    from lakehouse import gaps, repairs, runs, tables
     from lakehouse.contracts import Contracts
     from lakehouse.decode import decode
     from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
@@ -165,7 +165,9 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     # Of an enveloped event, the identity is in the envelope: only the others want their contracts.
     plain = Contracts(list(contracts.plain))
     identified = decode(
-        bronze.join(residue, COORDINATES), plain, settings.stream.max_record_bytes
+        repairs.applied(spark, settings, bronze).join(residue, COORDINATES),
+        plain,
+        settings.stream.max_record_bytes,
     ).select("topic", "closed", "source", "id", "digest")
     good = silver.where(F.col("outcome") == ACCEPTED)
     known = good.select("source", "id", "digest").distinct().withColumn("known", F.lit(True))

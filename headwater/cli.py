@@ -20,6 +20,12 @@ COMMANDS = {
     "produce": ("producer.command", "produce", "Send the shop's events, or foreign bytes."),
     "stream": ("streaming.command", "stream", "Write Bronze and Silver from the broker."),
     "reconcile": ("batch.reconcile", "reconcile", "Give every pending record its outcome."),
+    "replay": ("batch.replay", "replay", "Make Silver anew from Bronze for a range."),
+    "quarantine": (
+        "batch.quarantine",
+        "quarantine_group",
+        "See what is quarantined, repair it, judge it again.",
+    ),
     "gold": ("batch.gold", "gold", "Build dimensions, facts and metrics from Silver."),
     "publish": ("batch.publish", "publish", "Bring warehouses to the newest versions of Gold."),
     "maintain": ("batch.maintain", "maintain", "OPTIMIZE, ZORDER and VACUUM by the contracts."),

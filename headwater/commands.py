@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import settings_options
+from lakehouse.command import settings_options, show
 from lakehouse.errors import ContractError, HeadwaterError
 
 if TYPE_CHECKING:
@@ -237,20 +236,3 @@ def sql(statement: str, limit: int, as_json: bool, settings: Settings) -> None:
         show("", frame.columns, values)
     if len(rows) > limit:
         click.echo(f"more than {limit} rows: --limit shows more", err=True)
-
-
-def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on stdout: numbers to the right, with separators."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    listed = [list(row) for row in rows]
-    table = Table(*columns, title=title or None, title_justify="left")
-    for index, column in enumerate(table.columns):
-        if listed and all(isinstance(row[index], int | float) for row in listed):
-            column.justify = "right"
-    for row in listed:
-        # Text, not markup: a record may hold square brackets of its own.
-        table.add_row(*(Text(f"{v:,}" if type(v) is int else str(v)) for v in row))
-    Console().print(table)

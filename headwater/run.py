@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakehouse.command import settings_options, stop_on_signals
+from lakehouse.command import settings_options, show, stop_on_signals
 from lakehouse.errors import HeadwaterError
 
 if TYPE_CHECKING:
@@ -371,8 +371,6 @@ def _sales(spark: Any, settings: Settings, known: Layouts) -> dict[str, list[tup
 
 
 def _show(summary: dict[str, list[tuple[Any, ...]]], settings: Settings) -> None:
-    from headwater.commands import show
-
     show("Tables and views", ("name", "rows"), summary["tables"])
     show("Quarantine by rule", ("rule", "records"), summary["rules"])
     money = ("revenue", "currency")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
@@ -54,6 +54,23 @@ def moment(text: str, option: str) -> datetime:
     except ValueError:
         raise click.BadParameter(f"{text!r} is no ISO-8601 time", param_hint=option) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table on stdout: numbers to the right, with separators."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    listed = [list(row) for row in rows]
+    table = Table(*columns, title=title or None, title_justify="left")
+    for index, column in enumerate(table.columns):
+        if listed and all(isinstance(row[index], int | float) for row in listed):
+            column.justify = "right"
+    for row in listed:
+        # Text, not markup: a record may hold square brackets of its own.
+        table.add_row(*(Text(f"{v:,}" if type(v) is int else str(v)) for v in row))
+    Console().print(table)
 
 
 def stop_on_signals(stopping: threading.Event) -> None:

@@ -51,6 +51,20 @@ GAPS_SCHEMA = {
     "accepted_at": "timestamp",
 }
 
+REPAIRS_SCHEMA = {
+    "topic": "string",
+    "partition": "int",
+    "offset": "bigint",
+    "at": "timestamp",
+    "by": "string",
+    "action": "string",
+    "note": "string",
+    "was": "array<string>",
+    "outcome": "string",
+    "violations": "array<string>",
+    "payload": "binary",
+}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -120,10 +134,19 @@ def gaps() -> Table:
     return Table("ops", "gaps", GAPS_SCHEMA)
 
 
+def repairs() -> Table:
+    """What was done about quarantined records: one row an action. By batch.quarantine.
+
+    action: repaired (payload: the bytes in the record's place) or replayed (outcome and violations:
+    what came of it). was: what the record was quarantined for until then.
+    """
+    return Table("ops", "repairs", REPAIRS_SCHEMA)
+
+
 def all_tables(contracts: Contracts, layouts: Layouts) -> list[Table]:
     """Every table there is or will be."""
     stars = [gold(layout) for layout in layouts.gold]
-    return [bronze(), silver(contracts), *stars, runs(), gaps()]
+    return [bronze(), silver(contracts), *stars, runs(), gaps(), repairs()]
 
 
 def of_topics(table: Table, ids: dict[str, str]) -> Table:

@@ -4,102 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
-from batch import audit, reconcile
+from batch import audit, judge, reconcile
 from lakehouse import settings as settings_files
-from lakehouse import silver, tables
+from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
-from tests.samples import event
-
-AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-LIMIT = 1_048_576
-Record = tuple[int, int, int, bytes | None]  # partition, offset, seconds after AT, value
-
-
-def category(ident: str, name: str = "Books", **envelope: Any) -> bytes:
-    return event("category", {"category_id": "K001", "name": name}, id=ident, **envelope)
-
-
-@pytest.fixture(scope="module")
-def few(contracts: Contracts) -> Contracts:
-    return Contracts([contracts["category"]])
-
-
-class House:
-    """Tables of a test: what Bronze holds, and which of it the stream took into Silver."""
-
-    def __init__(self, spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
-        self.spark, self.settings, self.contracts = spark, settings, contracts
-        self.silver_table = tables.silver(contracts)
-        # What every query has committed: all of Bronze, unless a test says otherwise.
-        self.ends: dict[tuple[str, int], int] = {}
-        tables.ensure(spark, settings, tables.bronze())
-        tables.ensure(spark, settings, self.silver_table)
-
-    def raw(self, records: list[Record]) -> DataFrame:
-        rows = [
-            ("t", p, o, AT + timedelta(seconds=s), None if v is None else bytearray(v))
-            for p, o, s, v in records
-        ]
-        columns = "topic string, partition int, offset bigint, timestamp timestamp, value binary"
-        return (
-            self.spark.createDataFrame(rows, columns)
-            .withColumn("key", F.lit(None).cast("binary"))
-            .withColumn("timestamp_type", F.lit(0))
-            .withColumn("headers", F.lit(None).cast("array<struct<key: string, value: binary>>"))
-            .withColumn("date", F.to_date("timestamp"))
-            .withColumn("hour", F.hour("timestamp"))
-        )
-
-    def bronze(self, *records: Record) -> None:
-        tables.append(self.raw(list(records)), self.settings, tables.bronze())
-        for partition, offset, *_ in records:
-            key = ("t", partition)
-            self.ends[key] = max(self.ends.get(key, 0), offset + 1)
-
-    def stream(self, *records: Record) -> None:
-        rows = silver.classify(self.raw(list(records)), self.contracts, LIMIT, "stream")
-        tables.append(rows, self.settings, self.silver_table)
-
-    def reconcile(self, since: datetime | None = None) -> reconcile.Result:
-        return reconcile.reconcile_range(self.spark, self.settings, self.contracts, since)
-
-    def audit(self) -> audit.Audit:
-        return audit.audit_tables(self.spark, self.settings, self.contracts)
-
-    def rows(self) -> dict[tuple[int, int], tuple[str, list[str], str]]:
-        """By (partition, offset): outcome, violations, who wrote it."""
-        found = tables.read(self.spark, self.settings, self.silver_table).collect()
-        assert len({(r.partition, r.offset) for r in found}) == len(found)
-        return {(r.partition, r.offset): (r.outcome, r.violations, r.written_by) for r in found}
-
-    def sql(self, *statements: str) -> None:
-        for statement in statements:
-            self.spark.sql(
-                statement.format(
-                    silver=f"delta.`{self.silver_table.path(self.settings)}`",
-                    bronze=f"delta.`{tables.bronze().path(self.settings)}`",
-                )
-            )
-
-
-@pytest.fixture
-def house(
-    spark: SparkSession, settings: Settings, few: Contracts, monkeypatch: pytest.MonkeyPatch
-) -> House:
-    """Tables alone: what the queries have committed is given."""
-    made = House(spark, settings, few)
-    monkeypatch.setattr(reconcile, "committed_by_all", lambda *_: made.ends)
-    return made
+from tests.house import AT, House, Record, category
 
 
 def test_late_duplicate_conflict_and_bad_records_get_their_outcomes(house: House) -> None:
@@ -114,9 +31,7 @@ def test_late_duplicate_conflict_and_bad_records_get_their_outcomes(house: House
     house.stream((0, 0, 0, category("a")))
     assert house.audit().balances == [audit.Balance("t", 6, 1, 0, 1, 4)]
     result = house.reconcile()
-    assert result == reconcile.Result(
-        pending=5, accepted=1, quarantined=2, duplicates=2, corrected=0
-    )
+    assert result == judge.Result(pending=5, accepted=1, quarantined=2, duplicates=2, corrected=0)
     assert house.rows() == {
         (0, 0): ("accepted", [], "stream"),
         (0, 1): ("accepted", [], "reconcile"),
@@ -246,7 +161,7 @@ def sound(spark: SparkSession, few: Contracts, tmp_path_factory: pytest.TempPath
     made.bronze(*records)
     made.stream(records[0], records[1], records[3])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconcile, "committed_by_all", lambda *_: made.ends)
+        patch.setattr(judge, "committed_by_all", lambda *_: made.ends)
         made.reconcile()
     assert made.audit().holds
     return folder
@@ -280,7 +195,7 @@ def test_a_range_is_looked_at_again_from_a_moment_on(
     shutil.copytree(sound, settings.storage)
     house = House(spark, settings, few)
     house.ends = {("t", 0): 4}
-    monkeypatch.setattr(reconcile, "committed_by_all", lambda *_: house.ends)
+    monkeypatch.setattr(judge, "committed_by_all", lambda *_: house.ends)
     house.sql("DELETE FROM {silver} WHERE offset IN (1, 3)")
     assert house.reconcile().pending == 0, "a reconcile goes on after the last one"
     assert house.reconcile(since=AT + timedelta(seconds=2)).quarantined == 1

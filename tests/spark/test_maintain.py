@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -20,11 +19,6 @@ from lakehouse.settings import Settings
 from tests.helpers import table
 
 COMMITS = 6
-
-
-@pytest.fixture
-def few(contracts: Contracts) -> Contracts:
-    return Contracts([contracts["category"]])
 
 
 def files(settings: Settings) -> dict[str, int]:

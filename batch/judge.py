@@ -1,0 +1,222 @@
+"""What becomes of records that have no outcome yet, or whose outcome is to be found anew.
+
+Events that share (source, id) are put in order by the broker's timestamp, then by coordinates. The
+first one's content stands; the same content again is a duplicate and leaves no row; other content
+is a conflict, and is quarantined as one, be it pending or accepted before by the stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from lakehouse.contracts import Contracts
+    from lakehouse.kafka import Offsets
+    from lakehouse.settings import Settings
+
+
+@dataclass
+class Result:
+    """Records by what became of them. corrected: rows of Silver that had to give way."""
+
+    pending: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    duplicates: int = 0
+    corrected: int = 0
+
+
+@dataclass
+class Judged:
+    """What was found, the rows of silver.events written, and the table's version after that."""
+
+    result: Result
+    rows: int
+    version: int
+
+
+def judge(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    looked_at: Column,
+    by: str,
+    again: DataFrame | None = None,
+) -> Judged:
+    """Gives every record of a range that has no row in Silver its outcome, in one commit.
+
+    looked_at: condition on rows of Bronze. by: who writes, kept with the rows. again: coordinates
+    whose rows of Silver do not count: their records are judged as if they were new, and the rows
+    become what comes of that. Rows that stay what they are, are not written.
+    """
+    from pyspark.sql import functions as F
+
+    from lakehouse import repairs, tables
+    from lakehouse.silver import COORDINATES, classify
+
+    table = tables.silver(contracts)
+    tables.ensure(spark, settings, table)
+    bronze = repairs.applied(spark, settings, tables.read(spark, settings, tables.bronze()))
+    silver = tables.read(spark, settings, table)
+    standing = silver if again is None else silver.join(again, COORDINATES, "left_anti")
+    pending = bronze.where(looked_at).join(standing.select(*COORDINATES), COORDINATES, "left_anti")
+    # Materialised, not cached: a cache is planned anew when the table below it changes.
+    rows = classify(pending, contracts, settings.stream.max_record_bytes, by).localCheckpoint()
+    # Of rows that stand, doubles are looked for where a stream may have made them.
+    recent = standing.where(looked_at if again is None else F.lit(False))
+    changes = decide(rows, standing, recent).localCheckpoint()
+    inserts = _inserts(rows, changes, by)
+    moved = changes.where(F.col("existing") & F.col("action").isin("delete", "conflict"))
+    result = _count(rows, changes)
+    written = result.accepted + result.quarantined
+    if again is not None or result.corrected:
+        losers = silver.join(moved.select(*COORDINATES, "action"), COORDINATES)
+        values = bronze.select(*COORDINATES, "value")
+        conflicts = losers.where("action = 'conflict'").join(values, COORDINATES, "left")
+        new = inserts.unionByName(_as_conflict(conflicts, F.lit(True), by).select(*inserts.columns))
+        gone = moved.select(*COORDINATES)
+        gone = gone if again is None else gone.unionByName(again.select(*COORDINATES))
+        scope = silver.join(gone.distinct(), COORDINATES, "left_semi").select(*table.columns)
+        written = _replace(spark, settings, contracts, new, scope)
+    elif written:
+        tables.append(inserts, settings, table)
+    return Judged(result, written, tables.version(spark, settings, table))
+
+
+def decide(rows: DataFrame, silver: DataFrame, recent: DataFrame) -> DataFrame:
+    """What becomes of every good pending row, and of accepted ones that stand in its way.
+
+    rows: pending records as rows of silver.events. silver: the table; recent: its rows of the
+    range, whose ids are looked at for doubles. Returns source, id, coordinates, existing (already
+    in Silver) and action: keep, accept, duplicate, delete, conflict.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    from lakehouse.silver import ACCEPTED, COORDINATES
+
+    identity = ["source", "id"]
+    columns = [*identity, *COORDINATES, "timestamp", "digest"]
+    good = F.col("outcome") == ACCEPTED
+    keys = rows.where(good).select(*identity).union(recent.where(good).select(*identity))
+    existing = silver.where(good).select(*columns).join(keys.distinct(), identity, "left_semi")
+    candidates = (
+        rows.where(good)
+        .select(*columns, F.lit(False).alias("existing"))
+        .union(existing.withColumn("existing", F.lit(True)))
+    )
+    one_id = Window.partitionBy(*identity)
+    order = [F.col("timestamp"), *(F.col(name) for name in COORDINATES)]
+    same = F.col("digest") == F.first("digest").over(one_id.orderBy(*order))
+    standing = one_id.orderBy(F.col("same").desc(), F.col("existing").desc(), *order)
+    there = F.col("existing")
+    action = (
+        F.when(F.col("rank") == 1, F.when(there, "keep").otherwise("accept"))
+        .when(F.col("same"), F.when(there, "delete").otherwise("duplicate"))
+        .otherwise("conflict")
+    )
+    return (
+        candidates.withColumn("count", F.count("*").over(one_id))
+        .where(~there | (F.col("count") > 1))
+        .withColumn("same", same)
+        .withColumn("rank", F.row_number().over(standing))
+        .withColumn("action", action)
+        .select(*identity, *COORDINATES, "existing", "action")
+    )
+
+
+def _count(rows: DataFrame, changes: DataFrame) -> Result:
+    outcomes = {row.outcome: row["count"] for row in rows.groupBy("outcome").count().collect()}
+    actions = {
+        (row.existing, row.action): row["count"]
+        for row in changes.groupBy("existing", "action").count().collect()
+    }
+    return Result(
+        pending=sum(outcomes.values()),
+        accepted=actions.get((False, "accept"), 0),
+        quarantined=outcomes.get("quarantined", 0) + actions.get((False, "conflict"), 0),
+        duplicates=actions.get((False, "duplicate"), 0),
+        corrected=actions.get((True, "delete"), 0) + actions.get((True, "conflict"), 0),
+    )
+
+
+def _as_conflict(rows: DataFrame, when: Column, by: str) -> DataFrame:
+    """Rows of silver.events with those for which `when` holds quarantined; `value` is their raw."""
+    from pyspark.sql import functions as F
+
+    from lakehouse.silver import CONFLICT, QUARANTINED, SILVER_COLUMNS
+
+    changed = {
+        "outcome": F.lit(QUARANTINED),
+        "violations": F.array(F.lit(CONFLICT)),
+        "written_by": F.lit(by),
+        "raw": F.col("value"),
+    }
+    entities = [c for c in rows.columns if c not in {*SILVER_COLUMNS, "value", "action"}]
+    changed |= {name: F.lit(None) for name in entities}
+    return rows.withColumns(
+        {name: F.when(when, new).otherwise(F.col(name)) for name, new in changed.items()}
+    )
+
+
+def _inserts(rows: DataFrame, changes: DataFrame, by: str) -> DataFrame:
+    """The rows that pending records become: bad ones as they are, good ones as decided."""
+    from pyspark.sql import functions as F
+
+    from lakehouse.silver import COORDINATES, QUARANTINED
+
+    actions = changes.where(~F.col("existing")).select(*COORDINATES, "action")
+    kept = rows.join(actions, COORDINATES, "left").where(
+        (F.col("outcome") == QUARANTINED) | F.col("action").isin("accept", "conflict")
+    )
+    conflict = F.coalesce(F.col("action") == "conflict", F.lit(False))
+    return _as_conflict(kept, conflict, by).drop("value", "action")
+
+
+def _replace(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    rows: DataFrame,
+    scope: DataFrame,
+) -> int:
+    """Rows of silver.events in the place of those of `scope`; returns how many were written.
+
+    A row that differs in nothing but who wrote it stays. Raises TableError.
+    """
+    from pyspark.sql import functions as F
+
+    from batch.merge import bring
+    from lakehouse import tables
+    from lakehouse.silver import COORDINATES
+
+    table = tables.silver(contracts)
+    content = F.struct(*(name for name in table.columns if name != "written_by"))
+    old = scope.select(*COORDINATES, content.alias("was"), F.col("written_by").alias("wrote"))
+    kept = content.eqNullSafe(F.col("was"))
+    writer = F.when(kept, F.col("wrote")).otherwise(F.col("written_by"))
+    new = rows.join(old, COORDINATES, "left").withColumn("written_by", writer)
+    difference = bring(spark, settings, table, tuple(COORDINATES), new, scope)
+    return difference.rows
+
+
+def committed_by_all(spark: SparkSession, settings: Settings) -> Offsets:
+    """The end of the range that every query has committed, by topic and partition."""
+    from lakehouse import checkpoints
+
+    ends = [
+        checkpoints.committed(checkpoints.SparkFiles(spark, settings, query))
+        for query in checkpoints.QUERIES
+    ]
+    shared = set.intersection(*(set(end) for end in ends))
+    return {key: min(end[key] for end in ends) for key in shared}
+
+
+def within(begin: Offsets, end: Offsets) -> Column:
+    """Rows with begin <= offset < end, by topic and partition."""
+    from lakehouse import gaps
+
+    return gaps.within(gaps.Gap(*key, begin.get(key, 0), last) for key, last in end.items())

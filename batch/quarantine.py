@@ -1,0 +1,450 @@
+"""Quarantine as a place to work in: what lies there and why, repairs, and judging it again.
+
+A repair is an edited payload for one record, or a change of a rule for many. Either way the records
+are judged again by the rules as they are then, in one commit; Bronze stays what the broker gave.
+What was done, by whom and when, is kept in ops.repairs.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakehouse.command import moment, run, settings_options, show
+from lakehouse.errors import HeadwaterError
+from lakehouse.privacy import masked, printable
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from lakehouse.contracts import Contracts
+    from lakehouse.settings import Settings
+
+JOB = "quarantine"
+COORDINATE = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})")
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class CoordinatesType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "TOPIC/PARTITION/OFFSET"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Coordinates:
+        found = COORDINATE.fullmatch(value)
+        if not found:
+            self.fail(f"{value!r} is not TOPIC/PARTITION/OFFSET, as `list` shows them", param, ctx)
+        return Coordinates(found[1], int(found[2]), int(found[3]))
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rows of quarantine: all that meet what is given. since, until: the broker's time."""
+
+    rule: str | None = None
+    source: str | None = None
+    entity: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    records: tuple[Coordinates, ...] = ()
+
+    def of(self, quarantine: DataFrame) -> DataFrame:
+        from pyspark.sql import functions as F
+
+        from lakehouse.silver import COORDINATES
+
+        found = quarantine
+        if self.rule is not None:
+            found = found.where(F.array_contains("violations", self.rule))
+        for name, value in (("source", self.source), ("entity", self.entity)):
+            if value is not None:
+                found = found.where(F.col(name) == value)
+        if self.since is not None:
+            found = found.where(F.col("timestamp") >= self.since)
+        if self.until is not None:
+            found = found.where(F.col("timestamp") < self.until)
+        if self.records:
+            wanted = [(one.topic, one.partition, one.offset) for one in self.records]
+            schema = "topic string, partition int, offset bigint"
+            frame = quarantine.sparkSession.createDataFrame(wanted, schema)
+            found = found.join(frame, COORDINATES, "left_semi")
+        return found
+
+
+def filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a Filter, and passes `wanted` in their place."""
+
+    @click.option("--rule", help="Broken rules by name, as `list` shows them.")
+    @click.option("--source", help="The events' source.")
+    @click.option("--entity", help="The events' entity.")
+    @click.option("--since", metavar="TIME", help="Taken by the broker from then on, ISO-8601.")
+    @click.option("--until", metavar="TIME", help="Taken by the broker before then.")
+    @wraps(function)
+    def with_filter(
+        *args: Any,
+        rule: str | None,
+        source: str | None,
+        entity: str | None,
+        since: str | None,
+        until: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        first = moment(since, "--since") if since else None
+        last = moment(until, "--until") if until else None
+        wanted = Filter(rule, source, entity, first, last, kwargs.pop("records", ()))
+        return function(*args, wanted=wanted, **kwargs)
+
+    return with_filter
+
+
+@click.group("quarantine")
+def quarantine_group() -> None:
+    """See what is quarantined and why, repair it, and judge it again."""
+
+
+@quarantine_group.command("list")
+@filters
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@settings_options
+def list_rows(wanted: Filter, limit: int, as_json: bool, settings: Settings) -> None:
+    """How many records each rule keeps out, and the newest of them."""
+    spark, loaded = _start(settings)
+    counts, rows = find(spark, settings, loaded, wanted, limit)
+    if as_json:
+        click.echo(json.dumps({"rules": dict(counts), "records": rows}))
+        return
+    show("Quarantine by rule", ("rule", "records"), counts)
+    columns = ("record", "taken", "source", "entity", "violations", "bytes")
+    if rows:
+        # A source is whatever somebody sent.
+        listed = [[printable(_text(row[column])) for column in columns] for row in rows]
+        show("Newest records", columns, listed)
+        click.echo(f"more of one: headwater quarantine show {rows[0]['record']}")
+
+
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+
+
+@quarantine_group.command("show")
+@click.argument("record", type=CoordinatesType())
+@click.option("--reveal", is_flag=True, help="Show personal data too.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@settings_options
+def show_row(record: Coordinates, reveal: bool, as_json: bool, settings: Settings) -> None:
+    """One record: what it holds, why it is kept out, and what was done about it.
+
+    RECORD: topic, partition and offset, as `list` shows them. Also of one that was let in since.
+    """
+    spark, loaded = _start(settings)
+    found = story(spark, settings, loaded, record, reveal)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for name in ("record", "taken", "outcome", "entity", "violations"):
+        click.echo(f"{name + ':':<12}{_text(found[name])}")
+    click.echo(f"payload:\n{found['payload']}")
+    for step in found["history"]:
+        what = f"{step['at']}  {step['action']} by {step['by']}"
+        came = f" -> {step['outcome']}" if step["outcome"] else ""
+        note = f" ({step['note']})" if step["note"] else ""
+        click.echo(f"{what}: {_text(step['was'])}{came}{note}")
+
+
+@quarantine_group.command("repair")
+@click.argument("record", type=CoordinatesType())
+@click.option(
+    "--from",
+    "file",
+    type=click.File("rb"),
+    help="File with the bytes in the record's place; - for standard input.",
+)
+@click.option("--edit", is_flag=True, help="Edit the payload in $EDITOR.")
+@click.option("--note", default="", help="Why, for those who come after.")
+@click.option("--by", help="Who; the user of this machine where left out.")
+@settings_options
+def repair_row(
+    record: Coordinates,
+    file: Any,
+    edit: bool,
+    note: str,
+    by: str | None,
+    settings: Settings,
+) -> None:
+    """Put other bytes in a quarantined record's place. Bronze keeps the ones that came.
+
+    They count from the next `headwater quarantine replay` on.
+    """
+    from lakehouse.locks import held
+
+    if (file is None) != edit:
+        raise click.UsageError("--from or --edit: one of them")
+    payload = file.read() if file else None
+    with held(settings, JOB, "repairs of quarantined records"):
+        spark, loaded = _start(settings)
+        if payload is None:
+            payload = _edited(_value(spark, settings, record))
+        repair(spark, settings, loaded, record, payload, by or getpass.getuser(), note)
+    click.echo(f"repaired; to have it judged: headwater quarantine replay {record}")
+
+
+def _edited(value: bytes | None) -> bytes:
+    try:
+        before = (value or b"").decode()
+    except UnicodeDecodeError:
+        raise HeadwaterError("the payload is not UTF-8: give other bytes (--from FILE)") from None
+    after = click.edit(before, extension=".json")
+    if after is None or after == before:
+        raise HeadwaterError("nothing was changed")
+    return after.encode()
+
+
+@quarantine_group.command("replay")
+@click.argument("records", nargs=-1, type=CoordinatesType())
+@filters
+@click.option("--by", help="Who; the user of this machine where left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@settings_options
+def replay_rows(wanted: Filter, by: str | None, as_json: bool, settings: Settings) -> None:
+    """Judge quarantined records again: those named, those that the options say, or all.
+
+    By the rules and with the payloads as they are now.
+    """
+    from lakehouse.locks import held
+    from lakehouse.progress import doing
+
+    with held(settings, "reconcile", "outcomes in silver.events"):
+        spark, loaded = _start(settings)
+        with doing("judging again"):
+            counts = replay(spark, settings, loaded, wanted, by or getpass.getuser())
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    click.echo(
+        f"{sum(counts.values()):,} records: {counts['accepted']:,} accepted, "
+        f"{counts['duplicates']:,} duplicates, {counts['quarantined']:,} still quarantined"
+    )
+
+
+def _start(settings: Settings) -> tuple[SparkSession, Contracts]:
+    from lakehouse import contracts
+    from lakehouse.progress import doing
+    from lakehouse.session import spark as make_session
+
+    loaded = contracts.load(settings.contracts_dir)
+    with doing("starting Spark"):
+        return make_session(settings, JOB), loaded
+
+
+def _quarantined(spark: SparkSession, settings: Settings, contracts: Contracts) -> DataFrame:
+    from lakehouse import tables
+    from lakehouse.silver import QUARANTINED
+
+    rows = tables.read(spark, settings, tables.silver(contracts))
+    return rows.where(rows.outcome == QUARANTINED)
+
+
+def _is(record: Coordinates) -> str:
+    from lakehouse.sql import literal
+
+    topic = literal(record.topic)
+    return f"topic = {topic} AND partition = {record.partition} AND offset = {record.offset}"
+
+
+def find(
+    spark: SparkSession, settings: Settings, contracts: Contracts, wanted: Filter, limit: int
+) -> tuple[list[tuple[str, int]], list[dict[str, Any]]]:
+    """Records by rule, most first, and the newest `limit` of them without their bytes."""
+    from pyspark.sql import functions as F
+
+    rows = wanted.of(_quarantined(spark, settings, contracts))
+    by_rule = rows.select(F.explode("violations").alias("rule")).groupBy("rule").count()
+    counts = [(row.rule, row["count"]) for row in by_rule.collect()]  # one row a rule
+    newest = rows.orderBy(F.col("timestamp").desc(), "topic", "partition", "offset").limit(limit)
+    found = [
+        {
+            "record": str(Coordinates(row.topic, row.partition, row.offset)),
+            "taken": _iso(row.taken),
+            "source": row.source,
+            "entity": row.entity,
+            "violations": row.violations,
+            "bytes": row.bytes,
+        }
+        for row in newest.select(
+            "topic",
+            "partition",
+            "offset",
+            F.unix_millis("timestamp").alias("taken"),
+            "source",
+            "entity",
+            "violations",
+            F.octet_length("raw").alias("bytes"),
+        ).collect()
+    ]
+    return sorted(counts, key=lambda count: (-count[1], count[0])), found
+
+
+def _iso(millis: int) -> str:
+    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _value(spark: SparkSession, settings: Settings, record: Coordinates) -> bytes | None:
+    """A record's bytes: its newest repair, else what the broker gave. Raises HeadwaterError."""
+    from lakehouse import repairs, tables
+
+    bronze = tables.read(spark, settings, tables.bronze()).where(_is(record))
+    rows = repairs.applied(spark, settings, bronze).select("value").collect()
+    if not rows:
+        raise HeadwaterError(f"{record}: no such record in bronze.events: see `quarantine list`")
+    return None if rows[0]["value"] is None else bytes(rows[0]["value"])
+
+
+def story(
+    spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates, reveal: bool
+) -> dict[str, Any]:
+    """A record's outcome and payload, and what was done about it, oldest first.
+
+    Personal data is masked unless `reveal`. Raises HeadwaterError where there is no such record.
+    """
+    from pyspark.sql import functions as F
+
+    from lakehouse import repairs, tables
+
+    value = _value(spark, settings, record)
+    silver = tables.read(spark, settings, tables.silver(contracts)).where(_is(record))
+    rows = silver.select(
+        "outcome", "entity", "violations", F.unix_millis("timestamp").alias("taken")
+    ).collect()
+    row = rows[0] if rows else None
+    done = repairs.history(spark, settings)
+    steps = [] if done is None else done.where(_is(record)).orderBy("at").collect()
+    entity = None if row is None else row.entity
+    return {
+        "record": str(record),
+        "taken": None if row is None else _iso(row.taken),
+        "outcome": "no row in Silver: a duplicate, or pending" if row is None else row.outcome,
+        "entity": entity,
+        "violations": [] if row is None else row.violations,
+        "payload": masked(value, contracts, entity, reveal),
+        "history": [
+            {
+                "at": step["at"].isoformat(),
+                "action": step.action,
+                "by": step["by"],
+                "note": step.note,
+                "was": step.was,
+                "outcome": step.outcome,
+                "violations": step.violations,
+            }
+            for step in steps
+        ],
+    }
+
+
+def repair(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    record: Coordinates,
+    payload: bytes,
+    by: str,
+    note: str,
+) -> None:
+    """Writes down other bytes for a quarantined record. Raises HeadwaterError."""
+    quarantined = _quarantined(spark, settings, contracts).where(_is(record)).collect()
+    if not quarantined:
+        raise HeadwaterError(f"{record} is not in quarantine: see `headwater quarantine list`")
+    from pyspark.sql import functions as F
+
+    from lakehouse import repairs, tables
+
+    table = tables.repairs()
+    tables.ensure(spark, settings, table)
+    given = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "by": by,
+        "action": repairs.REPAIRED,
+        "note": note,
+        "was": quarantined[0].violations,
+        "payload": bytearray(payload),
+    }
+    schema = ", ".join(f"{name} {table.columns[name]}" for name in given)
+    row = spark.createDataFrame([tuple(given.values())], schema)
+    nothing = {n: F.lit(None).cast(table.columns[n]) for n in ("outcome", "violations")}
+    tables.append(row.withColumns({"at": F.current_timestamp(), **nothing}), settings, table)
+
+
+def replay(
+    spark: SparkSession, settings: Settings, contracts: Contracts, wanted: Filter, by: str
+) -> dict[str, int]:
+    """Judges quarantined records again; returns how many were accepted, duplicates, quarantined.
+
+    Those whose outcome or violations are others now get a row in ops.repairs.
+    """
+    from pyspark.sql import functions as F
+
+    from batch import judge
+    from lakehouse import repairs, runs, tables
+    from lakehouse.silver import COORDINATES
+
+    with runs.recorded(spark, settings, JOB) as run:
+        committed = judge.within({}, judge.committed_by_all(spark, settings))
+        chosen = (
+            wanted.of(_quarantined(spark, settings, contracts).where(committed))
+            .select(*COORDINATES, F.col("violations").alias("was"))
+            .localCheckpoint()
+        )
+        done = judge.judge(spark, settings, contracts, committed, JOB, again=chosen)
+        silver = tables.read(spark, settings, tables.silver(contracts))
+        now = silver.select(*COORDINATES, "outcome", "violations")
+        after = (
+            chosen.join(now, COORDINATES, "left")
+            .withColumn("outcome", F.coalesce("outcome", F.lit("duplicate")))
+            .localCheckpoint()
+        )
+        table = tables.repairs()
+        tables.ensure(spark, settings, table)
+        step = {
+            "at": F.current_timestamp(),
+            "by": F.lit(by),
+            "action": F.lit(repairs.REPLAYED),
+            "note": F.lit(""),
+            "payload": F.lit(None).cast("binary"),
+        }
+        changed = ~F.col("violations").eqNullSafe(F.col("was"))
+        tables.append(after.where(changed).withColumns(step), settings, table)
+        counted = after.groupBy("outcome").count().collect()  # three rows
+        found = {row.outcome: row["count"] for row in counted}
+        counts = {
+            "accepted": found.get("accepted", 0),
+            "duplicates": found.get("duplicate", 0),
+            "quarantined": found.get("quarantined", 0),
+        }
+        run.rows, run.details = done.rows, dict(counts)
+        run.written = {tables.silver(contracts).full_name: done.version}
+    return counts
+
+
+if __name__ == "__main__":
+    run(quarantine_group, sys.argv[1:])

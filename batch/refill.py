@@ -1,0 +1,60 @@
+"""Bronze from the broker's retained range: records that it should hold and does not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lakehouse.contracts import Contracts
+    from lakehouse.settings import Settings
+
+
+def refill(spark: SparkSession, settings: Settings, contracts: Contracts) -> int:
+    """Appends to bronze.events what the stream has committed, the broker has, and Bronze has not.
+
+    A running stream is not in its way: it writes what comes after. Returns the number of records.
+    Raises BrokerError and TableError.
+    """
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    from lakehouse import checkpoints, kafka, tables
+    from lakehouse.silver import COORDINATES
+
+    topics = contracts.topics(settings.topics.events)
+    begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
+    files = checkpoints.SparkFiles(spark, settings, "bronze")
+    committed = checkpoints.committed(files)
+    start: dict[str, dict[str, int]] = {}
+    stop: dict[str, dict[str, int]] = {}
+    for (topic, partition), end in sorted(committed.items()):
+        if (topic, partition) not in ends:
+            continue
+        last = min(end, ends[topic, partition])
+        first = min(begins[topic, partition], last)
+        start.setdefault(topic, {})[str(partition)] = first
+        stop.setdefault(topic, {})[str(partition)] = last
+    if not start:
+        return 0
+    table = tables.bronze()
+    tables.ensure(spark, settings, tables.of_topics(table, kafka.topic_ids(settings, topics)))
+    options = {
+        **kafka.spark_options(settings),
+        "subscribe": ",".join(start),
+        "startingOffsets": json.dumps(start),
+        "endingOffsets": json.dumps(stop),
+        "includeHeaders": "true",
+    }
+    records = spark.read.format("kafka").options(**options).load()
+    there = tables.read(spark, settings, table).select(*COORDINATES)
+    lacking = (
+        records.withColumnRenamed("timestampType", "timestamp_type")
+        .join(there, COORDINATES, "left_anti")
+        .withColumns({"date": F.to_date("timestamp"), "hour": F.hour("timestamp")})
+    )
+    counted = Observation()
+    tables.append(lacking.observe(counted, F.count(F.lit(1)).alias("rows")), settings, table)
+    return int(counted.get["rows"])

@@ -1,0 +1,154 @@
+"""Replay: Silver for a range is made anew from Bronze, as after a change of a rule.
+
+In place and in one commit: until it is there, readers see what was. A copy of an event whose first
+one is not accepted any more gets an outcome of its own in the same commit.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from lakehouse.command import moment, run, settings_options
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, SparkSession
+
+    from batch.judge import Result
+    from lakehouse.contracts import Contracts
+    from lakehouse.settings import Settings
+
+JOB = "replay"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Records from `begin` up to `end`, which is not in it: offsets, or ISO-8601 broker times.
+
+    topic, partition: of these alone, where given.
+    """
+
+    begin: int | str
+    end: int | str | None = None
+    topic: str | None = None
+    partition: int | None = None
+
+    def condition(self) -> Column:
+        """On rows of Bronze and of Silver. Raises BadParameter."""
+        from pyspark.sql import functions as F
+
+        name = "offset" if isinstance(self.begin, int) else "timestamp"
+        first, last = _limit(self.begin, "--from-time"), _limit(self.end, "--to")
+        found = F.col(name) >= F.lit(first)
+        if last is not None:
+            found = found & (F.col(name) < F.lit(last))
+        if self.topic is not None:
+            found = found & (F.col("topic") == self.topic)
+        if self.partition is not None:
+            found = found & (F.col("partition") == self.partition)
+        return found
+
+
+def _limit(value: int | str | None, option: str) -> object:
+    return moment(value, option) if isinstance(value, str) else value
+
+
+@click.command("replay")
+@click.option("--from-offset", type=click.IntRange(min=0), help="First offset, of each partition.")
+@click.option("--from-time", metavar="TIME", help="When the broker took the first one, ISO-8601.")
+@click.option("--to", metavar="OFFSET|TIME", help="Up to there; all that is committed if left out.")
+@click.option("--topic", default=None, help="Of this topic alone.")
+@click.option("--partition", type=click.IntRange(min=0), help="Of this partition alone.")
+@click.option("--bronze", is_flag=True, help="First read again from the broker what Bronze lacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@settings_options
+def replay(
+    from_offset: int | None,
+    from_time: str | None,
+    to: str | None,
+    topic: str | None,
+    partition: int | None,
+    bronze: bool,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Make Silver anew from Bronze for a range, under the rules as they are now."""
+    from lakehouse import contracts
+    from lakehouse.locks import held
+    from lakehouse.progress import doing
+    from lakehouse.session import spark as make_session
+
+    wanted = _range(from_offset, from_time, to, topic, partition)
+    loaded = contracts.load(settings.contracts_dir)
+    with held(settings, "reconcile", "replay of silver.events"):
+        with doing("starting Spark"):
+            spark = make_session(settings, JOB)
+        refilled = 0
+        if bronze:
+            from batch.refill import refill
+
+            with doing("reading from the broker what Bronze lacks"):
+                refilled = refill(spark, settings, loaded)
+        with doing("replaying"):
+            result = replay_range(spark, settings, loaded, wanted)
+    if as_json:
+        click.echo(json.dumps({"refilled": refilled, **asdict(result)}))
+        return
+    if bronze:
+        click.echo(f"{refilled:,} records read again from the broker into bronze.events")
+    click.echo(
+        f"{result.pending:,} records judged anew: {result.accepted:,} accepted, "
+        f"{result.quarantined:,} quarantined, {result.duplicates:,} duplicates; "
+        f"{result.corrected:,} rows outside the range corrected"
+    )
+
+
+def _range(
+    from_offset: int | None,
+    from_time: str | None,
+    to: str | None,
+    topic: str | None,
+    partition: int | None,
+) -> Range:
+    if (from_offset is None) == (from_time is None):
+        raise click.UsageError("--from-offset or --from-time: one of them")
+    if from_time is not None:
+        moment(from_time, "--from-time")
+        if to is not None:
+            moment(to, "--to")
+        return Range(from_time, to, topic, partition)
+    if to is not None and not to.isdecimal():
+        raise click.BadParameter(f"{to!r} is no offset, as --from-offset is", param_hint="--to")
+    return Range(from_offset or 0, None if to is None else int(to), topic, partition)
+
+
+def replay_range(
+    spark: SparkSession, settings: Settings, contracts: Contracts, wanted: Range
+) -> Result:
+    """Judges every committed record of the range anew.
+
+    The result counts those, and what had no row in Silver, of the whole of Bronze.
+    """
+    from batch import judge
+    from lakehouse import runs, tables
+    from lakehouse.silver import COORDINATES
+
+    with runs.recorded(spark, settings, JOB) as run:
+        committed = judge.within({}, judge.committed_by_all(spark, settings))
+        table = tables.silver(contracts)
+        rows = tables.read(spark, settings, table).where(committed & wanted.condition())
+        done = judge.judge(
+            spark, settings, contracts, committed, JOB, again=rows.select(*COORDINATES)
+        )
+        run.rows = done.rows
+        run.details = {**asdict(wanted), **asdict(done.result)}
+        run.written = {table.full_name: done.version}
+    return done.result
+
+
+if __name__ == "__main__":
+    run(replay, sys.argv[1:])
