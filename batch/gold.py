@@ -11,11 +11,12 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import run, settings_options
+from lakehouse.command import moment, run, settings_options
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -37,6 +38,8 @@ STAR = {
     *(USERS, LOCATIONS, PRODUCTS, TIME),
     *(ORDERS, ITEMS, USER_METRICS, CATEGORY_METRICS),
 }
+# After all events that pass for accepted.
+LAST = datetime(9999, 12, 31, tzinfo=UTC)
 Say = Callable[[str], None]
 
 
@@ -56,22 +59,36 @@ class Result:
 
 @click.command("gold")
 @click.option("--rebuild", is_flag=True, help="Work everything out anew, from all of Silver.")
+@click.option("--from", "begin", metavar="TIME", help="Work out anew what happened from then on.")
+@click.option("--to", "end", metavar="TIME", help="And before then; to this day if left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options
-def gold(rebuild: bool, as_json: bool, settings: Settings) -> None:
-    """Bring dimensions, facts and metrics up to the newest version of Silver."""
+def gold(
+    rebuild: bool, begin: str | None, end: str | None, as_json: bool, settings: Settings
+) -> None:
+    """Bring dimensions, facts and metrics up to the newest version of Silver.
+
+    With --from, also whatever an event of that time (ISO-8601) is about, changed or not.
+    """
     from lakehouse import contracts, layouts
     from lakehouse.locks import held
     from lakehouse.progress import Ticker, doing
     from lakehouse.session import spark as make_session
 
+    if rebuild and begin:
+        raise click.UsageError("--rebuild and --from: one of them")
+    if end and not begin:
+        raise click.UsageError("--to wants --from")
+    again = None
+    if begin:
+        again = (moment(begin, "--from"), moment(end, "--to") if end else LAST)
     loaded = contracts.load(settings.contracts_dir)
     known = layouts.load(settings.contracts_dir, loaded)
     with held(settings, JOB, "gold.* (job gold)"):
         with doing("starting Spark"):
             spark = make_session(settings, JOB)
         with doing("building Gold"), Ticker() as ticker:
-            result = build(spark, settings, loaded, known, rebuild, say=ticker.show)
+            result = build(spark, settings, loaded, known, rebuild, again=again, say=ticker.show)
     if as_json:
         click.echo(json.dumps(asdict(result)))
         return
@@ -97,12 +114,14 @@ def build(
     layouts: Layouts,
     rebuild: bool = False,
     until: int | None = None,
+    again: tuple[datetime, datetime] | None = None,
     say: Say = lambda _: None,
 ) -> Result:
     """Brings all of Gold to a version of Silver, the newest one where `until` is left out.
 
-    Raises TableError where Silver, or a table of Gold, is not what the last run left, and
-    ContractError where a table has no contract.
+    again: whatever the events of that time are about is worked out anew, too. Raises TableError
+    where Silver, or a table of Gold, is not what the last run left, and ContractError where a table
+    has no contract.
     """
     from batch.star.history import Source
     from lakehouse import runs, tables
@@ -121,10 +140,9 @@ def build(
             after = last.read[SILVER]
             until = _check_unchanged(spark, settings, silver, layouts, after, until, last.written)
             run.read, run.written = {SILVER: until}, dict(last.written)
-            if after == until:
+            if after == until and again is None:
                 return Result("nothing", after, until)
-            changed = tables.changes(spark, settings, silver, after, until)
-            changed = changed.where(f"outcome = '{ACCEPTED}'").localCheckpoint()
+            changed = _changed(spark, settings, silver, after, until, again)
             if changed.isEmpty():
                 return Result("increment", after, until)
         rows = tables.read(spark, settings, silver, until).where(f"outcome = '{ACCEPTED}'")
@@ -135,6 +153,33 @@ def build(
         run.written = tables.versions(spark, settings, map(tables.gold, layouts.gold))
         run.details = {"mode": result.mode, "after": after}
     return result
+
+
+def _changed(
+    spark: SparkSession,
+    settings: Settings,
+    silver: Table,
+    after: int,
+    until: int,
+    again: tuple[datetime, datetime] | None,
+) -> DataFrame:
+    """Accepted rows that came or went between two versions; those of a time as if they had."""
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+    from lakehouse.silver import ACCEPTED
+
+    rows = tables.read(spark, settings, silver, until)
+    as_changed = rows.withColumns(
+        {"_change_type": F.lit("insert"), "_commit_version": F.lit(after)}
+    )
+    changed = as_changed.where(F.lit(False))
+    if again is not None:
+        changed = as_changed.where((F.col("time") >= again[0]) & (F.col("time") < again[1]))
+    if after < until:
+        came = tables.changes(spark, settings, silver, after, until)
+        changed = changed.unionByName(came.select(*changed.columns))
+    return changed.where(F.col("outcome") == ACCEPTED).localCheckpoint()
 
 
 def demand(settings: Settings, layouts: Layouts) -> None:

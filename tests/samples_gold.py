@@ -115,8 +115,12 @@ class Shop:
         assert [r for r in made.select("outcome", "violations").collect() if r.violations] == []
         tables.append(made, self.settings, self.silver)
 
-    def build(self, rebuild: bool = False) -> gold.Result:
-        return gold.build(self.spark, self.settings, self.contracts, self.layouts, rebuild)
+    def build(
+        self, rebuild: bool = False, again: tuple[datetime, datetime] | None = None
+    ) -> gold.Result:
+        return gold.build(
+            self.spark, self.settings, self.contracts, self.layouts, rebuild, again=again
+        )
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Rows of a table of Gold, read by another engine."""

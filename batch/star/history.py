@@ -27,8 +27,8 @@ class Keys:
 class Source:
     """Accepted rows of silver.events at one version.
 
-    rows: all of them. changed: those that came or went since another version, with `_change_type`;
-    None where everything is to be worked out.
+    rows: all of them. changed: those that came or went since another version, with `_change_type`
+    and `_commit_version`; None where everything is to be worked out.
     """
 
     rows: DataFrame
@@ -48,11 +48,15 @@ class Source:
         """Those keys whose last event has another `value` than at the version before."""
         if self.changed is None:
             return None
-        changed = _events(self.changed, entity, "_change_type")
-        came = changed.where("_change_type = 'insert'").select(*COORDINATES)
-        went = changed.where("_change_type IN ('delete', 'update_preimage')")
+        changed = _events(self.changed, entity, "_change_type", "_commit_version")
+        # A row may have come and gone more than once: its first change tells what was before.
+        went = F.col("_change_type").isin("delete", "update_preimage")
+        in_order = Window.partitionBy(*COORDINATES).orderBy("_commit_version", ~went)
+        first = changed.withColumn("_rank", F.row_number().over(in_order)).where("_rank = 1")
+        was = first.where(went).drop("_rank", "_change_type", "_commit_version")
         now = self.history(entity, keys)
-        before = now.unionByName(went.drop("_change_type")).join(came, [*COORDINATES], "left_anti")
+        untouched = now.join(first.select(*COORDINATES), [*COORDINATES], "left_anti")
+        before = untouched.unionByName(was)
         old = latest(before, key).select(key, F.struct(value).alias("_old"))
         new = latest(now, key).select(key, F.struct(value).alias("_new"))
         both = new.join(old, key, "full_outer")
