@@ -43,14 +43,19 @@ def judge(
     settings: Settings,
     contracts: Contracts,
     looked_at: Column,
+    committed: Column,
     by: str,
     again: DataFrame | None = None,
 ) -> Judged:
     """Gives every record of a range that has no row in Silver its outcome, in one commit.
 
-    looked_at: condition on rows of Bronze. by: who writes, kept with the rows. again: coordinates
-    whose rows of Silver do not count: their records are judged as if they were new, and the rows
-    become what comes of that. Rows that stay what they are, are not written.
+    looked_at, committed: conditions on rows of Bronze; the range, and all that every query has
+    committed. by: who writes, kept with the rows. again: coordinates whose rows of Silver do not
+    count: their records are judged as if they were new, and the rows become what comes of that;
+    rows without a record in Bronze stay. Rows that stay what they are, are not written.
+
+    Where an accepted event gives way, the copies of it that left no row want one now, wherever in
+    Bronze they are: then all that is committed is looked at.
     """
     from pyspark.sql import functions as F
 
@@ -59,17 +64,28 @@ def judge(
 
     table = tables.silver(contracts)
     tables.ensure(spark, settings, table)
-    bronze = repairs.applied(spark, settings, tables.read(spark, settings, tables.bronze()))
+    records = tables.read(spark, settings, tables.bronze())
+    bronze = repairs.applied(spark, settings, records)
     silver = tables.read(spark, settings, table)
-    standing = silver if again is None else silver.join(again, COORDINATES, "left_anti")
-    pending = bronze.where(looked_at).join(standing.select(*COORDINATES), COORDINATES, "left_anti")
-    # Materialised, not cached: a cache is planned anew when the table below it changes.
-    rows = classify(pending, contracts, settings.stream.max_record_bytes, by).localCheckpoint()
-    # Of rows that stand, doubles are looked for where a stream may have made them.
-    recent = standing.where(looked_at if again is None else F.lit(False))
-    changes = decide(rows, standing, recent).localCheckpoint()
-    inserts = _inserts(rows, changes, by)
-    moved = changes.where(F.col("existing") & F.col("action").isin("delete", "conflict"))
+    standing, recent, wide = silver, silver.where(looked_at), again is not None
+    if again is not None:
+        again = _with_conflicts(silver, again).join(records, COORDINATES, "left_semi")
+        again = again.localCheckpoint()
+        standing = silver.join(again, COORDINATES, "left_anti")
+        # Doubles among rows that stand are a reconcile's to find.
+        recent = standing.where(F.lit(False))
+    gives_way = F.col("existing") & F.col("action").isin("delete", "conflict")
+    while True:
+        pending = bronze.where(committed if wide else looked_at)
+        pending = pending.join(standing.select(*COORDINATES), COORDINATES, "left_anti")
+        # Materialised, not cached: a cache is planned anew when the table below it changes.
+        rows = classify(pending, contracts, settings.stream.max_record_bytes, by).localCheckpoint()
+        changes = decide(rows, standing, recent).localCheckpoint()
+        moved = changes.where(gives_way)
+        if wide or moved.where("action = 'conflict'").isEmpty():
+            break
+        wide = True
+    inserts = _like(_inserts(rows, changes, by), silver)
     result = _count(rows, changes)
     written = result.accepted + result.quarantined
     if again is not None or result.corrected:
@@ -78,12 +94,52 @@ def judge(
         conflicts = losers.where("action = 'conflict'").join(values, COORDINATES, "left")
         new = inserts.unionByName(_as_conflict(conflicts, F.lit(True), by).select(*inserts.columns))
         gone = moved.select(*COORDINATES)
-        gone = gone if again is None else gone.unionByName(again.select(*COORDINATES))
-        scope = silver.join(gone.distinct(), COORDINATES, "left_semi").select(*table.columns)
+        gone = gone if again is None else gone.unionByName(again)
+        scope = silver.join(gone.distinct(), COORDINATES, "left_semi").select(*inserts.columns)
         written = _replace(spark, settings, contracts, new, scope)
     elif written:
         tables.append(inserts, settings, table)
     return Judged(result, written, tables.version(spark, settings, table))
+
+
+def _with_conflicts(silver: DataFrame, again: DataFrame) -> DataFrame:
+    """The coordinates, and those of conflicts with what is accepted there: it may give way."""
+    from pyspark.sql import functions as F
+
+    from lakehouse.silver import ACCEPTED, CONFLICT, COORDINATES
+
+    wanted = again.select(*COORDINATES)
+    stood = silver.where(F.col("outcome") == ACCEPTED).join(wanted, COORDINATES, "left_semi")
+    conflicts = silver.where(F.array_contains("violations", CONFLICT))
+    of_them = conflicts.join(stood.select("source", "id"), ["source", "id"], "left_semi")
+    return wanted.unionByName(of_them.select(*COORDINATES)).distinct()
+
+
+def _like(rows: DataFrame, silver: DataFrame) -> DataFrame:
+    """The rows with every entity's struct as the table has it.
+
+    A table keeps the columns that a contract has no more, and has new ones at its end.
+    """
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    of_rows = {field.name: field.dataType for field in rows.schema}
+    changed = {}
+    for field in silver.schema:
+        kind, mine = field.dataType, of_rows.get(field.name)
+        if not isinstance(kind, StructType) or not isinstance(mine, StructType):
+            continue
+        if kind.names == mine.names:
+            continue
+        parts = [
+            F.col(field.name).getField(inner.name)
+            if inner.name in mine.names
+            else F.lit(None).cast(inner.dataType).alias(inner.name)
+            for inner in kind
+        ]
+        named = F.struct(*(p.alias(i.name) for p, i in zip(parts, kind, strict=True)))
+        changed[field.name] = F.when(F.col(field.name).isNotNull(), named)
+    return rows.withColumns(changed)
 
 
 def decide(rows: DataFrame, silver: DataFrame, recent: DataFrame) -> DataFrame:

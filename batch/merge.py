@@ -73,8 +73,9 @@ def bring(
     if found.rows and found.rows == found.inserted:
         tables.append(differing, settings, table)
     elif found.rows:
-        # Constants, so that no other partition is read.
-        parts = {name: list({row[name] for row in counts}) for name in table.partitions}
+        # Constants, so that no other partition is read: a row that is new is in none of them.
+        old_ones = [row for row in counts if row["_action"] != "insert"]
+        parts = {name: list({row[name] for row in old_ones}) for name in table.partitions}
         _merge(spark, settings, table, identity, parts, differing)
     return found
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
 
 JOB = "quarantine"
+# Of all that judges records: one at a time.
+LOCK = "reconcile"
 COORDINATE = re.compile(r"(.+)/([0-9]{1,9})/([0-9]{1,18})")
 
 
@@ -167,7 +169,7 @@ def show_row(record: Coordinates, reveal: bool, as_json: bool, settings: Setting
         what = f"{step['at']}  {step['action']} by {step['by']}"
         came = f" -> {step['outcome']}" if step["outcome"] else ""
         note = f" ({step['note']})" if step["note"] else ""
-        click.echo(f"{what}: {_text(step['was'])}{came}{note}")
+        click.echo(printable(f"{what}: {_text(step['was'])}{came}{note}"))
 
 
 @quarantine_group.command("repair")
@@ -198,24 +200,34 @@ def repair_row(
 
     if (file is None) != edit:
         raise click.UsageError("--from or --edit: one of them")
+    who = by or _user()
     payload = file.read() if file else None
-    with held(settings, JOB, "repairs of quarantined records"):
-        spark, loaded = _start(settings)
-        if payload is None:
-            payload = _edited(_value(spark, settings, record))
-        repair(spark, settings, loaded, record, payload, by or getpass.getuser(), note)
+    spark, loaded = _start(settings)
+    if payload is None:
+        demand_quarantined(spark, settings, loaded, record)
+        payload = _edited(_value(spark, settings, record))
+    with held(settings, LOCK, "outcomes in silver.events"):
+        repair(spark, settings, loaded, record, payload, who, note)
     click.echo(f"repaired; to have it judged: headwater quarantine replay {record}")
 
 
-def _edited(value: bytes | None) -> bytes:
+def _user() -> str:
     try:
-        before = (value or b"").decode()
-    except UnicodeDecodeError:
-        raise HeadwaterError("the payload is not UTF-8: give other bytes (--from FILE)") from None
-    after = click.edit(before, extension=".json")
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise click.UsageError("the user of this process has no name: say who (--by)") from None
+
+
+def _edited(value: bytes | None) -> bytes:
+    """What a person makes of it in their editor. Raises HeadwaterError where that is nothing."""
+    before = value or b""
+    # In bytes: text would lose what is not UTF-8, and the ends of its lines.
+    after: bytes | None = click.edit(before, extension=".json")
+    if after is not None and after.endswith(b"\n") and not before.endswith(b"\n"):
+        after = after.removesuffix(b"\n")  # as editors add it
     if after is None or after == before:
         raise HeadwaterError("nothing was changed")
-    return after.encode()
+    return after
 
 
 @quarantine_group.command("replay")
@@ -232,10 +244,11 @@ def replay_rows(wanted: Filter, by: str | None, as_json: bool, settings: Setting
     from lakehouse.locks import held
     from lakehouse.progress import doing
 
-    with held(settings, "reconcile", "outcomes in silver.events"):
+    who = by or _user()
+    with held(settings, LOCK, "outcomes in silver.events"):
         spark, loaded = _start(settings)
         with doing("judging again"):
-            counts = replay(spark, settings, loaded, wanted, by or getpass.getuser())
+            counts = replay(spark, settings, loaded, wanted, who)
     if as_json:
         click.echo(json.dumps(counts))
         return
@@ -338,13 +351,15 @@ def story(
     done = repairs.history(spark, settings)
     steps = [] if done is None else done.where(_is(record)).orderBy("at").collect()
     entity = None if row is None else row.entity
+    # What other bytes are about is only known once they were judged.
+    known = entity if not steps or steps[-1].action == repairs.REPLAYED else None
     return {
         "record": str(record),
         "taken": None if row is None else _iso(row.taken),
         "outcome": "no row in Silver: a duplicate, or pending" if row is None else row.outcome,
         "entity": entity,
         "violations": [] if row is None else row.violations,
-        "payload": masked(value, contracts, entity, reveal),
+        "payload": masked(value, contracts, known, reveal),
         "history": [
             {
                 "at": step["at"].isoformat(),
@@ -360,6 +375,16 @@ def story(
     }
 
 
+def demand_quarantined(
+    spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates
+) -> list[str]:
+    """What a record is quarantined for. Raises HeadwaterError where it is not."""
+    found = _quarantined(spark, settings, contracts).where(_is(record)).collect()
+    if not found:
+        raise HeadwaterError(f"{record} is not in quarantine: see `headwater quarantine list`")
+    return list(found[0].violations)
+
+
 def repair(
     spark: SparkSession,
     settings: Settings,
@@ -370,13 +395,11 @@ def repair(
     note: str,
 ) -> None:
     """Writes down other bytes for a quarantined record. Raises HeadwaterError."""
-    quarantined = _quarantined(spark, settings, contracts).where(_is(record)).collect()
-    if not quarantined:
-        raise HeadwaterError(f"{record} is not in quarantine: see `headwater quarantine list`")
     from pyspark.sql import functions as F
 
     from lakehouse import repairs, tables
 
+    violations = demand_quarantined(spark, settings, contracts, record)
     table = tables.repairs()
     tables.ensure(spark, settings, table)
     given = {
@@ -386,7 +409,7 @@ def repair(
         "by": by,
         "action": repairs.REPAIRED,
         "note": note,
-        "was": quarantined[0].violations,
+        "was": violations,
         "payload": bytearray(payload),
     }
     schema = ", ".join(f"{name} {table.columns[name]}" for name in given)
@@ -415,7 +438,7 @@ def replay(
             .select(*COORDINATES, F.col("violations").alias("was"))
             .localCheckpoint()
         )
-        done = judge.judge(spark, settings, contracts, committed, JOB, again=chosen)
+        done = judge.judge(spark, settings, contracts, committed, committed, JOB, again=chosen)
         silver = tables.read(spark, settings, tables.silver(contracts))
         now = silver.select(*COORDINATES, "outcome", "violations")
         after = (

@@ -86,15 +86,16 @@ def reconcile_range(
     with runs.recorded(spark, settings, "reconcile") as run:
         end = judge.committed_by_all(spark, settings)
         closed = runs.closed_range(spark, settings)
+        committed = judge.within({}, end)
         looked_at = judge.within(closed, end)
         if since is not None:
             # What is open in any case; of the closed range, whole days at a time are left out.
             looked_at = looked_at | (
-                judge.within({}, end)
+                committed
                 & (F.col("timestamp") >= since)
                 & (F.col("date") >= since.astimezone(UTC).date())
             )
-        done = judge.judge(spark, settings, contracts, looked_at, "reconcile")
+        done = judge.judge(spark, settings, contracts, looked_at, committed, "reconcile")
         run.rows = done.rows
         run.offsets = closed | end
         run.details = asdict(done.result)

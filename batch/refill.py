@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from lakehouse.contracts import Contracts
     from lakehouse.settings import Settings
 
 
-def refill(spark: SparkSession, settings: Settings, contracts: Contracts) -> int:
+def refill(spark: SparkSession, settings: Settings) -> int:
     """Appends to bronze.events what the stream has committed, the broker has, and Bronze has not.
 
     A running stream is not in its way: it writes what comes after. Returns the number of records.
@@ -24,10 +23,10 @@ def refill(spark: SparkSession, settings: Settings, contracts: Contracts) -> int
     from lakehouse import checkpoints, kafka, tables
     from lakehouse.silver import COORDINATES
 
-    topics = contracts.topics(settings.topics.events)
-    begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
     files = checkpoints.SparkFiles(spark, settings, "bronze")
     committed = checkpoints.committed(files)
+    topics = sorted({topic for topic, _ in committed})
+    begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
     start: dict[str, dict[str, int]] = {}
     stop: dict[str, dict[str, int]] = {}
     for (topic, partition), end in sorted(committed.items()):
@@ -43,17 +42,16 @@ def refill(spark: SparkSession, settings: Settings, contracts: Contracts) -> int
     tables.ensure(spark, settings, tables.of_topics(table, kafka.topic_ids(settings, topics)))
     options = {
         **kafka.spark_options(settings),
-        "subscribe": ",".join(start),
+        # Not by name: partitions that were added since are the stream's.
+        "assign": json.dumps({topic: sorted(map(int, parts)) for topic, parts in start.items()}),
         "startingOffsets": json.dumps(start),
         "endingOffsets": json.dumps(stop),
         "includeHeaders": "true",
     }
     records = spark.read.format("kafka").options(**options).load()
     there = tables.read(spark, settings, table).select(*COORDINATES)
-    lacking = (
-        records.withColumnRenamed("timestampType", "timestamp_type")
-        .join(there, COORDINATES, "left_anti")
-        .withColumns({"date": F.to_date("timestamp"), "hour": F.hour("timestamp")})
+    lacking = tables.bronze_rows(records.withColumnRenamed("timestampType", "timestamp_type")).join(
+        there, COORDINATES, "left_anti"
     )
     counted = Observation()
     tables.append(lacking.observe(counted, F.count(F.lit(1)).alias("rows")), settings, table)

@@ -92,7 +92,7 @@ def replay(
             from batch.refill import refill
 
             with doing("reading from the broker what Bronze lacks"):
-                refilled = refill(spark, settings, loaded)
+                refilled = refill(spark, settings)
         with doing("replaying"):
             result = replay_range(spark, settings, loaded, wanted)
     if as_json:
@@ -142,7 +142,7 @@ def replay_range(
         table = tables.silver(contracts)
         rows = tables.read(spark, settings, table).where(committed & wanted.condition())
         done = judge.judge(
-            spark, settings, contracts, committed, JOB, again=rows.select(*COORDINATES)
+            spark, settings, contracts, committed, committed, JOB, again=rows.select(*COORDINATES)
         )
         run.rows = done.rows
         run.details = {**asdict(wanted), **asdict(done.result)}

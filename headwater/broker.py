@@ -96,9 +96,11 @@ def _start(settings: Settings, folder: Path) -> Status:
     if last is not None and _alive(last):
         return status(settings)
     jars = Path(sys.prefix) / "broker"
-    java = shutil.which("java")
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if java is None:
-        raise BrokerError("no java on the PATH: install a JDK 17 or 21")
+        where = f"in JAVA_HOME ({home})" if home else "on the PATH"
+        raise BrokerError(f"no java {where}: install a JDK 17 or 21")
     if not any(jars.glob("kafka_*.jar")):
         raise BrokerError(f"no Kafka jars in {jars}: run `make setup`")
     port = last.port if last and _freed(last.port) else _free_port()

@@ -1,20 +1,27 @@
-"""What of a record may be shown: columns that a contract marks as personal (pii) are masked."""
+"""What of a record may be shown.
+
+Of what a contract knows, all but its personal columns (pii); of an envelope, what the CloudEvents
+standard names. Anything else may be personal data in the wrong place: it is masked, its name too.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from lakehouse.contracts import Contracts
 
 MASK = "***"
+ENVELOPE = frozenset(
+    {"specversion", "id", "source", "type", "time", "dataschema", "datacontenttype"}
+)
 
 
 def masked(value: bytes | None, contracts: Contracts, entity: str | None, reveal: bool) -> str:
-    """A payload as text of printable characters.
+    """A payload as text of printable characters; whole where `reveal`.
 
-    Of a known entity the personal columns are masked, and its subject where a column is; of any
-    other record, and of one that is no JSON object, all that it says is.
+    entity: whose contract says what may be shown; None where that is not known.
     """
     if value is None:
         return "none (a tombstone)"
@@ -26,31 +33,32 @@ def masked(value: bytes | None, contracts: Contracts, entity: str | None, reveal
         document = None
     if not isinstance(document, dict):
         return f"{len(value):,} bytes that are no JSON object (--reveal shows them)"
-    if entity is None or entity not in contracts:
-        shown: Any = _all(document)
+    contract = contracts.get(entity) if entity is not None else None
+    columns = () if contract is None else contract.columns
+    public = {column.json_key for column in columns if not column.pii}
+    if contract is not None and contract.topic is not None:
+        shown = _shown(document, public)
     else:
-        contract = contracts[entity]
-        hidden = {column.json_key for column in contract.columns if column.pii}
-        if contract.topic is not None:
-            shown = _some(document, hidden)
-        else:
-            shown = dict(document)
-            if hidden and "subject" in shown:
-                shown["subject"] = MASK
-            if "data" in shown:
-                data = shown["data"]
-                shown["data"] = _some(data, hidden) if isinstance(data, dict) else _all(data)
+        # A subject is whom an event is about.
+        personal = contract is None or any(column.pii for column in columns)
+        shown = _shown(document, ENVELOPE if personal else ENVELOPE | {"subject"}, {"data"})
+        if "data" in document:
+            data = document["data"]
+            shown["data"] = _shown(data, public) if isinstance(data, dict) else MASK
     return printable(json.dumps(shown, indent=2, ensure_ascii=False))
 
 
-def _some(fields: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
-    return {key: MASK if key in hidden else value for key, value in fields.items()}
-
-
-def _all(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _all(inner) for key, inner in value.items()}
-    return MASK
+def _shown(
+    fields: dict[str, Any], public: Collection[str], inner: Collection[str] = ()
+) -> dict[str, Any]:
+    """Public fields that are plain values; how many others there are."""
+    kept = {
+        key: MASK if isinstance(value, dict | list) else value
+        for key, value in fields.items()
+        if key in public
+    }
+    rest = len(fields.keys() - kept.keys() - set(inner))
+    return kept | ({MASK: f"{rest} more (--reveal shows them)"} if rest else {})
 
 
 def printable(text: str) -> str:

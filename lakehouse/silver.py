@@ -1,6 +1,6 @@
 """What a Silver row is made of: one function from raw records to classified ones.
 
-The stream, the reconcile job and the replay all call `classify`, so that a record has the same
+The stream and whatever judges records by batch call `classify`, so that a record has the same
 outcome on whichever way it comes.
 """
 
@@ -52,7 +52,7 @@ def classify(
     """Every raw record as a row of silver.events, accepted or quarantined. Duplicates included.
 
     records: topic, partition, offset, timestamp, key, value.
-    written_by: `stream` or `reconcile`, kept with the row.
+    written_by: `stream` or a job (reconcile, replay, quarantine), kept with the row.
     Returns the columns of silver.events, and `value` for those who have to go on from the bytes.
     What filters the result has to materialise it first: pushed down into a plan of this width, a
     predicate on a computed column is written out many times over.

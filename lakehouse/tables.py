@@ -104,8 +104,15 @@ def bronze() -> Table:
     return Table("bronze", "events", BRONZE_SCHEMA, ("date", "hour"), stats)
 
 
+def bronze_rows(records: DataFrame) -> DataFrame:
+    """Raw records with the partition columns: date and hour of the broker's timestamp, UTC."""
+    from pyspark.sql import functions as F
+
+    return records.withColumns({"date": F.to_date("timestamp"), "hour": F.hour("timestamp")})
+
+
 def silver(contracts: Contracts) -> Table:
-    """Every record's outcome, typed where accepted. By streaming.silver and batch.reconcile."""
+    """Every record's outcome, typed where accepted. By streaming.silver and batch.judge."""
     from lakehouse.silver import silver_schema
 
     stats = {STATISTICS: "topic,partition,offset,timestamp,entity,outcome,time"}
@@ -372,11 +379,19 @@ def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None
     Raises TableError where that happens ATTEMPTS times.
     """
     from delta.exceptions import DeltaConcurrentModificationException
-    from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
+    from tenacity import (
+        RetryError,
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_random_exponential,
+    )
 
     attempts = Retrying(
         retry=retry_if_exception_type(DeltaConcurrentModificationException),
         stop=stop_after_attempt(ATTEMPTS),
+        # A stream commits every few seconds: not in step with it.
+        wait=wait_random_exponential(multiplier=0.5, max=5),
     )
     try:
         attempts(attempt)

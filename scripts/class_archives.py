@@ -67,10 +67,13 @@ def archive(folder: Path) -> Iterator[None]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        settings = settings_files.load("local", storage=folder)
+        # Nothing of the user's own, the broker of a runtime folder least of all.
+        settings = settings_files.load("local", storage=folder, runtime=folder)
         with archive(Path(sys.prefix) / "broker"):
-            broker.start(settings)
-            broker.stop(settings)
+            try:
+                broker.start(settings)
+            finally:
+                broker.stop(settings)
         with archive(Path(pyspark.__file__).parent):
             spark = make_session(settings, "classes")
             use(spark, settings)

@@ -92,17 +92,20 @@ if step project setup.py scripts/setup.sh conf/spark-defaults.conf conf/spark-en
   # pyspark's own asks whatever python3 is first on the PATH: .venv/bin/spark-submit has to work as is.
   printf 'export SPARK_HOME="%s"\nexport PYSPARK_PYTHON="${PYSPARK_PYTHON:-%s}"\n' \
     "$spark_home" "$PWD/.venv/bin/python" > .venv/bin/find-spark-home
-  cp conf/log4j2.properties conf/spark-env.sh "$spark_home/conf/"
+  cp conf/log4j2.properties "$spark_home/conf/"
+  # Spark's own scripts cannot read it where the path has a blank.
+  case "$PWD" in *[[:space:]]*) ;; *) cp conf/spark-env.sh "$spark_home/conf/" ;; esac
   finish
 fi
 
 java=${JAVA_HOME:+$JAVA_HOME/bin/}java
-"$java" -version 2> .venv/java-version
-if step classes requirements/local.lock pom.xml scripts/class_archives.py .venv/java-version; then
-  say "starting Spark and the broker once, so that they start faster from now on (200 MB; a minute)"
-  .venv/bin/python -m scripts.class_archives >> .venv/setup.log 2>&1 ||
+if step classes requirements/local.lock pom.xml scripts/class_archives.py <("$java" -version 2>&1); then
+  say "starting Spark and the broker once, so that they start faster from now on (250 MB; a minute)"
+  if .venv/bin/python -m scripts.class_archives >> .venv/setup.log 2>&1; then
+    finish
+  else
     say "that failed (see .venv/setup.log): all works, but every start takes longer"
-  finish
+  fi
 fi
 
 # Only for tests. Elsewhere than on Linux with x86-64 they take the mariadbd on the PATH.

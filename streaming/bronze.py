@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from lakehouse import gaps, kafka, runs, tables
 from lakehouse.contracts import Contracts
@@ -12,11 +11,6 @@ from streaming import query
 from streaming.source import read_broker
 
 NAME = "bronze"
-
-
-def transform(records: DataFrame) -> DataFrame:
-    """Raw records with the partition columns: date and hour of the broker's timestamp, UTC."""
-    return records.withColumns({"date": F.to_date("timestamp"), "hour": F.hour("timestamp")})
 
 
 def start(
@@ -35,7 +29,7 @@ def start(
     source = read_broker(spark, settings, contracts, NAME, table, accept_gap)
     if accept_gap:
         _accept_more(spark, settings, contracts)
-    rows = transform(source.records)
+    rows = tables.bronze_rows(source.records)
     return query.start(spark, settings, NAME, rows, write, available_now, source.passing)
 
 

@@ -43,7 +43,8 @@ JOBS = (["reconcile"], ["gold"], ["maintain"], ["publish"])
 class Report:
     """kills: by what was killed. balance: as `headwater audit --json` has it. exceptions: records
     whose outcome is not their ledger's (20 at most). memory: MiB of the stream's processes, highest
-    of each tenth of the time; state: MiB of the checkpoint's state, at the end of each tenth."""
+    of each tenth of the time; state: MiB of the checkpoint's state, at the end of each tenth.
+    error: why it ended early."""
 
     minutes: float = 0.0
     seed: int = 0
@@ -58,6 +59,7 @@ class Report:
     state: list[float] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     machine: str = ""
+    error: str = ""
 
 
 class Processes:
@@ -210,7 +212,7 @@ def soak(
 @click.option("--data", type=click.Path(path_type=Path), help="Kept; else a folder that goes.")
 def main(minutes: float, kills: int, rate: int, seed: int, data: Path | None) -> None:
     folder = data or Path(tempfile.mkdtemp(prefix="headwater-soak-"))
-    local = settings_files.load("local", storage=str(folder))
+    local = settings_files.load("local", storage=str(folder), runtime=str(folder))
     found = Report(seed=seed, machine=f"{os.cpu_count()} cores, {platform.machine()}")
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -221,12 +223,14 @@ def main(minutes: float, kills: int, rate: int, seed: int, data: Path | None) ->
     processes = Processes(settings, logs)
     try:
         soak(processes, settings, found, minutes, kills, rate)
+    except click.ClickException as error:
+        found.error = error.message
     finally:
         processes.kill_all()
         broker.stop(local)
     sent = sum(balance["bronze"] for balance in found.balance)
     sound = found.law_holds and not found.exceptions and sent == found.records
-    sound = sound and not found.jobs_failed
+    sound = sound and not found.jobs_failed and not found.error
     if data is None and sound:
         shutil.rmtree(folder)
     else:

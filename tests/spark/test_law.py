@@ -70,6 +70,21 @@ def test_the_first_by_broker_time_then_coordinates_stands(house: House) -> None:
     assert house.audit().holds
 
 
+def test_copies_of_an_event_that_gives_way_get_an_outcome_of_their_own(house: House) -> None:
+    """(0, 1) left no row: (0, 0) had its content. Then comes what the broker took before both."""
+    house.bronze((0, 0, 10, category("x", name="A")), (0, 1, 11, category("x", name="A")))
+    house.reconcile()
+    assert house.audit().balances == [audit.Balance("t", 2, 1, 0, 1, 0)]
+    house.bronze((1, 0, 5, category("x", name="B")))
+    house.reconcile()
+    assert house.rows() == {
+        (0, 0): ("quarantined", ["conflict"], "reconcile"),
+        (0, 1): ("quarantined", ["conflict"], "reconcile"),
+        (1, 0): ("accepted", [], "reconcile"),
+    }
+    assert house.audit().holds
+
+
 def test_an_event_accepted_twice_is_put_right(house: House) -> None:
     """As after a lost checkpoint: the same bytes twice, and other content once more."""
     records: list[Record] = [

@@ -181,6 +181,34 @@ def test_a_stricter_rule_in_place_and_copies_outside_the_range(house: House) -> 
     assert house.rows()[0, 0] == ("accepted", [], "replay")
 
 
+def test_what_replays_and_conflicts_have_to_do_with_each_other(house: House) -> None:
+    """(0, 1) was a conflict with (0, 0), which is not accepted any more. (0, 2) has no record."""
+    house_of(
+        house,
+        (0, 0, 0, category("a", name="Ab")),
+        (0, 1, 1, category("a", name="Abc")),
+        (0, 2, 2, category("b", name="Abc")),
+    )
+    assert house.rows()[0, 1][:2] == ("quarantined", ["conflict"])
+    house.sql("DELETE FROM {bronze} WHERE offset = 2")
+    stricter = with_names(house.contracts, 3, 9)
+    replay.replay_range(house.spark, house.settings, stricter, replay.Range(0, 1))
+    # And with a contract that has one column less than the table.
+    contract = house.contracts["category"]
+    columns = tuple(c for c in contract.columns if c.name != "parent_id")
+    less = Contracts([dataclasses.replace(contract, columns=columns[::-1])])
+    replay.replay_range(house.spark, house.settings, less, replay.Range(2))
+    assert house.rows() == {
+        (0, 0): ("quarantined", EMPTY_NAME, "replay"),
+        (0, 1): ("accepted", [], "replay"),
+        (0, 2): ("accepted", [], "reconcile"),
+    }
+    assert any("in Silver and not in Bronze" in line for line in house.audit().broken)
+    replay.replay_range(house.spark, house.settings, less, replay.Range(0))
+    assert house.rows()[0, 0] == ("accepted", [], "replay")
+    assert house.rows()[0, 1][:2] == ("quarantined", ["conflict"])
+
+
 def test_a_replay_under_the_same_rules_writes_nothing(house: House) -> None:
     house_of(house, (0, 0, 0, category("a")), (0, 1, 1, category("a")), (0, 2, 2, b"{"))
     before = tables.version(house.spark, house.settings, house.silver_table)

@@ -9,25 +9,60 @@ from lakehouse.privacy import masked
 from tests.samples import event
 
 
-def test_personal_columns_are_masked_and_the_rest_is_not(contracts: Contracts) -> None:
+def shown(value: bytes, contracts: Contracts, entity: str | None) -> dict[str, object]:
+    found: dict[str, object] = json.loads(masked(value, contracts, entity, reveal=False))
+    return found
+
+
+def test_of_a_contract_all_but_the_personal_columns_is_shown(contracts: Contracts) -> None:
     pii = {column.json_key for column in contracts["customer"].columns if column.pii}
     assert "email" in pii, "the contract says so"
-    data = {"customer_id": "C1", "email": "ada@example.org", "tier": "gold"}
+    data = {"customer_id": "C1", "email": "ada@example.org", "loyalty_tier": "gold"}
     value = event("customer", data, id="1", subject="C1")
-    shown = json.loads(masked(value, contracts, "customer", reveal=False))
-    assert shown["data"] == {"customer_id": "C1", "email": "***", "tier": "gold"}
-    assert (shown["id"], shown["subject"]) == ("1", "***")
+    found = shown(value, contracts, "customer")
+    assert found["data"] == {
+        "customer_id": "C1",
+        "loyalty_tier": "gold",
+        "***": "1 more (--reveal shows them)",
+    }
+    assert found["id"] == "1"
+    assert "subject" not in found
     assert "ada@example.org" in masked(value, contracts, "customer", reveal=True)
+    assert shown(event("category", {}, subject="K1"), contracts, "category")["subject"] == "K1"
 
 
-def test_nothing_is_shown_of_what_no_contract_knows(contracts: Contracts) -> None:
-    value = b'{"who": "Ada", "more": {"mail": "ada@example.org"}, "list": ["Ada"]}'
-    for entity in (None, "unheard_of"):
-        shown = masked(value, contracts, entity, reveal=False)
-        assert json.loads(shown) == {"who": "***", "more": {"mail": "***"}, "list": "***"}
+def test_personal_data_in_the_wrong_place_is_not_shown(contracts: Contracts) -> None:
+    """As in a record that is quarantined for exactly that."""
+    whole = json.loads(event("customer", {"customer_id": "C1"}))
+    misplaced: list[dict[str, object]] = [
+        {**whole, "email": "Ada"},
+        {**whole, "Ada": 1},
+        *(
+            {**whole, "data": {"customer_id": "C1", **data}}
+            for data in (
+                {"Email": "Ada"},
+                {"contact": {"email": "Ada"}},
+                {"Ada": True},
+                {"loyalty_tier": {"mail": "Ada"}},
+                {"loyalty_tier": ["Ada"]},
+            )
+        ),
+        {**whole, "data": ["Ada"]},
+        {**whole, "data": "Ada"},
+        {**whole, "source": {"who": "Ada"}},
+    ]
+    for entity in ("customer", None, "unheard_of"):
+        for document in misplaced:
+            text = masked(json.dumps(document).encode(), contracts, entity, reveal=False)
+            assert "Ada" not in text, (entity, document)
+
+
+def test_what_cannot_be_read_is_not_shown(contracts: Contracts) -> None:
     for broken in (b"{Ada", b"\xff Ada", b"[" * 5_000, b'"Ada"', b""):
-        assert "Ada" not in masked(broken, contracts, "customer", reveal=False)
-        assert f"{len(broken):,} bytes" in masked(broken, contracts, "customer", reveal=False)
+        text = masked(broken, contracts, "customer", reveal=False)
+        assert text == f"{len(broken):,} bytes that are no JSON object (--reveal shows them)"
+    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    assert shown(deep, contracts, None) == {"***": "1 more (--reveal shows them)"}
     assert masked(None, contracts, None, reveal=False) == "none (a tombstone)"
 
 
