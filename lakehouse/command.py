@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from lakehouse.errors import HeadwaterError, reason
+from lakehouse.redact import guard_streams
 
 
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,6 +82,7 @@ def stop_on_signals(stopping: threading.Event) -> None:
 
 def run(command: click.Command, arguments: list[str] | None = None) -> None:
     """Runs a command to its exit code; what a user can meet is one line on stderr."""
+    guard_streams()
     try:
         code = command.main(args=arguments, standalone_mode=False)
     except click.exceptions.Abort:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lakehouse import tables
 from lakehouse.errors import reason
 from lakehouse.kafka import Offsets
+from lakehouse.redact import redacted
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def recorded(spark: SparkSession, settings: Settings, job: str) -> Iterator[Run]
     except Exception as error:
         # What went wrong matters more than that it could not be written down.
         with suppress(Exception):
-            run.details["error"] = reason(str(error))
+            run.details["error"] = redacted(reason(str(error)))
             _append(spark, settings, run, "failed")
         raise
     _append(spark, settings, run, "succeeded")

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from lakehouse import redact
 from lakehouse.errors import SettingsError
 
 SecretRef = Annotated[str, StringConstraints(pattern=r"^(env|file):.+$")]
@@ -208,13 +209,19 @@ def _refuse_unknown_variables() -> None:
 
 
 def resolve_secret(reference: str) -> str:
-    """The value behind `env:NAME` or `file:PATH`. Raises SettingsError, without the value."""
+    """The value behind `env:NAME` or `file:PATH`, which is masked wherever it would be printed.
+
+    Raises SettingsError, without the value.
+    """
     kind, _, where = reference.partition(":")
     if kind == "env":
         if where not in os.environ:
             raise SettingsError(f"secret {reference}: no environment variable {where}")
-        return os.environ[where]
-    try:
-        return Path(where).read_text().strip()
-    except OSError as error:
-        raise SettingsError(f"secret {reference}: {error.strerror}") from None
+        value = os.environ[where]
+    else:
+        try:
+            value = Path(where).read_text().strip()
+        except OSError as error:
+            raise SettingsError(f"secret {reference}: {error.strerror}") from None
+    redact.remember(value)
+    return value

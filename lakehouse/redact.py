@@ -1,0 +1,101 @@
+"""Credentials out of everything that is printed or written down.
+
+Two nets: the values of secrets that were resolved, in the forms in which they turn up in text; and
+what looks like a credential, for those that never came by `settings.resolve_secret`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO, cast
+from urllib.parse import quote, quote_plus
+
+MASK = "*****"
+# Shorter ones would take letters out of ordinary words.
+SHORTEST = 6
+# What is secret in a connection string: Event Hubs', a storage account's, a database's.
+PARTS = re.compile(
+    r"(?:SharedAccessKey|SharedAccessSignature|AccountKey|Password|Pwd)=([^;]+)", re.IGNORECASE
+)
+NAMES = (
+    r"(?:shared_?access_?(?:key|signature)|account_?key|access_?key|api_?key|client_?secret|secret"
+    r"|password|passwd|pwd|passphrase|token|\bsig)"
+)
+QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+# After a colon a value has to stand in quotes: `sasl_password: wanted with …` is a sentence.
+ASSIGNED = re.compile(
+    rf"""({NAMES}["']?\s*)(=\s*(?:{QUOTED}|[^\s"';,&)}}\]]+)|:\s*{QUOTED})""", re.IGNORECASE
+)
+BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
+IN_URL = re.compile(r"(?<=://)([^\s:/@]+):([^\s/@]+)@")
+
+_known: set[str] = set()
+_lock = threading.Lock()
+
+
+def remember(secret: str) -> None:
+    """Has a secret's value masked from now on, and what is secret in it."""
+    found = {value.strip() for value in [secret, *PARTS.findall(secret)]}
+    forms = {
+        form
+        for value in found
+        if len(value) >= SHORTEST
+        for form in (
+            value,
+            quote(value, safe=""),
+            quote_plus(value),
+            json.dumps(value)[1:-1],
+            value.replace("\\", "\\\\").replace('"', '\\"'),
+        )
+    }
+    with _lock:
+        _known.update(forms)
+
+
+def without_known(text: str) -> str:
+    """The text with MASK in the place of secrets that were resolved."""
+    with _lock:
+        known = sorted(_known, key=len, reverse=True)
+    for value in known:
+        text = text.replace(value, MASK)
+    return text
+
+
+def redacted(text: str) -> str:
+    """The same, and in the place of what looks like a credential."""
+    text = ASSIGNED.sub(lambda found: f"{found[1]}{found[2][0]}{MASK}", without_known(text))
+    text = BEARER.sub(lambda found: f"{found[1]} {MASK}", text)
+    return IN_URL.sub(lambda found: f"{found[1]}:{MASK}@", text)
+
+
+class Redacted:
+    """A text stream that lets no credential through."""
+
+    def __init__(self, stream: TextIO, clean: Callable[[str], str]) -> None:
+        self._stream, self._clean = stream, clean
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._clean(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def guard_streams() -> None:
+    """Has all that this process prints from now on go through here, stack traces included.
+
+    On stdout, which may be data, nothing is masked for its looks alone.
+    """
+    for name, clean in (("stdout", without_known), ("stderr", redacted)):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Redacted):
+            setattr(sys, name, cast("TextIO", Redacted(stream, clean)))
