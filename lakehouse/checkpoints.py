@@ -82,6 +82,22 @@ def position(files: Files) -> Offsets:
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
 
 
+def begin_anew(files: SparkFiles) -> bool:
+    """Whether a query has no batch to go on from. Its next start then is under an id of its own.
+
+    Of a checkpoint without offsets nobody can tell whether it never began, or lost them. Under its
+    old id a table would take the first batches for old ones. Raises CheckpointError where it did
+    begin, for there is state.
+    """
+    if _batches(files, "offsets"):
+        return False
+    if files.names("state"):
+        raise _damaged(files, "offsets")
+    for name in ("metadata", "sources/0/0"):
+        files.remove(name)
+    return True
+
+
 def remedy(root: str) -> str:
     """How a query goes on whose checkpoint cannot be read."""
     return (
@@ -132,6 +148,9 @@ class SparkFiles:
         if not self._fs.exists(self._path(folder)):
             return []
         return [status.getPath().getName() for status in self._fs.listStatus(self._path(folder))]
+
+    def remove(self, name: str) -> None:
+        self._fs.delete(self._path(name), False)
 
     def text(self, name: str) -> str | None:
         from py4j.protocol import Py4JJavaError

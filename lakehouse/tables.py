@@ -87,7 +87,7 @@ class Table:
 # What every commit of Headwater says of itself: one that does not was made by hand.
 MARK = "headwater"
 # A merge is tried so often where another writer's commit came between.
-ATTEMPTS = 5
+ATTEMPTS = 10
 # Operations of anybody that leave the rows as they are.
 KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
 # Gold and publish read what changed between two versions.

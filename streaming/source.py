@@ -43,6 +43,8 @@ def read_broker(
     topics = contracts.topics(settings.topics.events)
     files = checkpoints.SparkFiles(spark, settings, query)
     positions = checkpoints.position(files)
+    if checkpoints.begin_anew(files):
+        positions = {}
     if gone := sorted({topic for topic, _ in positions} - set(topics)):
         where = checkpoints.location(settings, query)
         raise StreamError(
@@ -54,7 +56,6 @@ def read_broker(
     made = tables.ensure(spark, settings, written_from)
     begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
     if not positions and not made:
-        # No checkpoint, or one that was made and had not begun when its query ended.
         positions = _written(spark, settings, topics, table)
     if positions:
         # A partition that was added since is read from its first record on.

@@ -36,7 +36,14 @@ from tests.helpers import BIN, environment, unlike_the_ledger
 
 SAMPLE_SECONDS = 10.0
 POLL_SECONDS = 0.2
-JOBS = (["reconcile"], ["gold"], ["maintain"], ["publish"])
+JOBS = (
+    ["reconcile"],
+    ["gold"],
+    ["maintain"],
+    ["publish"],
+    ["quarantine", "replay"],
+    ["replay", "--from-offset", "0"],
+)
 
 
 @dataclass

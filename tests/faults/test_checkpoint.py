@@ -71,6 +71,17 @@ def not_begun(checkpoints: Path) -> None:
         (checkpoints / query / "metadata").write_text(json.dumps({"id": str(uuid.uuid4())}))
 
 
+def id_left(checkpoints: Path) -> None:
+    """The table knows the id, and would skip its first batches."""
+    for folder in ("offsets", "commits", "sources"):
+        shutil.rmtree(checkpoints / "bronze" / folder)
+
+
+def id_and_state_left(checkpoints: Path) -> None:
+    for folder in ("offsets", "commits", "sources"):
+        shutil.rmtree(checkpoints / "silver" / folder)
+
+
 def metadata_gone(checkpoints: Path) -> None:
     gone(checkpoints / "silver/metadata")
 
@@ -100,6 +111,12 @@ def state_cut(checkpoints: Path) -> None:
     [
         (commit_gone, None),
         (not_begun, None),
+        pytest.param(id_left, None, marks=pytest.mark.long),
+        pytest.param(
+            id_and_state_left,
+            r"silver/offsets is damaged: move the folder (\S+) away",
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             metadata_gone,
             r"silver/metadata is damaged: move the folder (\S+) away",
