@@ -54,37 +54,53 @@ def judge(
     count: their records are judged as if they were new, and the rows become what comes of that;
     rows without a record in Bronze stay. Rows that stay what they are, are not written.
 
-    Where an accepted event gives way, the copies of it that left no row want one now, wherever in
-    Bronze they are: then all that is committed is looked at.
+    Where an accepted event gives way, its copies that left no row want one now, and what was in
+    conflict with it may be none any more: both are judged with it, wherever in Bronze they are.
     """
     from pyspark.sql import functions as F
 
     from lakehouse import repairs, tables
-    from lakehouse.silver import COORDINATES, classify
+    from lakehouse.silver import CONFLICT, COORDINATES, classify
 
+    narrow = again is None
     table = tables.silver(contracts)
     tables.ensure(spark, settings, table)
     records = tables.read(spark, settings, tables.bronze())
     bronze = repairs.applied(spark, settings, records)
     silver = tables.read(spark, settings, table)
-    standing, recent, wide = silver, silver.where(looked_at), again is not None
+    closed = records.where(committed).select(*COORDINATES)
     if again is not None:
-        again = _with_conflicts(silver, again).join(records, COORDINATES, "left_semi")
+        again = _with_conflicts(silver, again).join(closed, COORDINATES, "left_semi")
         again = again.localCheckpoint()
-        standing = silver.join(again, COORDINATES, "left_anti")
-        # Doubles among rows that stand are a reconcile's to find.
-        recent = standing.where(F.lit(False))
     gives_way = F.col("existing") & F.col("action").isin("delete", "conflict")
+    ids = ["source", "id"]
+    wide, firm, yielding = again is not None, None, None
     while True:
+        standing = silver if again is None else silver.join(again, COORDINATES, "left_anti")
+        # Doubles among rows that stand are a reconcile's to find.
+        recent = standing.where(looked_at if narrow else F.lit(False))
         pending = bronze.where(committed if wide else looked_at)
         pending = pending.join(standing.select(*COORDINATES), COORDINATES, "left_anti")
         # Materialised, not cached: a cache is planned anew when the table below it changes.
         rows = classify(pending, contracts, settings.stream.max_record_bytes, by).localCheckpoint()
-        changes = decide(rows, standing, recent).localCheckpoint()
+        if narrow and yielding is not None:
+            of_them = yielding.withColumn("yields", F.lit(True))
+            rows = rows.join(of_them, ids, "left").where(looked_at | F.col("yields"))
+            rows = rows.drop("yields").localCheckpoint()
+        changes = decide(rows, standing, recent, firm).localCheckpoint()
         moved = changes.where(gives_way)
-        if wide or moved.where("action = 'conflict'").isEmpty():
+        losing = moved.where("action = 'conflict'")
+        if yielding is not None or losing.isEmpty():
             break
-        wide = True
+        # Once more, with all that has to do with these events: copies that left no row, conflicts
+        # with them; and without those whose content is in Silver alone, which cannot give way.
+        yielding, wide = losing.select(*ids).distinct().localCheckpoint(), True
+        firm = losing.select(*COORDINATES).join(records, COORDINATES, "left_anti").localCheckpoint()
+        conflicts = silver.where(F.array_contains("violations", CONFLICT))
+        conflicts = conflicts.join(yielding, ids, "left_semi").select(*COORDINATES)
+        conflicts = conflicts.join(closed, COORDINATES, "left_semi")
+        again = conflicts if again is None else again.unionByName(conflicts).distinct()
+        again = again.localCheckpoint()
     inserts = _like(_inserts(rows, changes, by), silver)
     result = _count(rows, changes)
     written = result.accepted + result.quarantined
@@ -142,11 +158,14 @@ def _like(rows: DataFrame, silver: DataFrame) -> DataFrame:
     return rows.withColumns(changed)
 
 
-def decide(rows: DataFrame, silver: DataFrame, recent: DataFrame) -> DataFrame:
+def decide(
+    rows: DataFrame, silver: DataFrame, recent: DataFrame, firm: DataFrame | None = None
+) -> DataFrame:
     """What becomes of every good pending row, and of accepted ones that stand in its way.
 
     rows: pending records as rows of silver.events. silver: the table; recent: its rows of the
-    range, whose ids are looked at for doubles. Returns source, id, coordinates, existing (already
+    range, whose ids are looked at for doubles. firm: coordinates of rows of Silver that cannot give
+    way; they stand before any other. Returns source, id, coordinates, existing (already
     in Silver) and action: keep, accept, duplicate, delete, conflict.
     """
     from pyspark.sql import Window
@@ -159,13 +178,18 @@ def decide(rows: DataFrame, silver: DataFrame, recent: DataFrame) -> DataFrame:
     good = F.col("outcome") == ACCEPTED
     keys = rows.where(good).select(*identity).union(recent.where(good).select(*identity))
     existing = silver.where(good).select(*columns).join(keys.distinct(), identity, "left_semi")
+    is_firm = F.lit(False).alias("firm")
+    if firm is not None:
+        marked = firm.select(*COORDINATES).withColumn("firm", F.lit(True))
+        existing = existing.join(marked, COORDINATES, "left")
+        is_firm = F.coalesce("firm", F.lit(False)).alias("firm")
     candidates = (
         rows.where(good)
-        .select(*columns, F.lit(False).alias("existing"))
-        .union(existing.withColumn("existing", F.lit(True)))
+        .select(*columns, F.lit(False).alias("existing"), F.lit(False).alias("firm"))
+        .union(existing.select(*columns, F.lit(True).alias("existing"), is_firm))
     )
     one_id = Window.partitionBy(*identity)
-    order = [F.col("timestamp"), *(F.col(name) for name in COORDINATES)]
+    order = [F.col("firm").desc(), F.col("timestamp"), *(F.col(name) for name in COORDINATES)]
     same = F.col("digest") == F.first("digest").over(one_id.orderBy(*order))
     standing = one_id.orderBy(F.col("same").desc(), F.col("existing").desc(), *order)
     there = F.col("existing")

@@ -85,6 +85,33 @@ def test_copies_of_an_event_that_gives_way_get_an_outcome_of_their_own(house: Ho
     assert house.audit().holds
 
 
+def test_what_gives_way_and_what_cannot(house: House) -> None:
+    """(0, 1) was in conflict with (0, 0), and has the content of (1, 0), which stands now.
+
+    Of (0, 2) there is no record in Bronze any more: it is all there is of its content.
+    """
+    house.bronze(
+        (0, 0, 10, category("x", name="A")),
+        (0, 1, 11, category("x", name="B")),
+        (0, 2, 12, category("y", name="A")),
+    )
+    house.reconcile()
+    assert house.rows()[0, 1][:2] == ("quarantined", ["conflict"])
+    house.sql("DELETE FROM {bronze} WHERE offset = 2")
+    house.bronze((1, 0, 5, category("x", name="B")), (1, 1, 6, category("y", name="B")))
+    found = house.reconcile()
+    assert house.rows() == {
+        (0, 0): ("quarantined", ["conflict"], "reconcile"),
+        (1, 0): ("accepted", [], "reconcile"),
+        (0, 2): ("accepted", [], "reconcile"),
+        (1, 1): ("quarantined", ["conflict"], "reconcile"),
+    }
+    kept = tables.read(house.spark, house.settings, house.silver_table).where("offset = 2").first()
+    assert kept is not None
+    assert kept.category.name == "A"
+    assert (found.accepted, found.corrected) == (1, 1)
+
+
 def test_an_event_accepted_twice_is_put_right(house: House) -> None:
     """As after a lost checkpoint: the same bytes twice, and other content once more."""
     records: list[Record] = [
