@@ -163,15 +163,16 @@ def _changed(
     until: int,
     again: tuple[datetime, datetime] | None,
 ) -> DataFrame:
-    """Accepted rows that came or went between two versions; those of a time as if they had."""
+    """Accepted rows that came or went between two versions, and after these those of a time."""
     from pyspark.sql import functions as F
 
+    from batch.star.history import AGAIN
     from lakehouse import tables
     from lakehouse.silver import ACCEPTED
 
     rows = tables.read(spark, settings, silver, until)
     as_changed = rows.withColumns(
-        {"_change_type": F.lit("insert"), "_commit_version": F.lit(after)}
+        {"_change_type": F.lit(AGAIN), "_commit_version": F.lit(until + 1)}
     )
     changed = as_changed.where(F.lit(False))
     if again is not None:

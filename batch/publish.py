@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 
 from batch.warehouses import KINDS
 from lakehouse.command import run, settings_options
+from lakehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +145,11 @@ def _bring(
         say(f"{warehouse.where}: {name}")
         return _prepare(spark, settings, layout, name, None if full else states.get(name))
 
+    def drop_stages() -> None:
+        # Those that a run left behind when it died, too.
+        for target, _ in targets:
+            warehouse.drop_stage(target.stage)
+
     targets = side_by_side(prepared, wanted)
     try:
         for target, rows in targets:
@@ -152,10 +159,12 @@ def _bring(
         side_by_side(lambda part: warehouse.stage(*part), send)
         say(f"{warehouse.where}: merging")
         warehouse.merge([target for target, _ in targets])
-    finally:
-        # Those that a run left behind when it died, too.
-        for target, _ in targets:
-            warehouse.drop_stage(target.stage)
+    except BaseException:
+        # What went wrong matters more than that its stages are left, for the next run.
+        with suppress(WarehouseError):
+            drop_stages()
+        raise
+    drop_stages()
     return [
         Published(
             target.layout.full_name,

@@ -82,20 +82,27 @@ def position(files: Files) -> Offsets:
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
 
 
-def begin_anew(files: SparkFiles) -> bool:
-    """Whether a query has no batch to go on from. Its next start then is under an id of its own.
+def begun(files: Files) -> bool:
+    """Whether a query has a batch to go on from.
 
-    Of a checkpoint without offsets nobody can tell whether it never began, or lost them. Under its
-    old id a table would take the first batches for old ones. Raises CheckpointError where it did
-    begin, for there is state.
+    Raises CheckpointError where it had one, for there is state.
     """
     if _batches(files, "offsets"):
-        return False
+        return True
     if files.names("state"):
         raise _damaged(files, "offsets")
-    for name in ("metadata", "sources/0/0"):
-        files.remove(name)
-    return True
+    return False
+
+
+def begin_anew(files: SparkFiles, keep_start: bool) -> None:
+    """Has a query that has not begun start under another id, and where it was to if `keep_start`.
+
+    Of a checkpoint without offsets nobody can tell whether it never began, or lost them: under its
+    old id a table may take the first batches for old ones.
+    """
+    files.remove("metadata")
+    if not keep_start:
+        files.remove("sources/0/0")
 
 
 def remedy(root: str) -> str:

@@ -51,6 +51,10 @@ class WarehouseError(HeadwaterError):
     """A warehouse is not there, refuses what was asked of it, or does not agree with Gold."""
 
 
+class BusyError(WarehouseError):
+    """Another transaction of a warehouse was in the way; another try may pass."""
+
+
 TELLING = re.compile(r"(?:Caused by: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
 # What only says that something else went wrong.
 WRAPPERS = {"ForeachBatchUserFuncException", "StreamingQueryException", "Py4JJavaError"}

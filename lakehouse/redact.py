@@ -6,6 +6,7 @@ what looks like a credential, for those that never came by `settings.resolve_sec
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
@@ -17,12 +18,15 @@ from urllib.parse import quote, quote_plus
 MASK = "*****"
 # Shorter ones would take letters out of ordinary words.
 SHORTEST = 6
+# Shorter ones of letters and digits alone are looked for as whole words: `123456` is in a number.
+LONG = 16
 # What is secret in a connection string: Event Hubs', a storage account's, a database's.
 PARTS = re.compile(
     r"(?:SharedAccessKey|SharedAccessSignature|AccountKey|Password|Pwd)=([^;]+)", re.IGNORECASE
 )
 NAMES = (
-    r"(?:shared_?access_?(?:key|signature)|account_?key|access_?key|api_?key|client_?secret|secret"
+    r"(?:shared[_-]?access[_-]?(?:key|signature)|account[._-]?key[\w.]*|access[_-]?key|api[_-]?key"
+    r"|client[_-]?secret|secret"
     r"|password|passwd|pwd|passphrase|token|\bsig)"
 )
 QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
@@ -31,7 +35,7 @@ ASSIGNED = re.compile(
     rf"""({NAMES}["']?\s*)(=\s*(?:{QUOTED}|[^\s"';,&)}}\]]+)|:\s*{QUOTED})""", re.IGNORECASE
 )
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
-IN_URL = re.compile(r"(?<=://)([^\s:/@]+):([^\s/@]+)@")
+IN_URL = re.compile(r"(?<=://)([^\s:/@]*):([^\s\"'<>]+)@(?=[^\s@])")
 
 _known: set[str] = set()
 _lock = threading.Lock()
@@ -61,7 +65,10 @@ def without_known(text: str) -> str:
     with _lock:
         known = sorted(_known, key=len, reverse=True)
     for value in known:
-        text = text.replace(value, MASK)
+        if value.isalnum() and len(value) < LONG:
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", MASK, text)
+        else:
+            text = text.replace(value, MASK)
     return text
 
 
@@ -98,4 +105,7 @@ def guard_streams() -> None:
     for name, clean in (("stdout", without_known), ("stderr", redacted)):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, Redacted):
+            if codecs.lookup(stream.encoding or "utf-8").name == "ascii":
+                # Where it is, click writes to the bytes below.
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
             setattr(sys, name, cast("TextIO", Redacted(stream, clean)))

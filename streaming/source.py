@@ -43,8 +43,7 @@ def read_broker(
     topics = contracts.topics(settings.topics.events)
     files = checkpoints.SparkFiles(spark, settings, query)
     positions = checkpoints.position(files)
-    if checkpoints.begin_anew(files):
-        positions = {}
+    begun = checkpoints.begun(files)
     if gone := sorted({topic for topic, _ in positions} - set(topics)):
         where = checkpoints.location(settings, query)
         raise StreamError(
@@ -55,8 +54,10 @@ def read_broker(
     written_from = tables.of_topics(table, kafka.topic_ids(settings, topics))
     made = tables.ensure(spark, settings, written_from)
     begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
-    if not positions and not made:
-        positions = _written(spark, settings, topics, table)
+    if not begun:
+        written = {} if made else _written(spark, settings, topics, table)
+        checkpoints.begin_anew(files, keep_start=not written)
+        positions = written or positions
     if positions:
         # A partition that was added since is read from its first record on.
         positions = dict.fromkeys(begins, 0) | positions
@@ -98,7 +99,7 @@ def _written(
         .collect()  # one row a partition of the broker
     )
     found = {(row.topic, row.partition): row.offset + 1 for row in highest}
-    if table.full_name != tables.bronze().full_name:
+    if found and table.full_name != tables.bronze().full_name:
         for key, end in runs.closed_range(spark, settings).items():
             if key[0] in topics:
                 found[key] = max(end, found.get(key, 0))

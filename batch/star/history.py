@@ -11,6 +11,8 @@ from pyspark.sql import functions as F
 # Events of one key in order: by their own time, then as the broker got them.
 ORDER = ("_time", "_timestamp", "_topic", "_partition", "_offset")
 COORDINATES = ("_topic", "_partition", "_offset")
+# The type of a change that was none: what a row is about is worked out anew all the same.
+AGAIN = "again"
 # Above so many keys a join that copies them to every task costs more than it saves.
 BROADCAST_KEYS = 2_000_000
 
@@ -28,7 +30,7 @@ class Source:
     """Accepted rows of silver.events at one version.
 
     rows: all of them. changed: those that came or went since another version, with `_change_type`
-    and `_commit_version`; None where everything is to be worked out.
+    (AGAIN for those that did not) and `_commit_version`; None where everything is worked out.
     """
 
     rows: DataFrame
@@ -45,7 +47,7 @@ class Source:
         return _events(self.changed, entity).select(key)
 
     def changed_value(self, entity: str, key: str, value: str, keys: Keys) -> Keys | None:
-        """Those keys whose last event has another `value` than at the version before."""
+        """Those keys whose last event has another `value` than at the version before, or AGAIN."""
         if self.changed is None:
             return None
         changed = _events(self.changed, entity, "_change_type", "_commit_version")
@@ -60,7 +62,8 @@ class Source:
         old = latest(before, key).select(key, F.struct(value).alias("_old"))
         new = latest(now, key).select(key, F.struct(value).alias("_new"))
         both = new.join(old, key, "full_outer")
-        return keys_of(both.where(~F.col("_old").eqNullSafe(F.col("_new"))).select(key))
+        moved = both.where(~F.col("_old").eqNullSafe(F.col("_new"))).select(key)
+        return keys_of(moved, changed.where(F.col("_change_type") == AGAIN).select(key))
 
 
 def _events(rows: DataFrame, entity: str, *more: str) -> DataFrame:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.contracts import Column
-from lakehouse.errors import WarehouseError
+from lakehouse.errors import BusyError, WarehouseError
 from lakehouse.layouts import Layout
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ DELETED = "_deleted"
 # Between the canonical texts of a row's values, and in place of a null; no value holds them.
 BETWEEN, NOTHING = "\x1f", "\x1e"
 DEFAULT_LENGTH = 255
+# A transaction is tried so often where others are in its way.
+ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,25 @@ class Warehouse(ABC):
     def merge(self, targets: list[Target]) -> None:
         """All stages into their tables, in one transaction, which ends only where all agrees.
 
-        Raises WarehouseError, with everything as it was.
+        Tried again where another transaction is in the way. Raises WarehouseError, with everything
+        as it was.
         """
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            wait_random_exponential,
+        )
+
+        attempts = Retrying(
+            retry=retry_if_exception_type(BusyError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.5, max=5),
+            reraise=True,
+        )
+        attempts(self._merge, targets)
+
+    def _merge(self, targets: list[Target]) -> None:
         q = self.quote
         self.execute("BEGIN")
         try:

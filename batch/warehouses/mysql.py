@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch.warehouses.base import DEFAULT_LENGTH, DELETED, Warehouse
 from lakehouse.contracts import Column
-from lakehouse.errors import WarehouseError, reason
+from lakehouse.errors import BusyError, WarehouseError, reason
 from lakehouse.layouts import Layout
 from lakehouse.settings import MySQL as MySQLSettings
 from lakehouse.settings import resolve_secret
@@ -20,7 +20,9 @@ TYPES = {"int": "INT", "timestamp": "DATETIME(6)", "boolean": "BOOLEAN"}
 TABLE_OPTIONS = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 WAIT_SECONDS = 10
 # The client's own numbers for a server that does not answer, or not any more.
-AWAY = {2003, 2006, 2013}
+AWAY = {0, 2003, 2006, 2013}
+# A wait for a lock that took too long, and a deadlock.
+BUSY = {1205, 1213}
 BATCH_ROWS = 10_000
 
 
@@ -55,7 +57,11 @@ class MySQL(Warehouse):
 
     def _said(self, error: Exception) -> WarehouseError:
         number = error.args[0] if error.args else None
-        text = str(error.args[-1] if error.args else error).splitlines()[0]
+        # Once a connection is lost, the client says nothing at all.
+        text = str(error.args[-1] if error.args else error) or "the connection is lost"
+        text = text.splitlines()[0]
+        if number in BUSY:
+            return BusyError(f"{self.where}: {text}")
         if number in AWAY:
             text += "; is it running, and are HEADWATER_MYSQL__HOST and __PORT right?"
         return self._refused(text)

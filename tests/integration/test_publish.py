@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pymysql
 import pytest
 from pyspark.sql import SparkSession
 
 from batch import publish
+from batch.warehouses import mysql as warehouses
 from lakehouse.contracts import Contracts
 from lakehouse.errors import WarehouseError
 from lakehouse.layouts import Layouts
@@ -206,6 +209,90 @@ def test_a_key_that_stands_twice_is_refused(
         shop.sql("RESTORE TABLE {dim_product} TO VERSION AS OF 1")
     assert in_mariadb(mariadb, settings, "dw_products") == before[0]
     assert in_duckdb(settings, "dim_product") == before[1]
+    copy(shop, settings)
+    agree(shop, mariadb, settings)
+
+
+class Meddled:
+    """Has something happen right before a statement of the merge, the first time that it comes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, begins: str, what: Callable[[Any], None]) -> None:
+        self.times = 0
+        run = warehouses.MySQL.execute
+
+        def execute(warehouse: Any, statement: str, *values: Any) -> Any:
+            if statement.startswith(begins):
+                self.times += 1
+                if self.times == 1:
+                    what(warehouse)
+            return run(warehouse, statement, *values)
+
+        patch.setattr(warehouses.MySQL, "execute", execute)
+
+
+@pytest.mark.long
+def test_another_transaction_in_the_way_is_waited_for(
+    shop: Shop, mariadb: MariaDB, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deadlock that the server breaks by ending ours, for the other one has changed more."""
+    copy(shop, settings)
+    database = settings.mysql.database
+    mariadb.run(
+        "CREATE TABLE other (n INT PRIMARY KEY)", "INSERT INTO other SELECT seq FROM seq_1_to_5000",
+        database=database,
+    )  # fmt: skip
+    other = pymysql.connect(
+        unix_socket=str(mariadb.folder / "socket"), user="root", database=database
+    )
+    waiting = threading.Event()
+
+    def lock(statement: str) -> None:
+        with other.cursor() as cursor:
+            cursor.execute(statement)
+
+    def lock_ours() -> None:
+        waiting.set()
+        lock("UPDATE dw_users SET email = email")
+        other.rollback()
+
+    # Ours holds dw_users by then, and is about to want dw_orders, which the other one holds.
+    thread = threading.Thread(target=lock_ours)
+
+    def meddle(_: Any) -> None:
+        lock("UPDATE other SET n = -n")
+        lock("UPDATE dw_orders SET total = total + 1")
+        thread.start()
+        waiting.wait()
+
+    met = Meddled(monkeypatch, "DELETE FROM `dw_orders`", meddle)
+    copy(shop, settings, full=True)
+    thread.join()
+    other.close()
+    assert met.times == 2, "tried again once"
+    agree(shop, mariadb, settings)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("begins", ["BEGIN", "INSERT INTO `dw_orders`", "COMMIT"])
+def test_a_connection_cut_in_the_middle(
+    shop: Shop,
+    mariadb: MariaDB,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    begins: str,
+) -> None:
+    copy(shop, settings)
+    before = in_mariadb(mariadb, settings, "dw_orders")
+    shop.sql("UPDATE {fact_orders} SET total = total + 1 WHERE order_id = 'O0000000005'")
+
+    def cut(warehouse: Any) -> None:
+        mariadb.run(f"KILL {warehouse._connection.thread_id()}")
+
+    with monkeypatch.context() as patch:
+        Meddled(patch, begins, cut)
+        with pytest.raises(WarehouseError, match=rf"{settings.mysql.database}: .*is it running"):
+            copy(shop, settings, "mysql")
+    assert in_mariadb(mariadb, settings, "dw_orders") == before
     copy(shop, settings)
     agree(shop, mariadb, settings)
 

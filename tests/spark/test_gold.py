@@ -189,13 +189,15 @@ def test_rows_of_silver_that_change_in_place(shop: Shop) -> None:
     shop.sql(change % ("product.category_id = 'K003'", 2))
     shop.build()
     assert units() == {"K002": 2, "K003": 1}
-    # And Gold itself, made anew for a time.
+    # And Gold itself, made anew for a time, in which an event has another value now: the value that
+    # the product had before that event.
+    shop.sql(change % ("product.category_id = 'K001'", 1))
     shop.sql("UPDATE {fact_orders} SET total = 1")
     shop.sql("UPDATE {fact_order_items} SET quantity = 9")
-    shop.build(again=(at("12:00"), at("12:01")))
+    shop.build(again=(at("10:00"), at("12:01")))
     assert [row["total"] for row in shop.rows("fact_orders")] == [Decimal("44.88")]
     assert sorted(row["quantity"] for row in shop.rows("fact_order_items")) == [1, 2]
-    assert units() == {"K002": 2, "K003": 1}
+    assert units() == {"K001": 2, "K003": 1}
 
 
 def test_what_was_changed_by_hand_is_refused_by_name(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,9 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         f"mysql://someone:{PLANTED.replace('/', '_')}@host/db",
         f"https://account.example.net/c?sv=1&sig={PLANTED}&se=2",
         f"Authorization: Bearer {PLANTED}",
+        f"redis://:{PLANTED}@host",
+        f"fs.azure.account.key.name.dfs.core.example.net={PLANTED}",
+        f"api-key={PLANTED}",
         json.dumps({"client_secret": PLANTED, "sasl.password": PLANTED}),
         f"client_secret='{PLANTED}'",
         f"TOKEN = {PLANTED}",
@@ -69,9 +73,20 @@ def test_a_resolved_secret_is_masked_in_every_form(secret: str, before: str, aft
     redact._known.clear()
     remember(secret)
     value = secret.strip()
+    if value.isalnum() and len(value) < redact.LONG:
+        before, after = f"{before} ", f" {after}"
     for form in (value, quote(value, safe=""), json.dumps(value)[1:-1]):
         for clean in (redacted, redact.without_known):
             assert form not in clean(f"{before}{form}{after}").replace(redact.MASK, "")
+
+
+def test_a_simple_secret_breaks_no_number_and_no_word() -> None:
+    remember("123456")
+    remember("headwater")
+    assert redact.without_known('{"rows": 1234567, "of": "headwaters"}') == (
+        '{"rows": 1234567, "of": "headwaters"}'
+    )
+    assert redact.without_known("refused: headwater") == f"refused: {redact.MASK}"
 
 
 def test_the_key_within_a_connection_string_is_known_by_itself() -> None:
@@ -101,14 +116,16 @@ run(command, sys.argv[1:2])
 """
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize("how", ["error", "crash", "print"])
-def test_nothing_that_a_command_prints_holds_one(how: str, tmp_path: Path) -> None:
+def test_nothing_that_a_command_prints_holds_one(how: str, encoding: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{PLANTED}\n")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, how, str(tmp_path / "secret")],
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
     )
     assert PLANTED not in done.stdout + done.stderr
     assert redact.MASK in done.stderr
