@@ -66,6 +66,8 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> N
     listed = [list(row) for row in rows]
     table = Table(*columns, title=title or None, title_justify="left")
     for index, column in enumerate(table.columns):
+        # On a narrow terminal a name still is one to copy, and nothing is left out.
+        column.no_wrap, column.overflow = index == 0, "fold"
         if listed and all(isinstance(row[index], int | float) for row in listed):
             column.justify = "right"
     for row in listed:

@@ -108,7 +108,7 @@ def test_a_stop_ends_at_a_batch_boundary(
     )
     try:
         send_shop(settings, Sending(events=20_000, seed=22))
-        wait_until(lambda: batches(settings, "silver")[0] >= 1, 120, "the second Silver batch")
+        wait_until(lambda: batches(settings, "silver")[0] >= 1, 300, "the second Silver batch")
         # In the middle of the work: 20,000 records at 500 a batch are far from done.
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
