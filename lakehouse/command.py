@@ -15,6 +15,8 @@ import click
 from lakehouse.errors import HeadwaterError, reason
 from lakehouse.redact import guard_streams
 
+NAME_LENGTH = 40
+
 
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --env and --data, and passes `settings` in their place."""
@@ -65,9 +67,11 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> N
 
     listed = [list(row) for row in rows]
     table = Table(*columns, title=title or None, title_justify="left")
+    # On a narrow terminal a name still is one to copy, and nothing is left out.
+    for name in table.columns[:1]:
+        name.no_wrap = all(len(str(row[0])) <= NAME_LENGTH for row in listed)
     for index, column in enumerate(table.columns):
-        # On a narrow terminal a name still is one to copy, and nothing is left out.
-        column.no_wrap, column.overflow = index == 0, "fold"
+        column.overflow = "fold"
         if listed and all(isinstance(row[index], int | float) for row in listed):
             column.justify = "right"
     for row in listed:
