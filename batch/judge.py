@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lakehouse.kafka import Offsets
     from lakehouse.settings import Settings
 
+# By the CloudEvents standard, what identifies an event.
+IDENTITY = ["source", "id"]
+
 
 @dataclass
 class Result:
@@ -60,7 +63,7 @@ def judge(
     from pyspark.sql import functions as F
 
     from lakehouse import repairs, tables
-    from lakehouse.silver import CONFLICT, COORDINATES, classify
+    from lakehouse.silver import COORDINATES, classify
 
     narrow = again is None
     table = tables.silver(contracts)
@@ -73,19 +76,18 @@ def judge(
         again = _with_conflicts(silver, again).join(closed, COORDINATES, "left_semi")
         again = again.localCheckpoint()
     gives_way = F.col("existing") & F.col("action").isin("delete", "conflict")
-    ids = ["source", "id"]
-    wide, firm, yielding = again is not None, None, None
+    firm, yielding = None, None
     while True:
         standing = silver if again is None else silver.join(again, COORDINATES, "left_anti")
         # Doubles among rows that stand are a reconcile's to find.
         recent = standing.where(looked_at if narrow else F.lit(False))
-        pending = bronze.where(committed if wide else looked_at)
+        pending = bronze.where(looked_at if again is None else committed)
         pending = pending.join(standing.select(*COORDINATES), COORDINATES, "left_anti")
         # Materialised, not cached: a cache is planned anew when the table below it changes.
         rows = classify(pending, contracts, settings.stream.max_record_bytes, by).localCheckpoint()
         if narrow and yielding is not None:
             of_them = yielding.withColumn("yields", F.lit(True))
-            rows = rows.join(of_them, ids, "left").where(looked_at | F.col("yields"))
+            rows = rows.join(of_them, IDENTITY, "left").where(looked_at | F.col("yields"))
             rows = rows.drop("yields").localCheckpoint()
         changes = decide(rows, standing, recent, firm).localCheckpoint()
         moved = changes.where(gives_way)
@@ -94,12 +96,10 @@ def judge(
             break
         # Once more, with all that has to do with these events: copies that left no row, conflicts
         # with them; and without those whose content is in Silver alone, which cannot give way.
-        yielding, wide = losing.select(*ids).distinct().localCheckpoint(), True
+        yielding = losing.select(*IDENTITY).distinct().localCheckpoint()
         firm = losing.select(*COORDINATES).join(records, COORDINATES, "left_anti").localCheckpoint()
-        conflicts = silver.where(F.array_contains("violations", CONFLICT))
-        conflicts = conflicts.join(yielding, ids, "left_semi").select(*COORDINATES)
-        conflicts = conflicts.join(closed, COORDINATES, "left_semi")
-        again = conflicts if again is None else again.unionByName(conflicts).distinct()
+        met = _conflicts_of(silver, yielding).join(closed, COORDINATES, "left_semi")
+        again = met if again is None else again.unionByName(met).distinct()
         again = again.localCheckpoint()
     inserts = _like(_inserts(rows, changes, by), silver)
     result = _count(rows, changes)
@@ -118,17 +118,26 @@ def judge(
     return Judged(result, written, tables.version(spark, settings, table))
 
 
+def _conflicts_of(silver: DataFrame, events: DataFrame) -> DataFrame:
+    """Coordinates of what is quarantined as a conflict with events, which are source and id."""
+    from pyspark.sql import functions as F
+
+    from lakehouse.silver import CONFLICT, COORDINATES
+
+    conflicts = silver.where(F.array_contains("violations", CONFLICT))
+    return conflicts.join(events, IDENTITY, "left_semi").select(*COORDINATES)
+
+
 def _with_conflicts(silver: DataFrame, again: DataFrame) -> DataFrame:
     """The coordinates, and those of conflicts with what is accepted there: it may give way."""
     from pyspark.sql import functions as F
 
-    from lakehouse.silver import ACCEPTED, CONFLICT, COORDINATES
+    from lakehouse.silver import ACCEPTED, COORDINATES
 
     wanted = again.select(*COORDINATES)
     stood = silver.where(F.col("outcome") == ACCEPTED).join(wanted, COORDINATES, "left_semi")
-    conflicts = silver.where(F.array_contains("violations", CONFLICT))
-    of_them = conflicts.join(stood.select("source", "id"), ["source", "id"], "left_semi")
-    return wanted.unionByName(of_them.select(*COORDINATES)).distinct()
+    met = _conflicts_of(silver, stood.select(*IDENTITY))
+    return wanted.unionByName(met).distinct()
 
 
 def _like(rows: DataFrame, silver: DataFrame) -> DataFrame:
@@ -173,11 +182,10 @@ def decide(
 
     from lakehouse.silver import ACCEPTED, COORDINATES
 
-    identity = ["source", "id"]
-    columns = [*identity, *COORDINATES, "timestamp", "digest"]
+    columns = [*IDENTITY, *COORDINATES, "timestamp", "digest"]
     good = F.col("outcome") == ACCEPTED
-    keys = rows.where(good).select(*identity).union(recent.where(good).select(*identity))
-    existing = silver.where(good).select(*columns).join(keys.distinct(), identity, "left_semi")
+    keys = rows.where(good).select(*IDENTITY).union(recent.where(good).select(*IDENTITY))
+    existing = silver.where(good).select(*columns).join(keys.distinct(), IDENTITY, "left_semi")
     is_firm = F.lit(False).alias("firm")
     if firm is not None:
         marked = firm.select(*COORDINATES).withColumn("firm", F.lit(True))
@@ -188,7 +196,7 @@ def decide(
         .select(*columns, F.lit(False).alias("existing"), F.lit(False).alias("firm"))
         .union(existing.select(*columns, F.lit(True).alias("existing"), is_firm))
     )
-    one_id = Window.partitionBy(*identity)
+    one_id = Window.partitionBy(*IDENTITY)
     order = [F.col("firm").desc(), F.col("timestamp"), *(F.col(name) for name in COORDINATES)]
     same = F.col("digest") == F.first("digest").over(one_id.orderBy(*order))
     standing = one_id.orderBy(F.col("same").desc(), F.col("existing").desc(), *order)
@@ -204,7 +212,7 @@ def decide(
         .withColumn("same", same)
         .withColumn("rank", F.row_number().over(standing))
         .withColumn("action", action)
-        .select(*identity, *COORDINATES, "existing", "action")
+        .select(*IDENTITY, *COORDINATES, "existing", "action")
     )
 
 
