@@ -101,7 +101,7 @@ def judge(
         met = _conflicts_of(silver, yielding).join(closed, COORDINATES, "left_semi")
         again = met if again is None else again.unionByName(met).distinct()
         again = again.localCheckpoint()
-    inserts = _like(_inserts(rows, changes, by), silver)
+    inserts = tables.conform(_inserts(rows, changes, by), silver.schema)
     result = _count(rows, changes)
     written = result.accepted + result.quarantined
     if again is not None or result.corrected:
@@ -138,33 +138,6 @@ def _with_conflicts(silver: DataFrame, again: DataFrame) -> DataFrame:
     stood = silver.where(F.col("outcome") == ACCEPTED).join(wanted, COORDINATES, "left_semi")
     met = _conflicts_of(silver, stood.select(*IDENTITY))
     return wanted.unionByName(met).distinct()
-
-
-def _like(rows: DataFrame, silver: DataFrame) -> DataFrame:
-    """The rows with every entity's struct as the table has it.
-
-    A table keeps the columns that a contract has no more, and has new ones at its end.
-    """
-    from pyspark.sql import functions as F
-    from pyspark.sql.types import StructType
-
-    of_rows = {field.name: field.dataType for field in rows.schema}
-    changed = {}
-    for field in silver.schema:
-        kind, mine = field.dataType, of_rows.get(field.name)
-        if not isinstance(kind, StructType) or not isinstance(mine, StructType):
-            continue
-        if kind.names == mine.names:
-            continue
-        parts = [
-            F.col(field.name).getField(inner.name)
-            if inner.name in mine.names
-            else F.lit(None).cast(inner.dataType).alias(inner.name)
-            for inner in kind
-        ]
-        named = F.struct(*(p.alias(i.name) for p, i in zip(parts, kind, strict=True)))
-        changed[field.name] = F.when(F.col(field.name).isNotNull(), named)
-    return rows.withColumns(changed)
 
 
 def decide(
@@ -242,6 +215,7 @@ def _as_conflict(rows: DataFrame, when: Column, by: str) -> DataFrame:
         "violations": F.array(F.lit(CONFLICT)),
         "written_by": F.lit(by),
         "raw": F.col("value"),
+        "rescued": F.lit(None),
     }
     entities = [c for c in rows.columns if c not in {*SILVER_COLUMNS, "value", "action"}]
     changed |= {name: F.lit(None) for name in entities}

@@ -6,7 +6,6 @@ from importlib import import_module
 
 import click
 
-from headwater import __version__
 from lakehouse.command import run
 
 # name: (module, attribute, what `headwater --help` says of it)
@@ -56,7 +55,7 @@ class Commands(click.Group):
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.version_option(package_name="headwater")
 def cli() -> None:
     """Headwater: a Spark Structured Streaming lakehouse for e-commerce events."""
 

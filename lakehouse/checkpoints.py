@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakehouse.errors import CheckpointError
@@ -82,6 +83,13 @@ def position(files: Files) -> Offsets:
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
 
 
+def unfinished(files: Files) -> int | None:
+    """The number of a batch that was planned, and is not committed; None where there is none."""
+    planned, done = _batches(files, "offsets"), _batches(files, "commits")
+    last = max(planned, default=-1)
+    return last if last > max(done, default=-1) else None
+
+
 def begun(files: Files) -> bool:
     """Whether a query has a batch to go on from.
 
@@ -155,6 +163,20 @@ class SparkFiles:
         if not self._fs.exists(self._path(folder)):
             return []
         return [status.getPath().getName() for status in self._fs.listStatus(self._path(folder))]
+
+    def write(self, name: str, text: str) -> None:
+        """A new file, whole or not at all."""
+        unfinished = f"{name}.{uuid.uuid4().hex}.tmp"
+        stream = self._fs.create(self._path(unfinished), True)
+        try:
+            stream.write(bytearray(text.encode()))
+        finally:
+            stream.close()
+        if not self._fs.rename(self._path(unfinished), self._path(name)):
+            self.remove(unfinished)
+            raise CheckpointError(
+                f"{self.root}/{name} could not be written: is another writer at this checkpoint?"
+            )
 
     def remove(self, name: str) -> None:
         self._fs.delete(self._path(name), False)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.contracts import DROP, EVOLVE, Column, Contract, Contracts, decimal_of
 from lakehouse.rules import Rule
 
-# Digits before the point that a whole number can have.
-DIGITS = {"int": 10, "bigint": 19}
-# What makes a missing value into one.
-DEFAULT = "default"
+# Digits before the point that Delta wants where a whole number becomes a decimal.
+DIGITS = {"int": 10, "bigint": 20}
+# With these modes of a contract a record is taken all the same.
+LENIENT = {EVOLVE, DROP}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,15 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
         was_ahead, may_be = old.clock_tolerance_seconds, new.clock_tolerance_seconds
         what = f"clockTolerance: {was_ahead} s are {may_be} s now"
         yield Change(old.name, what, may_be >= was_ahead, was_ahead >= may_be)
+    takes = [contract.new_fields in LENIENT for contract in (old, new)]
+    lenient = [contract.changed_types in LENIENT for contract in (old, new)]
+    for key, (took, takes_now), mode, mode_now in (
+        ("newFields", takes, old.new_fields, new.new_fields),
+        ("changedTypes", lenient, old.changed_types, new.changed_types),
+    ):
+        if mode != mode_now:
+            what = f"{key}: {mode} is {mode_now} now"
+            yield Change(old.name, what, takes_now or not took, took or not takes_now)
     was = {column.name: column for column in old.columns}
     now = {column.name: column for column in new.columns}
     for name in [*was, *(name for name in now if name not in was)]:
@@ -64,37 +73,43 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
         if taken:
             yield Change(where, f"its key is that of {taken} on the other side", False, False)
         if name not in now:
-            yield Change(where, "removed", True, not _demands(was[name]))
+            yield Change(where, "removed", takes[1], not was[name].indispensable)
         elif name not in was:
-            kind = "required" if _demands(now[name]) else "optional"
-            yield Change(where, f"added, {kind}", not _demands(now[name]), True)
+            kind = "required" if now[name].indispensable else "optional"
+            yield Change(where, f"added, {kind}", not now[name].indispensable, takes[0])
         else:
-            yield from _column(where, was[name], now[name])
+            lost = [old.does_without(was[name]), new.does_without(now[name])]
+            yield from _column(where, was[name], now[name], lost)
 
 
 def _key_of_another(name: str, mine: dict[str, Column], others: tuple[Column, ...]) -> str | None:
     """The column of another name that has the same key on the other side."""
     if name not in mine:
         return None
-    key = mine[name].json_key
-    return next((c.name for c in others if c.json_key == key and c.name != name), None)
+    keys = set(mine[name].json_keys)
+    return next((c.name for c in others if c.name != name and keys & set(c.json_keys)), None)
 
 
-def _column(where: str, old: Column, new: Column) -> Iterator[Change]:
-    if old.json_key != new.json_key:
-        what = f"its key was {old.json_key!r} and is {new.json_key!r}"
-        yield Change(where, what, not _demands(new), not _demands(old))
+def _column(where: str, old: Column, new: Column, may_lose: list[bool]) -> Iterator[Change]:
+    """may_lose: whether the old and the new one do without a value that they cannot hold."""
+    if old.json_keys != new.json_keys:
+        before, after = (" or ".join(map(repr, c.json_keys)) for c in (old, new))
+        what = f"its key was {before} and is {after}"
+        yield Change(where, what, _reads(new, old), _reads(old, new))
     if old.from_text != new.from_text:
         yield Change(where, "jsonType differs: text on one side, values on the other", False, False)
     if old.spark_type != new.spark_type:
-        what = (
-            f"{old.spark_type} is {new.spark_type} now; tables that have the column refuse the new "
-            "contract until they are rebuilt"
+        what = f"{old.spark_type} is {new.spark_type} now"
+        if not widens(old.spark_type, new.spark_type):
+            what += "; tables that have the column refuse the new contract until they are rebuilt"
+        wider, narrower = (
+            widens(old.spark_type, new.spark_type),
+            widens(new.spark_type, old.spark_type),
         )
-        yield Change(where, what, _holds(new, old), _holds(old, new))
+        yield Change(where, what, wider or may_lose[1], narrower or may_lose[0])
     if old.required != new.required:
         what = "required now" if new.required else "optional now"
-        yield Change(where, what, not _demands(new), not _demands(old))
+        yield Change(where, what, not new.indispensable, not old.indispensable)
     if old.cleaners != new.cleaners:
         yield Change(where, "cleaned in another way: other values are checked", False, False)
     if old.checks != new.checks:
@@ -102,22 +117,25 @@ def _column(where: str, old: Column, new: Column) -> Iterator[Change]:
         yield Change(where, f"checks: {_named(old)} are {_named(new)} now", backward, forward)
 
 
-def _demands(column: Column) -> bool:
-    """Whether a record without the column is refused."""
-    return column.required and not any(rule.name == DEFAULT for rule in column.cleaners)
+def _reads(mine: Column, theirs: Column) -> bool:
+    """Whether a column finds the values that were written for another one."""
+    return set(theirs.json_keys) <= set(mine.json_keys) or not mine.indispensable
 
 
-def _holds(wide: Column, narrow: Column) -> bool:
-    """Whether every value of the narrow column's type is one of the wide one's."""
-    small, large = narrow.decimal, wide.decimal
-    if narrow.spark_type == "int" and wide.spark_type in {"bigint", "double"}:
+def widens(narrow: str, wide: str) -> bool:
+    """Whether a type holds every value of another one, and a table's column can become it.
+
+    Source: type widening of the Delta protocol, for the types that contracts have.
+    """
+    small, large = decimal_of(narrow), decimal_of(wide)
+    if narrow == "int" and wide in {"bigint", "double"}:
         return True
-    if large is not None:
-        whole = large[0] - large[1]
-        if small is not None:
-            return large[1] >= small[1] and whole >= small[0] - small[1]
-        return whole >= DIGITS.get(narrow.spark_type, whole + 1)
-    return False
+    if large is None:
+        return False
+    whole = large[0] - large[1]
+    if small is not None:
+        return small != large and large[1] >= small[1] and whole >= small[0] - small[1]
+    return narrow in DIGITS and whole >= DIGITS[narrow]
 
 
 def _implied(wanted: tuple[Rule, ...], given: tuple[Rule, ...]) -> bool:

@@ -7,7 +7,9 @@ A file is checked against the standard's own JSON schema, then for what Headwate
 - `quality` of a property: the checks, each `{type: custom, engine: headwater, implementation:
   {rule: NAME, …arguments}}`, NAME being one of lakehouse.rules.CHECKS.
 - `customProperties` of a property: `clean` (a list of cleaners, each a name or `{rule: NAME, …}`),
-  `jsonType: string` (values come as text, as in a CSV export), `pii: true`.
+  `jsonType: string` (values come as text, as in a CSV export), `aliases` (other keys of the JSON,
+  read where the first one is missing), `pii: true`, `subject: true` (it identifies the person that
+  the record is about).
 - `customProperties` of the contract: the keys of CONTRACT_KEYS.
 """
 
@@ -41,7 +43,7 @@ RESERVED = frozenset(
     topic partition offset timestamp timestamp_type date hour key value headers raw digest entity
     outcome violations written_by source id type time subject events quarantine doc data problems
     record_problem envelope_problems parsed unreadable enveloped envelope dedup_key event_time
-    action existing
+    action existing rescued unknown_fields
     """.split()  # noqa: SIM905
 )
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -55,6 +57,7 @@ SPARK_TYPES = {
     "object": "string",
     "array": "string",
 }
+EVOLVE, FREEZE, QUARANTINE, DROP = MODES = ("evolve", "freeze", "quarantine", "drop")
 CONTRACT_KEYS = {
     "eventType": "the CloudEvents type of its records; headwater.NAME where left out",
     "topic": "the topic of plain JSON objects, for a contract without envelope",
@@ -62,8 +65,19 @@ CONTRACT_KEYS = {
     "time": "the column of such a topic that holds the event time; the broker's where left out",
     "watermark": "how long duplicates are looked for in the stream; 10 minutes where left out",
     "clockTolerance": "how far an event may be ahead of the broker; 5 minutes where left out",
+    "newFields": "what a field that is not in the contract does to its record: evolve (it is kept "
+    "in `rescued`; where left out), drop (it is left out), quarantine, freeze (nothing is written "
+    "until a person decides)",
+    "changedTypes": "what a value that its column cannot hold does to its record, unless the "
+    "column is required: quarantine (where left out), evolve, drop, freeze",
 }
-COLUMN_KEYS = frozenset({"clean", "jsonType", "pii"})
+COLUMN_KEYS = frozenset({"aliases", "clean", "jsonType", "pii", "subject"})
+
+
+def decimal_of(spark_type: str) -> tuple[int, int] | None:
+    """Precision and scale of a decimal type; None for any other one."""
+    found = re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", spark_type)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True)
@@ -83,17 +97,28 @@ class Column:
     description: str
     cleaners: tuple[Rule, ...]
     checks: tuple[Rule, ...]
+    aliases: tuple[str, ...] = ()
+    subject: bool = False
 
     @property
     def decimal(self) -> tuple[int, int] | None:
         """Precision and scale of a decimal column."""
-        found = re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", self.spark_type)
-        return (int(found[1]), int(found[2])) if found else None
+        return decimal_of(self.spark_type)
+
+    @property
+    def json_keys(self) -> tuple[str, ...]:
+        """Every key that its value may stand under, the first one that is there counts."""
+        return (self.json_key, *self.aliases)
+
+    @property
+    def indispensable(self) -> bool:
+        """Whether a record without a value for it is refused."""
+        return self.required and not any(rule.name == rules.DEFAULT for rule in self.cleaners)
 
 
 @dataclass(frozen=True)
 class Contract:
-    """One entity: where its records come from, and its columns."""
+    """One entity: where its records come from, and its columns. text: its file."""
 
     name: str
     version: str
@@ -106,6 +131,9 @@ class Contract:
     watermark_seconds: int
     clock_tolerance_seconds: int
     path: Path = field(compare=False)
+    text: str = field(default="", compare=False, repr=False)
+    new_fields: str = EVOLVE
+    changed_types: str = QUARANTINE
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -115,6 +143,15 @@ class Contract:
         """Its typed columns as a Spark SQL struct type."""
         inner = ", ".join(f"`{column.name}`: {column.spark_type}" for column in self.columns)
         return f"struct<{inner}>"
+
+    @property
+    def json_keys(self) -> list[str]:
+        """Every key of the JSON that a column reads, in order."""
+        return sorted(key for column in self.columns for key in column.json_keys)
+
+    def does_without(self, column: Column) -> bool:
+        """Whether a record is taken though this column cannot hold the value that came for it."""
+        return self.changed_types in {EVOLVE, DROP} and not column.indispensable
 
 
 class Contracts(Mapping[str, Contract]):
@@ -177,11 +214,16 @@ def load(folder: Path) -> Contracts:
     return contracts
 
 
+def files(folder: Path) -> list[Path]:
+    """The files of contracts in a folder, in the order of their names."""
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+
+
 def check(folder: Path) -> tuple[Contracts, list[Finding]]:
     """What can be read of the contracts under `folder`, and everything that is wrong."""
     if not folder.is_dir():
         raise ContractError(f"{folder} is no folder of contracts; set HEADWATER_CONTRACTS")
-    paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+    paths = files(folder)
     if not paths:
         raise ContractError(f"{folder} holds no contract (*.yaml)")
     contracts: list[Contract] = []
@@ -222,6 +264,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.text = ""
         self.findings: list[Finding] = []
         self.lines: dict[Path_, int] = {(): 1}
 
@@ -234,7 +277,7 @@ class Reader:
 
     def read(self) -> dict[str, Any] | None:
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = self.text = self.path.read_text(encoding="utf-8")
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
                 if isinstance(event, yaml.AliasEvent):
                     said = "aliases (*name) are not for contracts: write it out"
@@ -328,6 +371,11 @@ class Reader:
         if time_column is not None and str(time_column) not in moments:
             self.find(at, f"time: no timestamp column {time_column!r}")
         known = {column.json_key for column in columns}
+        modes = {}
+        for key, fallback in (("newFields", EVOLVE), ("changedTypes", QUARANTINE)):
+            modes[key] = custom.get(key, fallback)
+            if modes[key] not in MODES:
+                self.find(at, f"{key}: {modes[key]!r} is none of {', '.join(MODES)}")
         if not isinstance(id_keys, list) or any(str(key) not in known for key in id_keys):
             self.find(at, f"id: {id_keys!r} has to name keys of the JSON")
             id_keys = []
@@ -354,6 +402,9 @@ class Reader:
             watermark_seconds=seconds["watermark"],
             clock_tolerance_seconds=seconds["clockTolerance"],
             path=self.path,
+            text=self.text,
+            new_fields=modes["newFields"],
+            changed_types=modes["changedTypes"],
         )
 
     def table(self, raw: dict[str, Any]) -> dict[str, Any] | None:
@@ -375,8 +426,11 @@ class Reader:
             column = self.column(item, where)
             if any(column.name == other.name for other in columns):
                 self.find((*where, "name"), f"{column.name!r} stands twice")
-            if any(column.json_key.lower() == other.json_key.lower() for other in columns):
-                self.find((*where, "name"), f"the key {column.json_key!r} is read already")
+            taken = [key.lower() for other in columns for key in other.json_keys]
+            for key in column.json_keys:
+                if key.lower() in taken:
+                    self.find((*where, "name"), f"the key {key!r} is read already")
+                taken.append(key.lower())
             columns.append(column)
         return columns
 
@@ -410,8 +464,17 @@ class Reader:
         custom = self.custom(item, where, self.column_keys)
         if custom.get("jsonType", "string") != "string":
             self.find((*where, "customProperties"), "jsonType: only 'string'")
-        if not isinstance(custom.get("pii", False), bool):
-            self.find((*where, "customProperties"), "pii: true or false")
+        for key in ("pii", "subject"):
+            if not isinstance(custom.get(key, False), bool):
+                self.find((*where, "customProperties"), f"{key}: true or false")
+        if custom.get("subject") and logical != "string":
+            self.find((*where, "customProperties"), "subject: for text, which names a person")
+        aliases = custom.get("aliases", [])
+        if not isinstance(aliases, list) or not all(
+            isinstance(key, str) and JSON_KEY.fullmatch(key) for key in aliases
+        ):
+            self.find((*where, "customProperties"), f"aliases: {aliases!r} is no list of keys")
+            aliases = []
         checks = []
         for i, quality in enumerate(item.get("quality") or []):
             at = (*where, "quality", i)
@@ -440,6 +503,8 @@ class Reader:
             description=str(item.get("description", "")),
             cleaners=tuple(cleaners),
             checks=tuple(checks),
+            aliases=tuple(aliases),
+            subject=bool(custom.get("subject", False)),
         )
 
     def _rule(self, raw: Any, where: Path_, catalogue: Mapping[str, rules.Check]) -> Rule | None:
@@ -480,9 +545,8 @@ class Reader:
 
 def _type_fits(logical: str, spark_type: str) -> bool:
     if logical == "number":
-        found = re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", spark_type)
-        if found:
-            return 1 <= int(found[1]) <= 38 and int(found[2]) <= int(found[1])
+        if found := decimal_of(spark_type):
+            return 1 <= found[0] <= 38 and found[1] <= found[0]
         return spark_type == "double"
     return (
         spark_type in {"int", "bigint"}

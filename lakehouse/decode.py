@@ -1,14 +1,15 @@
 """From raw bytes to typed columns, in Spark; lakehouse/decode_pandas.py is its twin.
 
-Nothing here raises on bad input: whatever cannot be read becomes a null with a named problem. Each
-record is parsed once, into a VARIANT, which keeps apart what a schema of strings cannot: `"3"` and
-`3`, a missing key and a null, two equal keys.
+Nothing here raises on bad input: whatever cannot be read becomes a null with a named problem. The
+one exception is asked for: a contract in mode freeze. Each record is parsed once, into a VARIANT,
+which keeps apart what a schema of strings cannot: `"3"` and `3`, a missing key and a null, two
+equal keys.
 
 Problems of a whole record: tombstone, empty_value, record_too_large, not_utf8, lone_surrogate,
-malformed_json, duplicate_key, nesting_too_deep, not_an_object, unknown_type. Problems of a field,
-as `field.what`: required, type (another JSON type), format (text that is no date, time or number),
-overflow (beyond the range of the column), precision (more digits than the column keeps), in_future,
-unsupported.
+malformed_json, duplicate_key, nesting_too_deep, not_an_object, unknown_type, unknown_field (where
+the contract says newFields: quarantine). Problems of a field, as `field.what`: required, type
+(another JSON type), format (text that is no date, time or number), overflow (beyond the range of
+the column), precision (more digits than the column keeps), in_future, unsupported.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.contracts import DROP, EVOLVE, FREEZE, QUARANTINE, Column, Contract, Contracts
+from lakehouse.errors import FROZEN
 from lakehouse.sql import literal, quoted, when
 
 # JSON text in quotes, without back-tracking: what is left holds structural brackets only.
@@ -42,6 +44,7 @@ TEXT_INTEGER = r"\A[+-]?[0-9]{1,60}\z"
 BLANKS = " \t\r\n"
 # Between names of problems: no name of a column or a rule holds one.
 SEPARATOR = "\n"
+UNKNOWN_FIELD = "unknown_field"
 TRUE, FALSE = ["true", "yes", "1"], ["false", "no", "0"]
 
 
@@ -54,7 +57,8 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
 
     records: topic, partition, offset, timestamp (the broker's), key, value.
     Adds: digest (SHA-256 of the value), entity, source, id, type, time, subject, problems (what is
-    wrong with the record or its envelope, as `joined` gives it), and for every contract `<entity>`,
+    wrong with the record or its envelope, as `joined` gives it), rescued (fields that no column
+    took, where the contract says evolve, as a JSON object), and for every contract `<entity>`,
     a struct of its typed columns, and `<entity>__problems`, a struct of what is wrong with each.
     Both are null in rows of another entity, and of one without an object.
 
@@ -78,6 +82,7 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
     df = df.withColumns({c.name: _each(c, _Field.in_type) for c in every})
     df = df.withColumns({problems(c): _each(c, _Field.problem) for c in every})
     df = _plain_identity(df, contracts)
+    df = _unknown_fields(df, contracts)
     tolerances: dict[int, list[str]] = {}
     for contract in every:
         tolerances.setdefault(contract.clock_tolerance_seconds, []).append(contract.name)
@@ -91,8 +96,10 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
         )
     )
     in_future = when((f"time > {ahead}", "'time.in_future'"))
-    found = joined(["record_problem", "envelope_problems", in_future])
-    gone = ["doc", "record_problem", "envelope_problems", *map(raw, every)]
+    unknown = when(*(_unwanted(c) for c in every if c.new_fields in {QUARANTINE, FREEZE}))
+    untyped = when(*(_frozen_type(c) for c in every if c.changed_types == FREEZE))
+    found = joined(["record_problem", "envelope_problems", in_future, unknown, untyped])
+    gone = ["doc", "record_problem", "envelope_problems", "unknown_fields", *map(raw, every)]
     return df.withColumn("problems", F.expr(found)).drop(*gone, *map(kinds, every))
 
 
@@ -280,7 +287,8 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
     """
     for contract in contracts.plain:
         mine = F.col("entity") == contract.name
-        fields = [f"{quoted(raw(contract))}.{quoted(key)}" for key in contract.id_keys]
+        of_key = {column.json_key: column for column in contract.columns}
+        fields = [_Field(contract, of_key[key]).value for key in contract.id_keys]
         texts = [f"try_variant_get({field}, '$', 'string')" for field in fields]
         parts = [when((f"NOT {_blank(said)}", said)) for said in texts] or ["digest"]
         # Lengths keep apart ("a", "bc") and ("ab", "c").
@@ -303,9 +311,84 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
     return df
 
 
+def _unknown_fields(df: DataFrame, contracts: Contracts) -> DataFrame:
+    """unknown_fields: whether a record has a field that its contract does not know; rescued.
+
+    Fields are counted before they are named: nearly every record has none that is unknown.
+    """
+    watched = [contract for contract in contracts.values() if contract.new_fields != DROP]
+    found = when(*((f"entity = {literal(c.name)}", _has_unknown(c)) for c in watched))
+    df = df.withColumn("unknown_fields", F.expr(f"coalesce({found}, false)"))
+    cases = []
+    for contract in contracts.values():
+        reasons, kept = [], []
+        if contract.new_fields == EVOLVE:
+            reasons.append("unknown_fields")
+            kept.append(f"NOT {_is_known(contract)}")
+        if contract.changed_types == EVOLVE:
+            for column in contract.columns:
+                problem = f"{quoted(problems(contract))}.{quoted(column.name)} IS NOT NULL"
+                keys = ", ".join(map(literal, column.json_keys))
+                reasons.append(problem)
+                kept.append(f"({problem} AND k IN ({keys}))")
+        if reasons:
+            mine = f"entity = {literal(contract.name)} AND ({' OR '.join(reasons)})"
+            wanted = f"(k, v) -> {' OR '.join(kept)}"
+            cases.append((mine, f"to_json(map_filter({_fields(contract)}, {wanted}))"))
+    return df.withColumn("rescued", F.expr(f"CAST({when(*cases)} AS string)"))
+
+
+def _fields(contract: Contract) -> str:
+    """All fields of a record by key; null in one without an object."""
+    path = "$" if contract.topic else DATA
+    return f"try_variant_get(doc, {literal(path)}, 'map<string, variant>')"
+
+
+def _has_unknown(contract: Contract) -> str:
+    mine = quoted(raw(contract))
+    known = [f"CAST({mine}.{quoted(key)} IS NOT NULL AS int)" for key in contract.json_keys]
+    return f"size({_fields(contract)}) > {' + '.join(known)}"
+
+
+def _is_known(contract: Contract) -> str:
+    return f"k IN ({', '.join(map(literal, contract.json_keys))})"
+
+
+def _unwanted(contract: Contract) -> tuple[str, str]:
+    """What an unknown field does where a contract does not take it."""
+    mine = f"unknown_fields AND entity = {literal(contract.name)}"
+    if contract.new_fields == QUARANTINE:
+        return mine, literal(UNKNOWN_FIELD)
+    named = f"map_keys(map_filter({_fields(contract)}, (k, v) -> NOT {_is_known(contract)}))"
+    return mine, _refused(
+        contract, "newFields", f"has fields that are not in it: ', to_json({named})"
+    )
+
+
+def _frozen_type(contract: Contract) -> tuple[str, str]:
+    of_column = [f"{quoted(problems(contract))}.{quoted(c.name)}" for c in contract.columns]
+    named = f"concat_ws(', ', {', '.join(of_column)})"
+    mine = f"entity = {literal(contract.name)} AND {named} != ''"
+    return mine, _refused(contract, "changedTypes", f"has values that it cannot hold: ', {named}")
+
+
+def _refused(contract: Contract, mode: str, what: str) -> str:
+    """SQL that ends the query; `what` goes on from within a literal."""
+    said = f"{FROZEN}{frozen(contract, mode)}"
+    record = "topic, '/', partition, '/', offset"
+    return f"CAST(raise_error(concat({literal(said)}, {record}, ' {what})) AS string)"
+
+
+def frozen(contract: Contract, mode: str) -> str:
+    """The beginning of what is said where mode freeze meets a record; its coordinates follow."""
+    return (
+        f"contract {contract.name} is frozen ({mode}: freeze), and nothing more is written: change "
+        f"it, or choose another mode (evolve, quarantine, drop), and start again. Record "
+    )
+
+
 def _fields_of(contract: Contract) -> str:
-    keys = {column.json_key for column in contract.columns}
-    return f"struct<{', '.join(f'{quoted(key)}: variant' for key in sorted(keys))}>"
+    return f"struct<{', '.join(f'{quoted(key)}: variant' for key in contract.json_keys)}>"
 
 
 def digits_within(scale: int) -> str:
@@ -351,7 +434,8 @@ class _Field:
 
     def __init__(self, contract: Contract, column: Column) -> None:
         self.column = column
-        self.value = f"{quoted(raw(contract))}.{quoted(column.json_key)}"
+        keys = [f"{quoted(raw(contract))}.{quoted(key)}" for key in column.json_keys]
+        self.value = keys[0] if len(keys) == 1 else f"coalesce({', '.join(keys)})"
         self.kind = f"{quoted(kinds(contract))}.{quoted(column.name)}"
         self.typed = f"{quoted(contract.name)}.{quoted(column.name)}"
 

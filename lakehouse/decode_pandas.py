@@ -20,7 +20,7 @@ import narwhals as nw
 import pandas as pd
 import pyarrow as pa
 
-from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.contracts import EVOLVE, FREEZE, QUARANTINE, Column, Contract, Contracts
 from lakehouse.decode import (
     DATE,
     FALSE,
@@ -34,7 +34,10 @@ from lakehouse.decode import (
     TEXT_NUMBER,
     TIMESTAMP,
     TRUE,
+    UNKNOWN_FIELD,
+    frozen,
 )
+from lakehouse.errors import FrozenError
 from lakehouse.silver import ACCEPTED, QUARANTINED
 from lakehouse.validate import broken, cleaned
 
@@ -51,6 +54,17 @@ ARROW_TYPES = {
 LIMITS = {"int": 2**31, "bigint": 2**63}
 # A number of more characters is refused by Spark's parser.
 MAX_NUMBER = 1000
+# Python's own module writes the digits of such an escape in lower case, Spark in upper case.
+ESCAPED = re.compile(r'[\x00-\x1f"\\]')
+SHORT_ESCAPES = {
+    '"': r"\"",
+    "\\": r"\\",
+    "\b": r"\b",
+    "\f": r"\f",
+    "\n": r"\n",
+    "\r": r"\r",
+    "\t": r"\t",
+}
 
 
 class _TwiceError(ValueError):
@@ -73,12 +87,13 @@ def classify(
     """Raw records (topic, partition, offset, timestamp, value) with their outcomes.
 
     Returns topic, partition, offset, entity, outcome, violations, source, id, type, time, subject,
-    digest, and `<entity>__<column>` in pyarrow types, cleaned.
+    digest, rescued, and `<entity>__<column>` in pyarrow types, cleaned. Raises FrozenError where a
+    contract in mode freeze meets a record that it does not fit.
     """
     rows = [_decode(record, contracts, max_record_bytes) for record in records]
     types: dict[str, pa.DataType] = {
         name: pa.string()
-        for name in ("topic", "entity", "source", "id", "type", "subject", "digest")
+        for name in ("topic", "entity", "source", "id", "type", "subject", "digest", "rescued")
     }
     types |= {"partition": pa.int32(), "offset": pa.int64(), "time": ARROW_TYPES["timestamp"]}
     types["problems"] = pa.list_(pa.string())
@@ -156,18 +171,44 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
         return row
     row["entity"] = contract.name
     fields = data if isinstance(data, dict) else {}
+    unheld: dict[str, str] = {}
     for column in contract.columns:
-        typed, what = _typed(fields.get(column.json_key), column)
+        key = next((key for key in column.json_keys if key in fields), column.json_key)
+        typed, what = _typed(fields.get(key), column)
         row[flat(contract, column)] = typed
         if what:
-            row["problems"].append(f"{column.name}.{what}")
+            unheld[column.name] = f"{column.name}.{what}"
             row["untyped"].add(column.name)
+            if not contract.does_without(column):
+                row["problems"].append(unheld[column.name])
+    _unknown_fields(contract, fields, unheld, row)
     if plain is not None:
         _plain_identity(record, plain, fields, row)
     time, tolerance = row.get("time"), timedelta(seconds=contract.clock_tolerance_seconds)
     if time is not None and time > record["timestamp"] + tolerance:
         row["problems"].append("time.in_future")
     return row
+
+
+def _unknown_fields(
+    contract: Contract, fields: Mapping[str, Any], unheld: Mapping[str, str], row: dict[str, Any]
+) -> None:
+    """What becomes of fields without a column, and of values that their column cannot hold."""
+    unknown = sorted(fields.keys() - set(contract.json_keys))
+    record = f"{row['topic']}/{row['partition']}/{row['offset']}"
+    if unknown and contract.new_fields == FREEZE:
+        said = f"{frozen(contract, 'newFields')}{record} has fields that are not in it: "
+        raise FrozenError(said + to_json(unknown))
+    if unheld and contract.changed_types == FREEZE:
+        said = f"{frozen(contract, 'changedTypes')}{record} has values that it cannot hold: "
+        raise FrozenError(said + ", ".join(unheld.values()))
+    if unknown and contract.new_fields == QUARANTINE:
+        row["problems"].append(UNKNOWN_FIELD)
+    kept = set(unknown) if contract.new_fields == EVOLVE else set()
+    if contract.changed_types == EVOLVE:
+        kept |= {key for name in unheld for key in contract.column(name).json_keys if key in fields}
+    if kept:
+        row["rescued"] = to_json({key: fields[key] for key in kept})
 
 
 def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str | None]:
@@ -340,10 +381,14 @@ def to_json(value: Any) -> str:
         if isinstance(inner, Decimal):
             return f"{inner.normalize():f}"
         if isinstance(inner, str):
-            return json.dumps(inner, ensure_ascii=False)
+            return f'"{ESCAPED.sub(_escape, inner)}"'
         return json.dumps(inner)
 
     return spell(value)
+
+
+def _escape(sign: re.Match[str]) -> str:
+    return SHORT_ESCAPES.get(sign[0], f"\\u{ord(sign[0]):04X}")
 
 
 def timestamp_of(text: str | None) -> datetime | None:

@@ -39,6 +39,10 @@ class GapError(StreamError):
     """Records are gone that a query had not read yet."""
 
 
+class FrozenError(StreamError):
+    """A record does not fit a contract that lets nothing through which does not (mode freeze)."""
+
+
 class CheckpointError(StreamError):
     """A file of a query's checkpoint is damaged."""
 
@@ -56,12 +60,16 @@ class BusyError(WarehouseError):
 
 
 TELLING = re.compile(r"(?:Caused by: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
+# Before what the plan of a query says of a record that a contract does not let through.
+FROZEN = "HEADWATER_FROZEN "
 # What only says that something else went wrong.
 WRAPPERS = {"ForeachBatchUserFuncException", "StreamingQueryException", "Py4JJavaError"}
 
 
 def reason(text: str) -> str:
     """The one line of a JVM's or Python's error that says what went wrong."""
+    if FROZEN in text:
+        return text.split(FROZEN, 1)[1].splitlines()[0].split(" SQLSTATE: ")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for sign in ("No space left on device", "OffsetOutOfRange", "failOnDataLoss"):
         for line in lines:

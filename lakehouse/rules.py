@@ -23,6 +23,8 @@ import narwhals as nw
 
 Literal = int | float | str | bool | Decimal | date | datetime
 WHITESPACE = " \t\r\n"
+# The cleaner that makes a missing value into one.
+DEFAULT = "default"
 ASCII = r"\A[\x00-\x7F]*\z"
 # RFC 5321 limits, and of its grammar the part that mail providers hand out.
 MAILBOX = "[a-z0-9!#$%&'*+/=?^_{|}~-]+"

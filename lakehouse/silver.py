@@ -38,6 +38,7 @@ SILVER_COLUMNS = {
     "digest": "string",
     "key": "binary",
     "raw": "binary",
+    "rescued": "string",
 }
 
 
@@ -77,6 +78,7 @@ def classify(
         "digest",
         "key",
         F.when(~accepted, F.col("value")).alias("raw"),
+        F.when(accepted, F.col("rescued")).alias("rescued"),
         "value",
         *(F.when(accepted, F.col(name)).alias(name) for name in contracts),
     )
@@ -123,7 +125,7 @@ def _name(column: str, rule: str) -> str:
 def _names(contract: Contract, rules: list[tuple[str, str]]) -> list[str]:
     """What is wrong with each column of a row, and every rule that it breaks; else null."""
     problem = {c.name: f"{quoted(problems(contract))}.{quoted(c.name)}" for c in contract.columns}
-    names = list(problem.values())
+    names = [problem[c.name] for c in contract.columns if not contract.does_without(c)]
     for column, rule in rules:
         named = _name(column, rule)
         is_broken = f"{quoted(_flags(contract))}.{quoted(named)}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakehouse.compatibility import widens
 from lakehouse.contracts import Contracts
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layout, Layouts
@@ -15,7 +16,7 @@ from lakehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import DataType, StructType
 
 BRONZE_SCHEMA = {
     "topic": "string",
@@ -94,6 +95,8 @@ KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERT
 CHANGE_FEED = {"delta.enableChangeDataFeed": "true"}
 # Statistics are kept for the columns that a reader prunes by: the others cost a third of a commit.
 STATISTICS = "delta.dataSkippingStatsColumns"
+# Columns can be given wider types (Delta's type widening).
+WIDENING = "delta.enableTypeWidening"
 # Which topic a table was written from: an offset means nothing in another one of the same name.
 TOPIC_ID = "headwater.topicId."
 
@@ -163,10 +166,11 @@ def of_topics(table: Table, ids: dict[str, str]) -> Table:
 
 
 def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
-    """Makes the table where it is missing, and adds the columns that it lacks. True if it was made.
+    """Makes the table where it is missing; adds columns that it lacks, widens those that the
+    contracts widened. True if it was made.
 
-    Raises TableError where a column has another type than the contracts say, and where the table
-    was written from another topic of the same name.
+    Raises TableError where a column has a type that does not hold what the contracts say, and where
+    the table was written from another topic of the same name.
     """
     from delta.tables import DeltaTable
 
@@ -193,57 +197,109 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
                 "offsets begin again and would be taken for those that are there; use another "
                 "name for the new topic (topics.events), or another data folder (--data)"
             )
+    changes = _changes(spark, path, table)
+    if any(there is not None for _, _, there in changes) and WIDENING not in properties:
+        # Not before it is needed: it keeps other readers of Delta tables away.
+        lacking[WIDENING] = "true"
     if lacking:
         listed = ", ".join(f"'{key}' = '{value}'" for key, value in lacking.items())
         spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")
-    for column, kind in _missing(spark, path, table):
-        spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {kind})")
+    for column, kind, there in changes:
+        if there is None:
+            spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {kind})")
+        else:
+            spark.sql(f"ALTER TABLE {quoted} ALTER COLUMN {column} TYPE {kind}")
     return False
 
 
 def check(spark: SparkSession, settings: Settings, table: Table) -> None:
     """Raises TableError where a column of a table that is there is missing, or of another type."""
     path = table.path(settings)
-    for column, kind in _missing(spark, path, table):
+    for column, kind, there in _changes(spark, path, table):
+        is_what = "is missing" if there is None else f"is {there} as yet"
         raise TableError(
-            f"{table.full_name} ({path}): column {column} ({kind}) is missing: put it back, or "
-            "start the stream, which adds the columns of a new contract"
+            f"{table.full_name} ({path}): column {column} ({kind}) {is_what}: start the stream, "
+            "which brings the table to the contracts; if it was there before, put it back"
         )
 
 
-def _missing(spark: SparkSession, path: str, table: Table) -> list[tuple[str, str]]:
-    """Columns and inner columns that a table lacks, with their types. Raises TableError."""
+def can_take(spark: SparkSession, settings: Settings, table: Table) -> None:
+    """Raises TableError where `ensure` would refuse a table that is there for its types."""
+    from delta.tables import DeltaTable
+
+    path = table.path(settings)
+    if DeltaTable.isDeltaTable(spark, path):
+        _changes(spark, path, table)
+
+
+Change = tuple[str, str, str | None]
+
+
+def _changes(spark: SparkSession, path: str, table: Table) -> list[Change]:
+    """Columns and inner columns that a table lacks, or has in a narrower type: their names for
+    SQL, their types, and the type that is there. Raises TableError.
+    """
     from pyspark.sql.types import StructType
 
     ddl = ", ".join(f"`{name}` {kind}" for name, kind in table.columns.items())
     wanted_types = {field.name: field.dataType for field in _struct(ddl).fields}
     there = {field.name: field.dataType for field in spark.read.format("delta").load(path).schema}
-    missing = []
+    changes: list[Change] = []
     for name, kind in table.columns.items():
-        wanted = wanted_types[name]
-        if name not in there:
-            missing.append((f"`{name}`", kind))
+        wanted, found = wanted_types[name], there.get(name)
+        if found is None:
+            changes.append((f"`{name}`", kind, None))
+        elif isinstance(wanted, StructType) and isinstance(found, StructType):
+            old = {field.name: field.dataType.simpleString() for field in found.fields}
+            for field in wanted.fields:
+                inner = f"`{name}`.`{field.name}`"
+                changes += _change(path, table, inner, old.get(field.name), field.dataType)
+        else:
+            changes += _change(path, table, f"`{name}`", found.simpleString(), wanted)
+    return changes
+
+
+def _change(
+    path: str, table: Table, column: str, there: str | None, wanted: DataType
+) -> list[Change]:
+    kind = wanted.simpleString()
+    # What is wider already holds it: the contracts went back to what they were.
+    if there is not None and (there == kind or widens(kind, there)):
+        return []
+    if there is None or widens(there, kind):
+        return [(column, kind, there)]
+    raise TableError(
+        f"{table.full_name} ({path}): column {column.replace('`', '')} is {there}, its contract "
+        f"says {kind}, which does not hold every {there}: take the change back, or give the new "
+        "values a column of another name (with the key in its physicalName)"
+    )
+
+
+def conform(rows: DataFrame, schema: StructType) -> DataFrame:
+    """The rows with every struct as a table's schema has it.
+
+    A table keeps the columns that a contract has no more, has new ones at its end, and wider ones
+    than a contract that went back to what it was.
+    """
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    of_rows = {field.name: field.dataType for field in rows.schema}
+    changed = {}
+    for field in schema:
+        kind, mine = field.dataType, of_rows.get(field.name)
+        if not isinstance(kind, StructType) or not isinstance(mine, StructType):
             continue
-        found = there[name]
-        if not isinstance(wanted, StructType) or not isinstance(found, StructType):
-            if found.simpleString() != wanted.simpleString():
-                raise TableError(
-                    f"{table.full_name} ({path}): column {name} is {found.simpleString()}, "
-                    f"not {wanted.simpleString()}: the table was made by something else"
-                )
+        if kind.simpleString() == mine.simpleString():
             continue
-        old = {field.name: field.dataType.simpleString() for field in found.fields}
-        for field in wanted.fields:
-            new = field.dataType.simpleString()
-            if field.name not in old:
-                missing.append((f"`{name}`.`{field.name}`", new))
-            elif old[field.name] != new:
-                raise TableError(
-                    f"{table.full_name} ({path}): column {name}.{field.name} is "
-                    f"{old[field.name]}, its contract says {new}: take the change back, or "
-                    "rebuild the table"
-                )
-    return missing
+        parts = [
+            F.col(field.name).getField(inner.name).cast(inner.dataType).alias(inner.name)
+            if inner.name in mine.names
+            else F.lit(None).cast(inner.dataType).alias(inner.name)
+            for inner in kind
+        ]
+        changed[field.name] = F.when(F.col(field.name).isNotNull(), F.struct(*parts))
+    return rows.withColumns(changed)
 
 
 def quoted_path(path: str) -> str:
@@ -293,9 +349,14 @@ def changes(
     try:
         return reader.load(table.path(settings))
     except AnalysisException as error:
+        said = str(error).splitlines()[0]
+        why = "is not kept any more"
+        if "INCOMPATIBLE" in said:
+            why = "cannot be told, because a column was given a wider type"
         raise TableError(
             f"{table.full_name} ({table.path(settings)}): what changed between versions {after} "
-            f"and {until} is not kept any more ({str(error).splitlines()[0]}): use --rebuild"
+            f"and {until} {why} ({said}): do it anew from all rows (`headwater gold --rebuild`, "
+            "`headwater publish --full`)"
         ) from None
 
 
@@ -436,7 +497,8 @@ def register(
         spark.sql(
             f"CREATE OR REPLACE VIEW silver.`{contract.name}` AS SELECT {columns}, "
             "source AS _source, id AS _id, time AS _time, topic AS _topic, "
-            "partition AS _partition, offset AS _offset, timestamp AS _timestamp, date AS _date "
+            "partition AS _partition, offset AS _offset, timestamp AS _timestamp, date AS _date, "
+            "rescued AS _rescued "
             "FROM silver.events "
             f"WHERE entity = '{contract.name}' AND outcome = 'accepted'"
         )

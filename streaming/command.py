@@ -42,7 +42,8 @@ def stream(
 
     QUERIES: bronze, silver; both where left out. A stop ends at a batch boundary. A query that ends
     by itself is started again after a pause that doubles (settings stream.restarts and
-    stream.restart_seconds); with --available-now, that is left to whoever calls it.
+    stream.restart_seconds); with --available-now, that is left to whoever calls it. Contracts that
+    are changed meanwhile are taken up, or it is said why they cannot be.
     """
     stopping = threading.Event()
     stop_on_signals(stopping)
@@ -62,10 +63,11 @@ def run_queries(
     from lakehouse.locks import held
     from lakehouse.progress import Ticker, console, doing
     from lakehouse.session import spark as make_session
+    from streaming.reload import Reload
     from streaming.supervise import Supervised
 
     def again(name: str) -> Running:
-        return start_all(spark, settings, loaded, (name,), available_now)[0]
+        return start_all(spark, settings, reload.contracts, (name,), available_now)[0]
 
     def say(line: str) -> None:
         console().print(line, markup=False, highlight=False, soft_wrap=True)
@@ -79,6 +81,7 @@ def run_queries(
             spark = make_session(settings, "stream")
             stop_on_signals(stopping)
             running = start_all(spark, settings, loaded, names, available_now, accept_gap)
+            reload = Reload(spark, settings, loaded, say)
         stream = settings.stream
         if available_now:
             stream = stream.model_copy(update={"restarts": 0})
@@ -88,6 +91,10 @@ def run_queries(
             while any(query.active for query in queries) and not stopping.wait(POLL_SECONDS):
                 for query in queries:
                     query.tend()
+                if not available_now and reload.changed():
+                    for query in queries:
+                        say(f"contracts changed: {query.name} starts again under the new ones")
+                        query.start_anew()
                 ticker.show("   ".join(f"{query.name}: {query.meter}" for query in queries))
         finally:
             for query in queries:

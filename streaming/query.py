@@ -19,11 +19,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from lakehouse import checkpoints
-from lakehouse.errors import CheckpointError, StreamError, reason
+from lakehouse.errors import FROZEN, CheckpointError, FrozenError, StreamError, reason
 from lakehouse.gaps import Gap
 from lakehouse.settings import Settings
 
 Write = Callable[[DataFrame, str, int], None]
+GiveUp = Callable[[], None]
 POLL_SECONDS = 0.05
 ADVICE = "; nothing that was committed is lost: put it right and start again"
 # Spark's name for it.
@@ -43,7 +44,11 @@ class _GateClosedError(Exception):
 
 @dataclass
 class Running:
-    """A started query with its gate. passing: accepted gaps that lie right ahead of it."""
+    """A started query with its gate.
+
+    passing: accepted gaps that lie right ahead of it. give_up: is called where the batch that is
+    planned has not begun, or nothing of it was written.
+    """
 
     name: str
     checkpoint: str
@@ -51,6 +56,7 @@ class Running:
     closing: threading.Event
     waiting: threading.Event
     passing: list[Gap]
+    give_up: GiveUp
 
     def stop(self) -> None:
         """Ends the query between two batches; one that is being written is committed first."""
@@ -68,6 +74,9 @@ class Running:
         if error is None or self.closing.is_set():
             return None
         said = reason(str(error))
+        if FROZEN in str(error):
+            self.give_up()
+            return FrozenError(f"stream {self.name} ended: {said}")
         if UNREADABLE_STATE in str(error) and not any(sign in str(error) for sign in PASSING):
             return CheckpointError(
                 f"stream {self.name} ended: its state cannot be read: "
@@ -86,18 +95,22 @@ def start(
     write: Write,
     available_now: bool,
     passing: list[Gap],
+    give_up: GiveUp = lambda: None,
+    last: int | None = None,
 ) -> Running:
     """Starts the query `name` over `rows`.
 
     write: gets the rows of a micro-batch, the checkpoint's query id and the batch's number; it has
     to do nothing when it gets the same ones again. available_now: ends by itself once everything
-    that the broker holds at the start is written. passing: accepted gaps right ahead of it.
+    that the broker holds at the start is written. passing, give_up: as Running has them. last: the
+    number of the batch after which the gate closes.
     """
     closing, waiting = threading.Event(), threading.Event()
     app: list[str] = []
 
     def run(batch: DataFrame, number: int) -> None:
         if closing.is_set():
+            give_up()
             waiting.set()
             raise _GateClosedError(name)
         if not app:
@@ -109,6 +122,8 @@ def start(
             # even compute it then, and its state would be missing: so it is computed here.
             batch = batch.localCheckpoint()
         write(batch, app[0], number)
+        if number == last:
+            closing.set()
 
     writer = (
         rows.writeStream.queryName(name)
@@ -120,4 +135,14 @@ def start(
     else:
         writer = writer.trigger(processingTime=settings.stream.trigger)
     where = checkpoints.location(settings, name)
-    return Running(name, where, writer.start(), closing, waiting, passing)
+    return Running(name, where, writer.start(), closing, waiting, passing, give_up)
+
+
+def finish(running: Running, files: checkpoints.SparkFiles, number: int) -> None:
+    """Waits until the batch of that number is committed, and ends the query. Raises StreamError."""
+    while running.query.isActive and checkpoints.unfinished(files) == number:
+        time.sleep(POLL_SECONDS)
+    failure = running.failure()
+    running.stop()
+    if checkpoints.unfinished(files) == number:
+        raise failure or StreamError(f"stream {running.name}: batch {number} did not end{ADVICE}")

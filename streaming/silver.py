@@ -10,14 +10,19 @@ outcome.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lakehouse import tables
+from lakehouse import checkpoints, tables
 from lakehouse.contracts import Contracts
+from lakehouse.errors import FrozenError
 from lakehouse.settings import Settings
 from lakehouse.silver import ACCEPTED, COORDINATES, classify
-from streaming import query
+from streaming import edition, query
+from streaming.edition import Edition
 from streaming.source import read_broker
 
 NAME = "silver"
@@ -56,15 +61,35 @@ def start(
     available_now: bool,
     accept_gap: bool = False,
 ) -> query.Running:
-    """Starts the query that writes silver.events."""
-    table = tables.silver(contracts)
+    """Starts the query that writes silver.events.
 
-    def write(batch: DataFrame, app: str, number: int) -> None:
-        tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
+    A batch that was cut off under other rules than those of now is ended under its own first.
+    """
+    files = checkpoints.SparkFiles(spark, settings, NAME)
+    now = edition.current(settings, contracts)
 
-    source = read_broker(spark, settings, contracts, NAME, table, accept_gap)
-    rows = transform(source.records, contracts, settings.stream.max_record_bytes)
-    return query.start(spark, settings, NAME, rows, write, available_now, source.passing)
+    def under(rules: Edition, last: int | None = None) -> query.Running:
+        table = tables.silver(rules.contracts)
+
+        def write(batch: DataFrame, app: str, number: int) -> None:
+            tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
+
+        source = read_broker(spark, settings, rules.contracts, NAME, table, accept_gap)
+        rows = transform(source.records, rules.contracts, rules.max_record_bytes)
+        rows = tables.conform(rows, tables.read(spark, settings, table).schema)
+        if last is None:
+            edition.keep(files, rules)
+        give_up = partial(edition.give_up, files, rules)
+        passing = source.passing
+        return query.start(
+            spark, settings, NAME, rows, write, available_now, passing, give_up, last
+        )
+
+    if (cut_off := edition.unfinished(files, now)) is not None:
+        number, rules = cut_off
+        with suppress(FrozenError):  # of which nothing was written
+            query.finish(under(rules, number), files, number)
+    return under(now)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from lakehouse import checkpoints
 from lakehouse.errors import (
     BrokerError,
     CheckpointError,
+    FrozenError,
     GapError,
     HeadwaterError,
     StreamError,
@@ -109,8 +110,12 @@ class Supervised:
             self._failed(failure)
         elif self._running.query.isActive and self._passed(self._running):
             # From here on, records that are gone are an error again.
-            self._running.stop()
-            self._start_again()
+            self.start_anew()
+
+    def start_anew(self) -> None:
+        """Ends it at a batch boundary, and starts it again. Raises HeadwaterError."""
+        self.stop()
+        self._start_again()
 
     def stop(self) -> None:
         """Ends it at a batch boundary."""
@@ -148,5 +153,5 @@ class Supervised:
 
 
 def _may_pass(error: HeadwaterError) -> bool:
-    lasting = isinstance(error, GapError | CheckpointError)
+    lasting = isinstance(error, GapError | CheckpointError | FrozenError)
     return isinstance(error, BrokerError | StreamError) and not lasting

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from lakehouse import kafka
 from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
 from lakehouse.settings import Broker, Settings, Topics
@@ -67,6 +70,16 @@ def headwater(
     return done
 
 
+def put(settings: Settings, *values: bytes) -> None:
+    """Sends records as they are, all to one partition, and waits until the broker has them."""
+    from confluent_kafka import Producer
+
+    producer = Producer(kafka.client_options(settings))
+    for value in values:
+        producer.produce(settings.topics.events, value, partition=0)
+    assert producer.flush(30) == 0
+
+
 def drain(spark: SparkSession, settings: Settings, contracts: Contracts, *names: str) -> None:
     """Queries (both if none is named) over everything that the broker holds now, to their ends."""
     from lakehouse import checkpoints
@@ -74,6 +87,34 @@ def drain(spark: SparkSession, settings: Settings, contracts: Contracts, *names:
 
     for query in start_all(spark, settings, contracts, names or checkpoints.QUERIES, True):
         query.query.awaitTermination()
+
+
+def while_streaming(settings: Settings, script: Callable[[], None]) -> None:
+    """Runs a script while the streams run as `headwater stream` has them, and stops them then."""
+    from lakehouse import checkpoints
+    from streaming.command import run_queries
+
+    stopping, failed = threading.Event(), []
+
+    def play() -> None:
+        try:
+            script()
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            stopping.set()
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        run_queries(settings, checkpoints.QUERIES, False, stopping)
+    finally:
+        player.join()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if failed:
+        raise failed[0]
 
 
 def table(

@@ -26,7 +26,14 @@ from lakehouse.gaps import Gap
 from lakehouse.settings import Settings, Stream
 from producer.command import Sending, send_shop
 from streaming.command import run_queries, start_all
-from tests.helpers import drain, settings_for, table, unlike_the_ledger, wait_until
+from tests.helpers import (
+    drain,
+    settings_for,
+    table,
+    unlike_the_ledger,
+    wait_until,
+    while_streaming,
+)
 
 
 def expire(settings: Settings, before: dict[int, int]) -> None:
@@ -121,40 +128,29 @@ def _own_signals() -> Iterator[None]:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("_own_signals")
 def test_partitions_added_and_the_broker_killed_under_a_running_stream(
     spark: SparkSession, contracts: Contracts, own_broker: Settings
 ) -> None:
-    settings, stopping, events = own_broker, threading.Event(), 3_000
-    failed: list[BaseException] = []
+    settings, events = own_broker, 3_000
 
     def script() -> None:
-        try:
-            send_shop(settings, Sending(events=events, seed=63))
-            wait_until(lambda: in_bronze(settings) >= 1_000, 120, "the first batch")
-            admin = AdminClient(kafka.client_options(settings))
-            topic = settings.topics.events
-            for done in admin.create_partitions([NewPartitions(topic, 7)]).values():
-                done.result(10)
-            pid = broker.status(settings).pid
-            assert pid is not None
-            os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: not broker.status(settings).running, 20, "the broker's death")
-            broker.start(settings)
-            # Another shop: a copy in another partition than its original may be read before it.
-            send_shop(settings, Sending(events=events, seed=65))
-            wait_until(lambda: in_bronze(settings) == 2 * events, 240, "all of Bronze")
-            wait_until(lambda: lag(settings) == 0, 120, "all of Silver")
-        except BaseException as error:
-            failed.append(error)
-        finally:
-            stopping.set()
+        send_shop(settings, Sending(events=events, seed=63))
+        wait_until(lambda: in_bronze(settings) >= 1_000, 120, "the first batch")
+        admin = AdminClient(kafka.client_options(settings))
+        topic = settings.topics.events
+        for done in admin.create_partitions([NewPartitions(topic, 7)]).values():
+            done.result(10)
+        pid = broker.status(settings).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not broker.status(settings).running, 20, "the broker's death")
+        broker.start(settings)
+        # Another shop: a copy in another partition than its original may be read before it.
+        send_shop(settings, Sending(events=events, seed=65))
+        wait_until(lambda: in_bronze(settings) == 2 * events, 240, "all of Bronze")
+        wait_until(lambda: lag(settings) == 0, 120, "all of Silver")
 
-    thread = threading.Thread(target=script)
-    thread.start()
-    run_queries(settings, checkpoints.QUERIES, False, stopping)
-    thread.join()
-    assert failed == []
+    while_streaming(settings, script)
     reconcile.reconcile_range(spark, settings, contracts)
     found = audit.audit_tables(spark, settings, contracts)
     assert found.broken == []

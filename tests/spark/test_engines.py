@@ -111,7 +111,8 @@ def assert_same(
     contracts: Contracts,
     values: Sequence[bytes | None],
     topic: str = "shop.events",
-) -> None:
+) -> list[dict[str, Any]]:
+    """Returns the rows."""
     records = [
         {"topic": topic, "partition": 0, "offset": i, "timestamp": BROKER_TIME, "value": value}
         for i, value in enumerate(values)
@@ -127,6 +128,8 @@ def assert_same(
             assert row[name] == _plain(mine[name]), f"{values[i]!r}: {name}"
         if row["outcome"] != "accepted":
             continue
+        kept = _plain(mine["rescued"])
+        assert row["rescued"] == kept, f"{values[i]!r}: {row['rescued']!r} and {kept!r}"
         contract = contracts[row["entity"]]
         for column in contract.columns:
             found = row[contract.name][column.name]
@@ -134,6 +137,7 @@ def assert_same(
                 found = found.replace(tzinfo=UTC)
             expected = _plain(mine[flat(contract, column)])
             assert found == expected, f"{values[i]!r}: {column.name}"
+    return there
 
 
 def _plain(value: Any) -> Any:
