@@ -262,7 +262,7 @@ def _broken(
         source = found = None
         raw = text.encode()
         if name == "broken_json":
-            value, rules = raw[: 1 + int(draw * (len(raw) - 2))], ("malformed_json",)
+            value, rules = text[: 1 + int(draw * (len(text) - 2))].encode(), ("malformed_json",)
         elif name == "trailing_text":
             value, rules = raw + b" and so on", ("malformed_json",)
         elif name == "non_utf8":

@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 
+from producer import defects
 from producer.command import shop_of
 from producer.defects import CATALOGUE, Record
 
@@ -86,6 +87,15 @@ def test_broken_bytes_are_broken(records: list[Record]) -> None:
     assert all(record.value == b"" for record in by_defect(records, "empty_value"))
     assert all(record.value is None for record in by_defect(records, "tombstone"))
     assert all(record.key is None for record in by_defect(records, "null_key"))
+
+
+def test_text_is_cut_between_characters() -> None:
+    """Half a character would be another defect than the ledger says: bytes that are not UTF-8."""
+    text = '{"name":"Jürgen Łódź 😀"}'
+    for step in range(1_000):
+        record = defects._broken("broken_json", 0, b"k", text, "1", "customer", step / 1_000)
+        with pytest.raises(json.JSONDecodeError):
+            json.loads((record.value or b"").decode())
 
 
 def test_outcomes_and_rules_go_together(records: list[Record]) -> None:
