@@ -1,9 +1,9 @@
 """Whether one set of contracts can take what was written under another.
 
 A change is backward compatible where every record that was written to the old contract's columns,
-and that it accepts, is accepted by the new one; forward compatible where it is the other way round:
-the words as schema registries use them. What cannot be told from the contracts alone counts as not
-compatible.
+under one key each, and that it accepts, is accepted by the new one; forward compatible where it is
+the other way round: the words as schema registries use them. What cannot be told from the contracts
+alone counts as not compatible.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
             yield Change(where, f"added, {kind}", not now[name].indispensable, takes[0])
         else:
             lost = [old.does_without(was[name]), new.does_without(now[name])]
-            yield from _column(where, was[name], now[name], lost)
+            yield from _column(where, was[name], now[name], lost, takes)
 
 
 def _key_of_another(name: str, mine: dict[str, Column], others: tuple[Column, ...]) -> str | None:
@@ -90,26 +90,33 @@ def _key_of_another(name: str, mine: dict[str, Column], others: tuple[Column, ..
     return next((c.name for c in others if c.name != name and keys & set(c.json_keys)), None)
 
 
-def _column(where: str, old: Column, new: Column, may_lose: list[bool]) -> Iterator[Change]:
-    """may_lose: whether the old and the new one do without a value that they cannot hold."""
+def _column(
+    where: str, old: Column, new: Column, may_lose: list[bool], takes: list[bool]
+) -> Iterator[Change]:
+    """may_lose: whether the old and the new one do without a value that they cannot hold; takes:
+    whether the old and the new contract take a record with a field that they do not know."""
     if old.json_keys != new.json_keys:
         before, after = (" or ".join(map(repr, c.json_keys)) for c in (old, new))
         what = f"its key was {before} and is {after}"
-        yield Change(where, what, _reads(new, old), _reads(old, new))
+        backward, forward = _reads(new, old, takes[1]), _reads(old, new, takes[0])
+        yield Change(where, what, backward, forward)
     if old.from_text != new.from_text:
         yield Change(where, "jsonType differs: text on one side, values on the other", False, False)
-    if old.spark_type != new.spark_type:
-        what = f"{old.spark_type} is {new.spark_type} now"
-        if not widens(old.spark_type, new.spark_type):
+    if (old.logical_type, old.spark_type) != (new.logical_type, new.spark_type):
+        wider = widens(old.spark_type, new.spark_type)
+        narrower = widens(new.spark_type, old.spark_type)
+        what = f"{_type(old)} is {_type(new)} now"
+        if old.spark_type != new.spark_type and not (wider or narrower):
             what += "; tables that have the column refuse the new contract until they are rebuilt"
-        wider, narrower = (
-            widens(old.spark_type, new.spark_type),
-            widens(new.spark_type, old.spark_type),
-        )
-        yield Change(where, what, wider or may_lose[1], narrower or may_lose[0])
+        backward = _takes_type(new, wider, may_lose[1], may_lose[0])
+        forward = _takes_type(old, narrower, may_lose[0], may_lose[1])
+        yield Change(where, what, backward, forward)
     if old.required != new.required:
         what = "required now" if new.required else "optional now"
-        yield Change(where, what, not new.indispensable, not old.indispensable)
+        # A required column does not do without what it cannot hold.
+        backward = not new.indispensable and (may_lose[1] or not may_lose[0])
+        forward = not old.indispensable and (may_lose[0] or not may_lose[1])
+        yield Change(where, what, backward, forward)
     if old.cleaners != new.cleaners:
         yield Change(where, "cleaned in another way: other values are checked", False, False)
     if old.checks != new.checks:
@@ -117,9 +124,22 @@ def _column(where: str, old: Column, new: Column, may_lose: list[bool]) -> Itera
         yield Change(where, f"checks: {_named(old)} are {_named(new)} now", backward, forward)
 
 
-def _reads(mine: Column, theirs: Column) -> bool:
-    """Whether a column finds the values that were written for another one."""
-    return set(theirs.json_keys) <= set(mine.json_keys) or not mine.indispensable
+def _takes_type(mine: Column, wider: bool, may_lose: bool, other_may_lose: bool) -> bool:
+    """Whether a column takes what one of another type took, which may have lost any value."""
+    if other_may_lose:
+        return may_lose and not mine.checks
+    return wider or may_lose
+
+
+def _type(column: Column) -> str:
+    nested = column.logical_type in {"object", "array"}
+    return column.logical_type if nested else column.spark_type
+
+
+def _reads(mine: Column, theirs: Column, takes: bool) -> bool:
+    """Whether a column finds the values that were written for another one, or does without."""
+    found = set(theirs.json_keys) <= set(mine.json_keys)
+    return found or (takes and not mine.indispensable)
 
 
 def widens(narrow: str, wide: str) -> bool:

@@ -69,7 +69,7 @@ CONTRACT_KEYS = {
     "in `rescued`; where left out), drop (it is left out), quarantine, freeze (nothing is written "
     "until a person decides)",
     "changedTypes": "what a value that its column cannot hold does to its record, unless the "
-    "column is required: quarantine (where left out), evolve, drop, freeze",
+    "column is required or the record's time: quarantine (where left out), evolve, drop, freeze",
 }
 COLUMN_KEYS = frozenset({"aliases", "clean", "jsonType", "pii", "subject"})
 
@@ -150,8 +150,12 @@ class Contract:
         return sorted(key for column in self.columns for key in column.json_keys)
 
     def does_without(self, column: Column) -> bool:
-        """Whether a record is taken though this column cannot hold the value that came for it."""
-        return self.changed_types in {EVOLVE, DROP} and not column.indispensable
+        """Whether a record is taken though this column cannot hold the value that came for it.
+
+        One that is required, or that says when it was, is never made up.
+        """
+        firm = column.required or column.name == self.time_column
+        return self.changed_types in {EVOLVE, DROP} and not firm
 
 
 class Contracts(Mapping[str, Contract]):

@@ -173,8 +173,7 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
     fields = data if isinstance(data, dict) else {}
     unheld: dict[str, str] = {}
     for column in contract.columns:
-        key = next((key for key in column.json_keys if key in fields), column.json_key)
-        typed, what = _typed(fields.get(key), column)
+        typed, what = _typed(fields.get(_key(column, fields)), column)
         row[flat(contract, column)] = typed
         if what:
             unheld[column.name] = f"{column.name}.{what}"
@@ -188,6 +187,11 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
     if time is not None and time > record["timestamp"] + tolerance:
         row["problems"].append("time.in_future")
     return row
+
+
+def _key(column: Column, fields: Mapping[str, Any]) -> str:
+    """The key that a column's value stands under: the first one that is there."""
+    return next((key for key in column.json_keys if key in fields), column.json_key)
 
 
 def _unknown_fields(
@@ -335,7 +339,8 @@ def _plain_identity(
     record: Mapping[str, Any], contract: Contract, fields: Mapping[str, Any], row: dict[str, Any]
 ) -> None:
     row["source"], row["type"] = f"kafka:{contract.topic}", contract.event_type
-    parts = [_as_text(fields.get(key)) for key in contract.id_keys]
+    of_key = {column.json_key: column for column in contract.columns}
+    parts = [_as_text(fields.get(_key(of_key[key], fields))) for key in contract.id_keys]
     if not parts:
         row["id"] = row["digest"]
     elif any(part is None or _blank(part) for part in parts):
@@ -380,11 +385,22 @@ def to_json(value: Any) -> str:
             return "[" + ",".join(spell(item) for item in inner) + "]"
         if isinstance(inner, Decimal):
             return f"{inner.normalize():f}"
+        if isinstance(inner, float):
+            return _as_java(inner)
         if isinstance(inner, str):
             return f'"{ESCAPED.sub(_escape, inner)}"'
         return json.dumps(inner)
 
     return spell(value)
+
+
+def _as_java(value: float) -> str:
+    """A double as Java writes it: 1.0E20, where Python writes 1e+20."""
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return repr(float(value))
+    sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
+    rest = "".join(map(str, digits[1:])) or "0"
+    return f"{'-' * sign}{digits[0]}.{rest}E{int(exponent) + len(digits) - 1}"
 
 
 def _escape(sign: re.Match[str]) -> str:

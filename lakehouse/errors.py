@@ -60,16 +60,18 @@ class BusyError(WarehouseError):
 
 
 TELLING = re.compile(r"(?:Caused by: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
-# Before what the plan of a query says of a record that a contract does not let through.
+# Before what a query says of a record that a contract does not let through. The plan of the query,
+# which stands in every error of a stream, has it as well: but for what Spark puts before an error.
 FROZEN = "HEADWATER_FROZEN "
+RAISED = re.compile(rf"\[USER_RAISED_EXCEPTION\] {FROZEN}(.*?)(?: SQLSTATE: \w+)?$", re.MULTILINE)
 # What only says that something else went wrong.
 WRAPPERS = {"ForeachBatchUserFuncException", "StreamingQueryException", "Py4JJavaError"}
 
 
 def reason(text: str) -> str:
     """The one line of a JVM's or Python's error that says what went wrong."""
-    if FROZEN in text:
-        return text.split(FROZEN, 1)[1].splitlines()[0].split(" SQLSTATE: ")[0]
+    if raised := RAISED.search(text):
+        return raised[1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for sign in ("No space left on device", "OffsetOutOfRange", "failOnDataLoss"):
         for line in lines:

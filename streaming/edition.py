@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakehouse import checkpoints
 from lakehouse import contracts as contract_files
@@ -46,65 +46,83 @@ def current(settings: Settings, contracts: Contracts) -> Edition:
     return Edition(contracts, settings.stream.max_record_bytes)
 
 
-def unfinished(files: SparkFiles, now: Edition) -> tuple[int, Edition] | None:
-    """The number of a batch that was cut off under other rules than those of now, and its edition.
+def begun(files: SparkFiles) -> int | None:
+    """The number of a batch that was cut off after it had begun; None where there is none.
 
     Raises CheckpointError where the checkpoint was written by a version with another kind of state.
     """
-    kept = newest(files)
+    found = _newest(files)
     number = checkpoints.unfinished(files)
-    if number is None or kept is None or kept.given_up == number or kept.same_rules(now):
-        return None
-    return number, kept
+    return None if found is None or found.get("given_up") == number else number
 
 
 def newest(files: SparkFiles) -> Edition | None:
     """What was kept last; None where nothing was. Raises CheckpointError."""
-    numbers = _numbers(files)
-    if not numbers:
+    found = _newest(files)
+    if found is None:
         return None
-    name = f"{FOLDER}/{numbers[-1]}"
     try:
-        found = json.loads(files.text(name) or "")
-        state, writer = found["state_format"], found["version"]
-        if state == STATE_FORMAT:
-            return Edition(
-                _contracts(found["contracts"]), found["max_record_bytes"], found["given_up"]
-            )
-    except (ValueError, KeyError, TypeError, ContractError) as error:
+        contracts = _contracts(found["contracts"])
+        return Edition(contracts, found["max_record_bytes"], found["given_up"])
+    except (KeyError, TypeError, AttributeError, ContractError) as error:
         raise CheckpointError(
-            f"{files.root}/{name} cannot be read ({error}): it holds the rules that the last batch "
-            f"ran under; {checkpoints.remedy(files.root)}"
+            f"{files.root}/{FOLDER} cannot be read ({error}): it holds the rules of the batch that "
+            f"was cut off; {checkpoints.remedy(files.root)}"
         ) from None
-    raise CheckpointError(
-        f"checkpoint {files.root} was written by Headwater {writer}, whose state (format {state}) "
-        f"this version (format {STATE_FORMAT}) cannot go on from: use that version, or "
-        f"{checkpoints.remedy(files.root)}"
-    )
 
 
 def keep(files: SparkFiles, edition: Edition) -> None:
     """Writes it down. Raises CheckpointError where what is there cannot be gone on from."""
-    if newest(files) == edition:
+    kept = {
+        "state_format": STATE_FORMAT,
+        "version": _version(),
+        "max_record_bytes": edition.max_record_bytes,
+        "given_up": edition.given_up,
+        "contracts": {c.path.name: c.text for c in edition.contracts.values()},
+    }
+    if _newest(files) == kept:
         return
-    text = json.dumps(
-        {
-            "state_format": STATE_FORMAT,
-            "version": version("headwater"),
-            "max_record_bytes": edition.max_record_bytes,
-            "given_up": edition.given_up,
-            "contracts": {c.path.name: c.text for c in edition.contracts.values()},
-        }
-    )
     numbers = _numbers(files)
-    files.write(f"{FOLDER}/{numbers[-1] + 1 if numbers else 0}", text)
+    files.write(f"{FOLDER}/{numbers[-1] + 1 if numbers else 0}", json.dumps(kept))
     for old in numbers[:-1]:
         files.remove(f"{FOLDER}/{old}")
 
 
-def give_up(files: SparkFiles, edition: Edition) -> None:
-    """Writes down that the batch that is planned has not begun: it may run under any rules."""
-    keep(files, replace(edition, given_up=checkpoints.unfinished(files)))
+def give_up(files: SparkFiles, edition: Edition, begun: int | None) -> None:
+    """Writes down that the batch that is planned has not begun: it may run under any rules.
+
+    begun: one that had, before this start.
+    """
+    number = checkpoints.unfinished(files)
+    if number != begun:
+        keep(files, replace(edition, given_up=number))
+
+
+def _newest(files: SparkFiles) -> dict[str, Any] | None:
+    """What is written in the newest edition; an empty one where that cannot be read."""
+    numbers = _numbers(files)
+    if not numbers:
+        return None
+    try:
+        found: dict[str, Any] = dict(json.loads(files.text(f"{FOLDER}/{numbers[-1]}") or ""))
+    except (ValueError, TypeError):
+        return {}
+    state = found.get("state_format", STATE_FORMAT)
+    if state != STATE_FORMAT:
+        raise CheckpointError(
+            f"checkpoint {files.root} was written by Headwater {found.get('version')}, whose state "
+            f"(format {state}) this version (format {STATE_FORMAT}) cannot go on from: use that "
+            f"version, or {checkpoints.remedy(files.root)}"
+        )
+    return found
+
+
+def _version() -> str:
+    """For those who read it: nothing hangs on it."""
+    try:
+        return version("headwater")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _numbers(files: SparkFiles) -> list[int]:

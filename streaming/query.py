@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from lakehouse import checkpoints
-from lakehouse.errors import FROZEN, CheckpointError, FrozenError, StreamError, reason
+from lakehouse.errors import RAISED, CheckpointError, FrozenError, StreamError, reason
 from lakehouse.gaps import Gap
 from lakehouse.settings import Settings
 
@@ -74,7 +74,7 @@ class Running:
         if error is None or self.closing.is_set():
             return None
         said = reason(str(error))
-        if FROZEN in str(error):
+        if RAISED.search(str(error)):
             self.give_up()
             return FrozenError(f"stream {self.name} ended: {said}")
         if UNREADABLE_STATE in str(error) and not any(sign in str(error) for sign in PASSING):
@@ -144,5 +144,12 @@ def finish(running: Running, files: checkpoints.SparkFiles, number: int) -> None
         time.sleep(POLL_SECONDS)
     failure = running.failure()
     running.stop()
+    if isinstance(failure, FrozenError):
+        raise failure
     if checkpoints.unfinished(files) == number:
-        raise failure or StreamError(f"stream {running.name}: batch {number} did not end{ADVICE}")
+        raise StreamError(
+            f"stream {running.name}: batch {number}, which was cut off, is ended under the rules "
+            f"that it began with ({files.root}/editions) before those of now count, and could not "
+            f"be: {failure or 'it was stopped'}. If those rules are what is wrong, "
+            f"{checkpoints.remedy(files.root)}"
+        )

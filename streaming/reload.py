@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lakehouse import checkpoints, tables
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from lakehouse import checkpoints, kafka, tables
 from lakehouse import contracts as contract_files
 from lakehouse.contracts import Contracts
-from lakehouse.errors import ContractError, HeadwaterError
+from lakehouse.errors import ContractError, HeadwaterError, TableError, reason
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ class Reload:
     ) -> None:
         self._spark, self._settings, self._say = spark, settings, say
         self.contracts = contracts
-        self._taken = self._seen = self._digest()
+        # Others may have been put there since these were loaded: the first look tells.
+        self._taken = self._seen = ""
         self._due = time.monotonic() + POLL_SECONDS
 
     def changed(self) -> bool:
@@ -51,17 +55,21 @@ class Reload:
             return False
         if now == self._taken:
             return False
-        self._taken = now
         try:
             found = contract_files.load(self._settings.contracts_dir)
             if dict(found) == dict(self.contracts):
+                self._taken = now
                 return False
             self._demand_topics(found)
             tables.can_take(self._spark, self._settings, tables.silver(found))
-        except HeadwaterError as error:
+        except (ContractError, TableError) as error:
+            self._taken = now
             self._say(f"{error}\nthe streams go on under the contracts that they have")
             return False
-        self.contracts = found
+        except (HeadwaterError, PySparkException, Py4JError) as error:
+            self._say(f"changed contracts are not looked at as yet: {reason(str(error))}")
+            return False
+        self._taken, self.contracts = now, found
         return True
 
     def _digest(self) -> str:
@@ -75,8 +83,19 @@ class Reload:
         return found.hexdigest()
 
     def _demand_topics(self, found: Contracts) -> None:
-        """Raises ContractError where a topic that is being read would be in no contract."""
+        """Raises ContractError where the topics are not such that the queries can go on.
+
+        One that is being read would be in no contract, or one that is new has lost records.
+        """
         topics = set(found.topics(self._settings.topics.events))
+        new = sorted(topics - set(self.contracts.topics(self._settings.topics.events)))
+        begins = kafka.begin_offsets(self._settings, new) if new else {}
+        for (topic, partition), begin in begins.items():
+            if begin:
+                raise ContractError(
+                    f"topic {topic} partition {partition} begins at offset {begin}: what was "
+                    "before it is gone; `headwater stream --accept-gap` takes that topic up"
+                )
         for query in checkpoints.QUERIES:
             read = checkpoints.committed(checkpoints.SparkFiles(self._spark, self._settings, query))
             if gone := sorted({topic for topic, _ in read} - topics):

@@ -67,6 +67,7 @@ def start(
     """
     files = checkpoints.SparkFiles(spark, settings, NAME)
     now = edition.current(settings, contracts)
+    begun = edition.begun(files)
 
     def under(rules: Edition, last: int | None = None) -> query.Running:
         table = tables.silver(rules.contracts)
@@ -79,16 +80,16 @@ def start(
         rows = tables.conform(rows, tables.read(spark, settings, table).schema)
         if last is None:
             edition.keep(files, rules)
-        give_up = partial(edition.give_up, files, rules)
+        give_up = partial(edition.give_up, files, rules, begun)
         passing = source.passing
         return query.start(
             spark, settings, NAME, rows, write, available_now, passing, give_up, last
         )
 
-    if (cut_off := edition.unfinished(files, now)) is not None:
-        number, rules = cut_off
+    kept = edition.newest(files) if begun is not None else None
+    if begun is not None and kept is not None and not kept.same_rules(now):
         with suppress(FrozenError):  # of which nothing was written
-            query.finish(under(rules, number), files, number)
+            query.finish(under(kept, begun), files, begun)
     return under(now)
 
 

@@ -126,7 +126,7 @@ class Supervised:
     def _start_again(self) -> None:
         try:
             self._running = self._start(self.name)
-        except (BrokerError, PySparkException) as error:
+        except (HeadwaterError, PySparkException) as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:

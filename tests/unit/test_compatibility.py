@@ -31,6 +31,7 @@ def column(
     default: Any = None,
     key: str = "k",
     name: str = "value",
+    aliases: tuple[str, ...] = (),
 ) -> Column:
     return Column(
         name=name,
@@ -46,10 +47,13 @@ def column(
         description="",
         cleaners=() if default is None else (Rule("default", {"value_if_missing": default}),),
         checks=() if check is None else (check,),
+        aliases=aliases,
     )
 
 
-def contracts_of(*columns: Column) -> Contracts:
+def contracts_of(
+    *columns: Column, new_fields: str = "evolve", changed_types: str = "quarantine"
+) -> Contracts:
     contract = Contract(
         name="thing",
         version="1",
@@ -62,6 +66,8 @@ def contracts_of(*columns: Column) -> Contracts:
         watermark_seconds=600,
         clock_tolerance_seconds=300,
         path=Path("thing.yaml"),
+        new_fields=new_fields,
+        changed_types=changed_types,
     )
     return Contracts([contract])
 
@@ -99,7 +105,9 @@ def columns(draw: st.DrawFn) -> Column | None:
     check = draw(st.one_of(checks))
     # A default that breaks the column's own check would be a fault of one contract by itself.
     default = draw(st.none() | values) if check is None else None
-    return column(kind, draw(st.booleans()), check, default, draw(st.sampled_from("kk2")))
+    key = draw(st.sampled_from("kk2"))
+    aliases = draw(st.sampled_from([(), (), ("2" if key == "k" else "k",)]))
+    return column(kind, draw(st.booleans()), check, default, key, aliases=aliases)
 
 
 small = st.integers(0, 3)
@@ -113,10 +121,19 @@ RECORDS = [
     *({"k": value} for value in VALUES),
     *({"2": value} for value in VALUES),
 ]
+# Freeze lets no more through than quarantine does.
+MODES = st.fixed_dictionaries(
+    {
+        "new_fields": st.sampled_from(["evolve", "evolve", "drop", "quarantine"]),
+        "changed_types": st.sampled_from(["quarantine", "quarantine", "drop", "evolve"]),
+    }
+)
+USUAL = {"new_fields": "evolve", "changed_types": "quarantine"}
+STRICT = {"new_fields": "quarantine", "changed_types": "quarantine"}
 
 
 def keys(contracts: Contracts) -> set[str]:
-    return {column.json_key for column in contracts["thing"].columns}
+    return set(contracts["thing"].json_keys)
 
 
 def accepted(contracts: Contracts) -> list[bool]:
@@ -135,18 +152,24 @@ def accepted(contracts: Contracts) -> list[bool]:
     return [outcome == "accepted" for outcome in found["outcome"]]
 
 
-@given(columns(), columns())
-@example(column("int", True), column("double", True))
-@example(column("int", True), column("decimal(12,2)", True))
-@settings(max_examples=60, deadline=None)
-def test_what_is_called_compatible_is(before: Column | None, after: Column | None) -> None:
+@given(columns(), columns(), MODES, MODES)
+@example(column("int", True), column("double", True), USUAL, USUAL)
+@example(column("int", True), column("decimal(12,2)", True), USUAL, USUAL)
+@example(column("string"), column("string", key="2"), STRICT, STRICT)
+@settings(max_examples=120, deadline=None)
+def test_what_is_called_compatible_is(
+    before: Column | None,
+    after: Column | None,
+    of_old: dict[str, str],
+    of_new: dict[str, str],
+) -> None:
     """What is written to one side's columns and accepted there, the other side accepts too."""
-    old = contracts_of(OTHER, *([before] if before else []))
-    new = contracts_of(OTHER, *([after] if after else []))
+    old = contracts_of(OTHER, *([before] if before else []), **of_old)
+    new = contracts_of(OTHER, *([after] if after else []), **of_new)
     changes = diff(old, new)
     backward = all(change.backward for change in changes)
     forward = all(change.forward for change in changes)
-    assert (before == after) == (changes == [])
+    assert ((before, of_old) == (after, of_new)) == (changes == [])
     for record, by_old, by_new in zip(RECORDS, accepted(old), accepted(new), strict=True):
         if backward and by_old and record.keys() <= keys(old):
             assert by_new, record

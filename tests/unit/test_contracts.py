@@ -119,11 +119,31 @@ def test_odd_yaml_is_a_finding_and_no_stack_trace(tmp_path: Path, text: str) -> 
         "id, value: [[thing_id]]",
         "time, value: [n]",
         "colour, value: red",
+        "newFields, value: keep",
+        "changedTypes, value: 5",
     ],
 )
 def test_wrong_custom_properties(tmp_path: Path, property_and_value: str) -> None:
     entry = f"customProperties: [{{property: {property_and_value}}}]\n"
     assert findings(tmp_path, GOOD.replace("schema:\n", f"{entry}schema:\n", 1))
+
+
+@pytest.mark.parametrize(
+    "property_and_value",
+    [
+        "aliases, value: name",
+        "aliases, value: ['a`b']",
+        "aliases, value: [price]",
+        "aliases, value: [a, A]",
+        "pii, value: 1",
+        "subject, value: yes please",
+    ],
+)
+def test_wrong_custom_properties_of_a_column(tmp_path: Path, property_and_value: str) -> None:
+    mine = "- name: price\n"
+    assert mine in GOOD
+    entry = f"        customProperties: [{{property: {property_and_value}}}]\n"
+    assert findings(tmp_path, GOOD.replace(mine, mine + entry, 1))
 
 
 def test_unsafe_pattern_and_unknown_column(tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""The one line that is told of an error of Spark's."""
+
+from __future__ import annotations
+
+from lakehouse.errors import RAISED, reason
+
+FROZEN = "contract c is frozen (newFields: freeze). Record t/0/7 has fields that are not in it: [1]"
+PLAN = """\
+=== Streaming Query ===
+Logical Plan:
+Project [CASE WHEN x THEN raise_error(concat(HEADWATER_FROZEN contract c is frozen, topic#12)) END]
+"""
+
+
+def test_what_a_frozen_contract_refused_is_told_as_it_was_said() -> None:
+    said = (
+        "Job aborted due to stage failure: org.apache.spark.SparkRuntimeException: "
+        f"[USER_RAISED_EXCEPTION] HEADWATER_FROZEN {FROZEN} SQLSTATE: P0001\n\tat x.y(z)\n{PLAN}"
+    )
+    assert reason(said) == FROZEN
+
+
+def test_another_failure_of_a_query_with_a_frozen_contract_is_told_as_what_it_is() -> None:
+    said = f"java.io.IOException: No space left on device\n{PLAN}"
+    assert reason(said) == "java.io.IOException: No space left on device"
+    assert RAISED.search(said) is None
