@@ -2,7 +2,8 @@
 
     accepted      its coordinates are in Silver, accepted
     quarantined   its coordinates are in Silver, quarantined
-    duplicate     neither, and its (source, id) is accepted in Silver with the same content
+    duplicate     neither, and its (source, id) is accepted in Silver with the same content, or
+                  it was one when it was erased (ops.erasures)
     pending       the rest
 
 The law: in the closed range (behind the last reconcile) nothing is pending; no coordinate is twice
@@ -114,7 +115,7 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     from pyspark.sql import functions as F
 
     from batch.judge import within
-    from lakehouse import gaps, repairs, runs, tables
+    from lakehouse import erasures, gaps, repairs, runs, tables
     from lakehouse.contracts import Contracts
     from lakehouse.decode import decode
     from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
@@ -162,6 +163,13 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         .collect()  # one row a partition of the broker
     )
     residue = records.where((F.col("b") > 0) & (in_silver == 0)).select(*COORDINATES, "closed")
+    gone: dict[str, int] = {}
+    if (known_gone := erasures.erased(spark, settings)) is not None:
+        # What they were is all that is known of them.
+        copies = known_gone.where("outcome = 'duplicate'").select(*COORDINATES).distinct()
+        counted = residue.join(copies, COORDINATES, "left_semi").groupBy("topic").count()
+        gone = {row.topic: row["count"] for row in counted.collect()}  # one row a topic
+        residue = residue.join(copies, COORDINATES, "left_anti")
     # Of an enveloped event, the identity is in the envelope: only the others want their contracts.
     plain = Contracts(list(contracts.plain))
     identified = decode(
@@ -218,10 +226,12 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
             )
     pending = 0
     for topic, balance in balances.items():
+        balance.duplicates = gone.get(topic, 0)
         found = by_topic.get(topic)
         if found is None:
             continue
-        balance.duplicates, balance.pending = found.duplicates, found.pending
+        balance.duplicates += found.duplicates
+        balance.pending = found.pending
         pending += found.pending
         if found.overdue:
             broken.append(

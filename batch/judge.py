@@ -62,13 +62,13 @@ def judge(
     """
     from pyspark.sql import functions as F
 
-    from lakehouse import repairs, tables
+    from lakehouse import erasures, repairs, tables
     from lakehouse.silver import COORDINATES, classify
 
     narrow = again is None
     table = tables.silver(contracts)
     tables.ensure(spark, settings, table)
-    records = tables.read(spark, settings, tables.bronze())
+    records = erasures.without(spark, settings, tables.read(spark, settings, tables.bronze()))
     bronze = repairs.applied(spark, settings, records)
     silver = tables.read(spark, settings, table)
     closed = records.where(committed).select(*COORDINATES)

@@ -331,6 +331,13 @@ def _value(spark: SparkSession, settings: Settings, record: Coordinates) -> byte
     return None if rows[0]["value"] is None else bytes(rows[0]["value"])
 
 
+def _is_erased(spark: SparkSession, settings: Settings, record: Coordinates) -> bool:
+    from lakehouse import erasures
+
+    gone = erasures.erased(spark, settings)
+    return gone is not None and not gone.where(_is(record)).isEmpty()
+
+
 def story(
     spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates, reveal: bool
 ) -> dict[str, Any]:
@@ -351,6 +358,7 @@ def story(
     done = repairs.history(spark, settings)
     steps = [] if done is None else done.where(_is(record)).orderBy("at").collect()
     entity = None if row is None else row.entity
+    is_erased = value is None and _is_erased(spark, settings, record)
     # What other bytes are about is only known once they were judged.
     known = entity if not steps or steps[-1].action == repairs.REPLAYED else None
     return {
@@ -359,7 +367,7 @@ def story(
         "outcome": "no row in Silver: a duplicate, or pending" if row is None else row.outcome,
         "entity": entity,
         "violations": [] if row is None else row.violations,
-        "payload": masked(value, contracts, known, reveal),
+        "payload": "erased" if is_erased else masked(value, contracts, known, reveal),
         "history": [
             {
                 "at": step["at"].isoformat(),
@@ -382,6 +390,8 @@ def demand_quarantined(
     found = _quarantined(spark, settings, contracts).where(_is(record)).collect()
     if not found:
         raise HeadwaterError(f"{record} is not in quarantine: see `headwater quarantine list`")
+    if _is_erased(spark, settings, record):
+        raise HeadwaterError(f"{record} was erased: there is nothing to repair")
     return list(found[0].violations)
 
 

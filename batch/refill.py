@@ -20,7 +20,7 @@ def refill(spark: SparkSession, settings: Settings) -> int:
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    from lakehouse import checkpoints, kafka, tables
+    from lakehouse import checkpoints, erasures, kafka, tables
     from lakehouse.silver import COORDINATES
 
     files = checkpoints.SparkFiles(spark, settings, "bronze")
@@ -54,5 +54,6 @@ def refill(spark: SparkSession, settings: Settings) -> int:
         there, COORDINATES, "left_anti"
     )
     counted = Observation()
+    lacking = erasures.blank(spark, settings, lacking)
     tables.append(lacking.observe(counted, F.count(F.lit(1)).alias("rows")), settings, table)
     return int(counted.get["rows"])

@@ -67,6 +67,17 @@ REPAIRS_SCHEMA = {
 }
 
 
+ERASURES_SCHEMA = {
+    "topic": "string",
+    "partition": "int",
+    "offset": "bigint",
+    "outcome": "string",
+    "request": "string",
+    "by": "string",
+    "at": "timestamp",
+}
+
+
 @dataclass(frozen=True)
 class Table:
     """A table by its two names, its columns (name to Spark SQL type) and how it is laid out."""
@@ -125,7 +136,16 @@ def silver(contracts: Contracts) -> Table:
 def gold(layout: Layout) -> Table:
     """A table of Gold, by its contract. By batch.gold."""
     columns = {column.name: column.spark_type for column in layout.columns}
-    return Table("gold", layout.name, columns, layout.partition_by, CHANGE_FEED)
+    # The log of a table keeps the smallest and largest value of a column longer than its rows.
+    kept = [
+        column.name
+        for column in layout.columns
+        if not column.pii
+        and column.spark_type != "boolean"
+        and column.name not in layout.partition_by
+    ]
+    stats = {STATISTICS: ",".join(kept)}
+    return Table("gold", layout.name, columns, layout.partition_by, stats | CHANGE_FEED)
 
 
 def runs() -> Table:
@@ -153,10 +173,18 @@ def repairs() -> Table:
     return Table("ops", "repairs", REPAIRS_SCHEMA)
 
 
+def erasures() -> Table:
+    """Records whose content was erased, and what had become of them: one row each. By batch.erase.
+
+    request: the one that `headwater erase` answered with a proof, which is in ops.runs.
+    """
+    return Table("ops", "erasures", ERASURES_SCHEMA)
+
+
 def all_tables(contracts: Contracts, layouts: Layouts) -> list[Table]:
     """Every table there is or will be."""
     stars = [gold(layout) for layout in layouts.gold]
-    return [bronze(), silver(contracts), *stars, runs(), gaps(), repairs()]
+    return [bronze(), silver(contracts), *stars, runs(), gaps(), repairs(), erasures()]
 
 
 def of_topics(table: Table, ids: dict[str, str]) -> Table:
@@ -440,27 +468,16 @@ def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None
     Raises TableError where that happens ATTEMPTS times.
     """
     from delta.exceptions import DeltaConcurrentModificationException
-    from tenacity import (
-        RetryError,
-        Retrying,
-        retry_if_exception_type,
-        stop_after_attempt,
-        wait_random_exponential,
-    )
 
-    attempts = Retrying(
-        retry=retry_if_exception_type(DeltaConcurrentModificationException),
-        stop=stop_after_attempt(ATTEMPTS),
-        # A stream commits every few seconds: not in step with it.
-        wait=wait_random_exponential(multiplier=0.5, max=5),
-    )
+    from lakehouse.retries import attempts
+
     try:
-        attempts(attempt)
-    except RetryError as error:
+        attempts(ATTEMPTS, DeltaConcurrentModificationException)(attempt)
+    except DeltaConcurrentModificationException as error:
         raise TableError(
             f"{table.full_name} ({table.path(settings)}): {ATTEMPTS} attempts met commits of "
             "another writer; nothing was changed: run it again, or stop that one"
-        ) from error.last_attempt.exception()
+        ) from error
 
 
 def register(
@@ -484,6 +501,8 @@ def register(
     if silver(contracts).full_name not in names:
         return names
     there = set(spark.table("silver.events").columns)
+    # A table that an older version wrote has it once a stream has started.
+    rescued = "rescued" if "rescued" in there else "CAST(NULL AS string)"
     spark.sql(
         "CREATE OR REPLACE VIEW silver.quarantine AS SELECT topic, partition, offset, timestamp, "
         "date, entity, violations, written_by, source, id, type, time, subject, key, raw "
@@ -498,7 +517,7 @@ def register(
             f"CREATE OR REPLACE VIEW silver.`{contract.name}` AS SELECT {columns}, "
             "source AS _source, id AS _id, time AS _time, topic AS _topic, "
             "partition AS _partition, offset AS _offset, timestamp AS _timestamp, date AS _date, "
-            "rescued AS _rescued "
+            f"{rescued} AS _rescued "
             "FROM silver.events "
             f"WHERE entity = '{contract.name}' AND outcome = 'accepted'"
         )

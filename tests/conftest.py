@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lakehouse import layouts as layout_files
 from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
-from lakehouse.settings import Settings
+from lakehouse.settings import MySQL, Settings
 from tests import servers
 from tests.servers import MariaDB
 
@@ -71,6 +72,20 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
     server = servers.mariadb(tmp_path_factory.mktemp("db", numbered=True))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def mysql(mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch) -> Iterator[MySQL]:
+    """A database of the test's own, and a user that may do there what the docs ask for."""
+    name, password = f"dw_{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    mariadb.run(
+        f"CREATE DATABASE {name}",
+        f"CREATE OR REPLACE USER 'writer'@'%' IDENTIFIED BY '{password}'",
+        f"GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE ON {name}.* TO 'writer'@'%'",
+    )
+    monkeypatch.setenv("TEST_SECRET", password)
+    yield MySQL(port=mariadb.port, database=name, user="writer", password="env:TEST_SECRET")
+    mariadb.run(f"DROP DATABASE {name}")
 
 
 @pytest.fixture(scope="session")

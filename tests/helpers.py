@@ -70,14 +70,18 @@ def headwater(
     return done
 
 
-def put(settings: Settings, *values: bytes) -> None:
-    """Sends records as they are, all to one partition, and waits until the broker has them."""
+def put(settings: Settings, *values: bytes, partition: int = 0) -> None:
+    """Sends records as they are, and waits until the broker has them."""
     from confluent_kafka import Producer
 
+    topic, errors = settings.topics.events, []
+    kafka.ensure_topics(settings, [topic])
     producer = Producer(kafka.client_options(settings))
     for value in values:
-        producer.produce(settings.topics.events, value, partition=0)
+        done = lambda error, _: errors.append(error) if error else None  # noqa: E731
+        producer.produce(topic, value, partition=partition, on_delivery=done)
     assert producer.flush(30) == 0
+    assert errors == []
 
 
 def drain(spark: SparkSession, settings: Settings, contracts: Contracts, *names: str) -> None:

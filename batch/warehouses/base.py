@@ -70,6 +70,8 @@ class Warehouse(ABC):
 
     kind: str
     where: str
+    # How a statement says where a value goes.
+    value: str
 
     @abstractmethod
     def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -106,10 +108,23 @@ class Warehouse(ABC):
         """Names of a table's columns in order; none where there is no such table."""
 
     @abstractmethod
+    def purge(self, names: list[str]) -> None:
+        """Rids the storage of tables of what deleted rows leave behind in it."""
+
+    @abstractmethod
     def close(self) -> None: ...
 
     def quote(self, name: str) -> str:
         return f'"{name}"'
+
+    def rows_with(self, name: str, columns: list[str], text: str) -> int:
+        """Rows of a table that hold a text in one of the columns; none where there is no table."""
+        if not columns or not self.columns(name):
+            return 0
+        wanted = " OR ".join(f"{self.quote(column)} = {self.value}" for column in columns)
+        statement = f"SELECT count(*) FROM {self.quote(name)} WHERE {wanted}"
+        [row] = self.execute(statement, *[text] * len(columns))
+        return int(row[0])
 
     def name_of(self, layout: Layout) -> str | None:
         """What a table of Gold is called here; None where it is not published to this kind."""
@@ -173,20 +188,9 @@ class Warehouse(ABC):
         Tried again where another transaction is in the way. Raises WarehouseError, with everything
         as it was.
         """
-        from tenacity import (
-            Retrying,
-            retry_if_exception_type,
-            stop_after_attempt,
-            wait_random_exponential,
-        )
+        from lakehouse.retries import attempts
 
-        attempts = Retrying(
-            retry=retry_if_exception_type(BusyError),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.5, max=5),
-            reraise=True,
-        )
-        attempts(self._merge, targets)
+        attempts(ATTEMPTS, BusyError)(self._merge, targets)
 
     def _merge(self, targets: list[Target]) -> None:
         q = self.quote

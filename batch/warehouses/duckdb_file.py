@@ -22,17 +22,21 @@ class DuckDB(Warehouse):
     """Stages are Parquet files that Spark writes and DuckDB reads in its transaction."""
 
     kind = "duckdb"
+    value = "?"
 
     def __init__(self, path: Path, staging: Path) -> None:
-        import duckdb
-
         self.where = f"DuckDB {path}"
-        self._staging = staging
+        self._path, self._staging = path, staging
         # Stages are filled side by side, and a connection is for one at a time.
         self._one = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = self._open()
+
+    def _open(self) -> Any:
+        import duckdb
+
         try:
-            self._connection = duckdb.connect(str(path))
+            return duckdb.connect(str(self._path))
         except duckdb.Error as error:
             said = str(error).splitlines()[0]
             raise WarehouseError(f"{self.where} cannot be opened: {said}") from None
@@ -42,7 +46,10 @@ class DuckDB(Warehouse):
 
         try:
             with self._one:
-                return self._connection.execute(statement, values or None).fetchall()
+                found: list[tuple[Any, ...]] = self._connection.execute(
+                    statement, values or None
+                ).fetchall()
+                return found
         except duckdb.Error as error:
             raise WarehouseError(f"{self.where}: {str(error).splitlines()[0]}") from None
 
@@ -52,8 +59,8 @@ class DuckDB(Warehouse):
     def stage(self, stage: str, rows: DataFrame) -> None:
         folder = self._staging / stage
         rows.write.mode("overwrite").parquet(str(folder))
-        files = f"{folder}/*.parquet".replace("'", "''")
-        self.execute(f"CREATE TEMP VIEW {self.quote(stage)} AS FROM read_parquet('{files}')")
+        files = _text(f"{folder}/*.parquet")
+        self.execute(f"CREATE TEMP VIEW {self.quote(stage)} AS FROM read_parquet({files})")
 
     def drop_stage(self, stage: str) -> None:
         self.execute(f"DROP VIEW IF EXISTS {self.quote(stage)}")
@@ -94,5 +101,22 @@ class DuckDB(Warehouse):
         )
         return [str(row[0]) for row in rows]
 
+    def purge(self, names: list[str]) -> None:  # noqa: ARG002
+        # Blocks of rows that are gone stay in the file: it is written anew, whole.
+        fresh = self._path.with_name(f"{self._path.name}.fresh")
+        fresh.unlink(missing_ok=True)
+        [[database]] = self.execute("SELECT current_database()")
+        self.execute(f"ATTACH {_text(str(fresh))} AS fresh")
+        self.execute(f"COPY FROM DATABASE {self.quote(str(database))} TO fresh")
+        self.execute("DETACH fresh")
+        self.close()
+        fresh.replace(self._path)
+        self._connection = self._open()
+
     def close(self) -> None:
         self._connection.close()
+
+
+def _text(value: str) -> str:
+    """A string literal as DuckDB reads it."""
+    return "'{}'".format(value.replace("'", "''"))

@@ -30,6 +30,7 @@ class MySQL(Warehouse):
     """settings: where it is, and as whom."""
 
     kind = "mysql"
+    value = "%s"
 
     def __init__(self, settings: MySQLSettings) -> None:
         import pymysql
@@ -145,6 +146,12 @@ class MySQL(Warehouse):
             name,
         )
         return [str(row[0]) for row in rows]
+
+    def purge(self, names: list[str]) -> None:
+        for name in names:
+            if self.columns(name):
+                # InnoDB writes a table's file anew for it.
+                self.execute(f"OPTIMIZE TABLE {self.quote(name)}")
 
     def close(self) -> None:
         self._connection.close()

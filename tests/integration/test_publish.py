@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ DW = {
     "dw_orders": "fact_orders",
     "dw_user_metrics": "agg_user_metrics",
 }
-PASSWORD = uuid.uuid4().hex
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +60,11 @@ def shop(
 
 
 @pytest.fixture
-def settings(
-    shop: Shop, mariadb: MariaDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Settings]:
+def settings(shop: Shop, mysql: MySQL, tmp_path: Path) -> Settings:
     """A database and a DuckDB file of the test's own."""
-    name = f"dw_{uuid.uuid4().hex[:8]}"
-    mariadb.run(
-        f"CREATE DATABASE {name}",
-        f"CREATE OR REPLACE USER 'writer'@'%' IDENTIFIED BY '{PASSWORD}'",
-        f"GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE ON {name}.* TO 'writer'@'%'",
-    )
-    monkeypatch.setenv("HEADWATER_TEST_SECRET".removeprefix("HEADWATER_"), PASSWORD)
-    mysql = MySQL(port=mariadb.port, database=name, user="writer", password="env:TEST_SECRET")
-    yield shop.settings.model_copy(
+    return shop.settings.model_copy(
         update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
     )
-    mariadb.run(f"DROP DATABASE {name}")
 
 
 def copy(shop: Shop, settings: Settings, *kinds: str, full: bool = False) -> publish.Result:

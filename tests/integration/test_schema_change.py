@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from batch import audit, reconcile
-from lakehouse import checkpoints, kafka, tables
+from lakehouse import checkpoints, tables
 from lakehouse import contracts as contract_files
 from lakehouse.contracts import Contracts
 from lakehouse.errors import CheckpointError, FrozenError
@@ -173,7 +173,6 @@ def test_a_batch_that_was_cut_off_ends_under_the_rules_it_began_with(
 ) -> None:
     settings = settings_of(tmp_path, bootstrap, stream=Stream(max_offsets_per_trigger=2))
     old = write(tmp_path / "contracts", SMALL)
-    kafka.ensure_topics(settings, [settings.topics.events])
     send(settings, {"parcel_id": "1", "weight": 1}, {"parcel_id": "2", "weight": 8})
     send(settings, {"parcel_id": "3", "weight": 9}, {"parcel_id": "1", "weight": 1})
     append = tables.append
@@ -205,7 +204,6 @@ def test_a_batch_that_has_not_begun_runs_under_the_rules_of_now(
 ) -> None:
     settings = settings_of(tmp_path, bootstrap)
     frozen = write(tmp_path / "contracts", SMALL, mode="freeze")
-    kafka.ensure_topics(settings, [settings.topics.events])
     send(settings, {"parcel_id": "1", "weight": 7, "colour": "red"})
     files = checkpoints.SparkFiles(spark, settings, "silver")
     # Nothing is written of a batch that meets a frozen contract.

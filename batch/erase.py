@@ -1,0 +1,476 @@
+"""Erasure: a person is removed from every table and every warehouse, and it is proved.
+
+Of the records that name the person, what they said goes from Bronze, Silver and quarantine, and
+from payloads of repairs; Gold and the warehouses are brought to what is left. Where the records
+were, and what had become of them, is kept (ops.erasures, and rows without content), so that the
+balance holds. Then VACUUM removes the files that older versions were made of.
+
+A record names a person where its JSON holds one of the identifiers as a whole text, where a column
+that its contract marks as `subject` says so, or where its key or a header is it; one that is
+quarantined, also where an identifier stands anywhere in its bytes as a word of its own. The copies
+of such a record go with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import hashlib
+import json
+import re
+import sys
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batch.warehouses import KINDS
+from lakehouse.command import run, settings_options, show
+from lakehouse.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from lakehouse.contracts import Contracts
+    from lakehouse.layouts import Layouts
+    from lakehouse.settings import Settings
+    from lakehouse.tables import Table
+
+JOB = "erase"
+# VACUUM removes what a writer is about to commit, too: so nobody writes meanwhile.
+WRITERS = ("stream-bronze", "stream-silver", "reconcile", "gold", "publish", "maintain")
+LEFT_TO_OTHERS = (
+    "the broker, until its retention ends: records that are read from it again come back",
+    "minimum and maximum of columns in the logs of Gold's tables, until log retention ends",
+    "backups, and logs of warehouses and of storage",
+)
+
+
+@dataclass
+class Place:
+    """removed: rows that were changed or deleted. left: rows that still name the person."""
+
+    name: str
+    removed: int
+    left: int
+
+
+@dataclass
+class Proof:
+    """records: by what had become of them. subject_sha256: of the identifier, which is not kept."""
+
+    request: str
+    subject_sha256: str
+    by: str
+    at: str
+    records: dict[str, int] = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
+    not_covered: tuple[str, ...] = LEFT_TO_OTHERS
+
+    @property
+    def complete(self) -> bool:
+        return not any(place.left for place in self.places)
+
+
+@click.command("erase")
+@click.option("--subject", required=True, help="Who: what columns marked `subject` say.")
+@click.option("--also", multiple=True, help="Another text that names them, such as an address.")
+@click.option(
+    "--to",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="A warehouse that was published to.  [default: the environment's]",
+)
+@click.option("--by", help="Who asks; the user of this machine where left out.")
+@click.option("--dry-run", is_flag=True, help="Say how many records there are, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--proof", type=click.Path(path_type=Path), help="Write the proof to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON.")
+@settings_options
+def erase(
+    subject: str,
+    also: tuple[str, ...],
+    kinds: tuple[str, ...],
+    by: str | None,
+    dry_run: bool,
+    yes: bool,
+    proof: Path | None,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Remove a person from all tables and warehouses, for good, and prove it.
+
+    Streams and jobs have to be stopped. Exit code 1 where something is left.
+    """
+    from lakehouse import contracts, layouts
+    from lakehouse.locks import held
+    from lakehouse.progress import Ticker, doing
+    from lakehouse.session import spark as make_session
+
+    loaded = contracts.load(settings.contracts_dir)
+    known = layouts.load(settings.contracts_dir, loaded)
+    who = by or getpass.getuser()
+    texts = _demand([subject, *also])
+    with ExitStack() as stack:
+        for writer in () if dry_run else WRITERS:
+            stack.enter_context(held(settings, writer, f"what {writer} writes"))
+        with doing("starting Spark"):
+            spark = make_session(settings, JOB)
+        with doing("looking for records"):
+            found = find(spark, settings, loaded, texts).groupBy("outcome").count().collect()
+        counts = {row.outcome: row["count"] for row in found}
+        if dry_run:
+            click.echo(json.dumps(counts) if as_json else f"{sum(counts.values()):,} records")
+            return
+        if not yes:
+            click.confirm(
+                f"{sum(counts.values()):,} records, and all older versions of all tables: remove?",
+                abort=True,
+            )
+        with doing("erasing"), Ticker() as ticker:
+            done = erase_subject(
+                spark,
+                settings,
+                loaded,
+                known,
+                texts,
+                kinds or settings.publish_to,
+                who,
+                ticker.show,
+            )
+    text = json.dumps(asdict(done), indent=2)
+    if proof is not None:
+        proof.write_text(text + "\n")
+    if as_json:
+        click.echo(text)
+    else:
+        click.echo(f"request {done.request}: records {_listed(done.records)}")
+        show(
+            "",
+            ("place", "rows removed", "rows left"),
+            [(*asdict(p).values(),) for p in done.places],
+        )
+        for place in done.not_covered:
+            click.echo(f"not covered: {place}")
+    if not done.complete:
+        raise HeadwaterError("something still names the person: see the rows left")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items())) or "none"
+
+
+def _demand(texts: list[str]) -> list[str]:
+    for text in texts:
+        if len(text.strip()) < 3:
+            raise click.UsageError(f"{text!r} is too short: it would be found in others' records")
+    return texts
+
+
+def erase_subject(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    texts: list[str],
+    kinds: tuple[str, ...],
+    by: str,
+    say: Callable[[str], None] = lambda _: None,
+) -> Proof:
+    """Erases whom the texts name, the first of them as columns marked `subject` have it.
+
+    To be run again where it died: it goes on from what is left. Nobody else may write. Raises
+    TableError and WarehouseError.
+    """
+    from batch import gold, publish, reconcile
+    from lakehouse import runs, tables
+    from lakehouse.silver import COORDINATES
+
+    digest = hashlib.sha256(texts[0].encode()).hexdigest()
+    now = datetime.now(UTC)
+    done = Proof(str(uuid.uuid4()), digest, by, now.isoformat(timespec="seconds"))
+    with runs.recorded(spark, settings, JOB) as run:
+        # What has no outcome yet would have none for good.
+        say("reconciling")
+        reconcile.reconcile_range(spark, settings, contracts)
+        say("looking for records")
+        records = find(spark, settings, contracts, texts).localCheckpoint()
+        done.records = {r.outcome: r["count"] for r in records.groupBy("outcome").count().collect()}
+        # First where they were: a run that goes on after a death finds the rest by that.
+        _write_down(spark, settings, records, done)
+        everything = tables.read(spark, settings, tables.erasures()).select(*COORDINATES).distinct()
+        say("bronze.events")
+        removed = {tables.bronze().full_name: _bronze(spark, settings, everything)}
+        say("silver.events")
+        silver = tables.silver(contracts)
+        removed[silver.full_name] = _silver(spark, settings, silver, everything, texts)
+        removed[tables.repairs().full_name] = _repairs(spark, settings, everything)
+        if runs.last(spark, settings, "gold") is not None:
+            built = gold.build(spark, settings, contracts, layouts, say=say)
+            removed |= {name: change.rows for name, change in built.tables.items()}
+            say("publishing")
+            published = publish.copy(spark, settings, layouts, kinds, say=say)
+            removed |= {
+                f"{where}: {table.name}": table.staged
+                for where, of_there in published.warehouses.items()
+                for table in of_there
+            }
+            removed_from = _purge(settings, layouts, kinds, texts, say)
+        else:
+            removed_from = {}
+        _vacuum(spark, settings, contracts, layouts, say)
+        say("looking for what is left")
+        left = _left(spark, settings, contracts, layouts, texts) | removed_from
+        done.places = [
+            Place(name, removed.get(name, 0), left.get(name, 0)) for name in {**removed, **left}
+        ]
+        run.rows = sum(done.records.values())
+        run.details = asdict(done)
+    return done
+
+
+def find(
+    spark: SparkSession, settings: Settings, contracts: Contracts, texts: list[str]
+) -> DataFrame:
+    """Records that name the person: topic, partition, offset, outcome. Those erased are none."""
+    from pyspark.sql import functions as F
+
+    from lakehouse import erasures, tables
+    from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
+
+    silver = tables.read(spark, settings, tables.silver(contracts))
+    said = F.col("subject").eqNullSafe(texts[0])
+    for contract in contracts.values():
+        for column in contract.columns:
+            if column.subject and contract.name in silver.columns:
+                said = said | F.col(contract.name)[column.name].eqNullSafe(texts[0])
+    outcomes = silver.select(*COORDINATES, "outcome", said.alias("said"))
+    bronze = erasures.without(spark, settings, tables.read(spark, settings, tables.bronze()))
+    rows = bronze.join(outcomes, COORDINATES, "left").select(
+        *COORDINATES,
+        "outcome",
+        F.sha2("value", 256).alias("digest"),
+        (_holds(texts) | F.coalesce("said", F.lit(False))).alias("named"),
+        F.when(F.col("outcome") == QUARANTINED, _has_word(F.col("value"), texts)).alias("worded"),
+    )
+    named = rows.where(F.col("named") | F.col("worded")).localCheckpoint()
+    digests = named.where(F.col("outcome") == ACCEPTED).select("digest").distinct()
+    copies = rows.where(F.col("outcome").isNull()).join(digests, "digest", "left_semi")
+    every = named.select(*COORDINATES, "outcome").union(copies.select(*COORDINATES, "outcome"))
+    return every.distinct().fillna("duplicate", ["outcome"])
+
+
+def _holds(texts: Iterable[str]) -> Column:
+    """Whether a record of Bronze holds one of the texts whole: in its JSON, key or headers."""
+    from pyspark.sql import functions as F
+
+    found = F.lit(False)
+    for text in texts:
+        for spelt in {json.dumps(text), json.dumps(text, ensure_ascii=False)}:
+            found = found | _as_text(F.col("value")).contains(_bytes_of(spelt))
+        given = F.lit(bytearray(text.encode()))
+        found = found | F.col("key").eqNullSafe(given)
+        values = F.transform("headers", lambda header: header["value"])
+        found = found | F.coalesce(F.array_contains(values, given), F.lit(False))
+    return F.coalesce(found, F.lit(False))
+
+
+def _has_word(value: Column, texts: Iterable[str]) -> Column:
+    """Whether one of the texts stands in bytes between signs that are no letters or digits."""
+    from pyspark.sql import functions as F
+
+    words = "|".join(re.escape(_bytes_of(text)) for text in texts)
+    found = _as_text(value).rlike(f"(?<![0-9A-Za-z])(?:{words})(?![0-9A-Za-z])")
+    return F.coalesce(found, F.lit(False))
+
+
+def _as_text(value: Column) -> Column:
+    """Bytes one by one as characters: what is no UTF-8 is searched too."""
+    from pyspark.sql import functions as F
+
+    return F.decode(value, "ISO-8859-1")
+
+
+def _bytes_of(text: str) -> str:
+    return text.encode().decode("latin-1")
+
+
+def _write_down(spark: SparkSession, settings: Settings, records: DataFrame, proof: Proof) -> None:
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+
+    table = tables.erasures()
+    tables.ensure(spark, settings, table)
+    more = {"request": F.lit(proof.request), "by": F.lit(proof.by), "at": F.current_timestamp()}
+    if proof.records:
+        tables.append(records.withColumns(more), settings, table)
+
+
+def _bronze(spark: SparkSession, settings: Settings, records: DataFrame) -> int:
+    from lakehouse import erasures, tables
+    from lakehouse.silver import COORDINATES
+
+    table = tables.bronze()
+    return _bring(spark, settings, table, records, tuple(COORDINATES), dict.fromkeys(erasures.SAID))
+
+
+def _silver(
+    spark: SparkSession, settings: Settings, table: Table, records: DataFrame, texts: list[str]
+) -> int:
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+    from lakehouse.silver import COORDINATES
+
+    # What Silver was given for an entity that has no contract any more goes too.
+    there = {f.name: f.dataType.simpleString() for f in tables.read(spark, settings, table).schema}
+    whole = dataclasses.replace(table, columns=there)
+    kept = {*COORDINATES, "timestamp", "date", "outcome", "violations", "digest"}
+    blank: dict[str, Column | None] = dict.fromkeys(name for name in there if name not in kept)
+    # By these a copy that comes later is known for one, unless they name the person themselves.
+    words = [_has_word(F.col(name).cast("binary"), texts) for name in ("source", "id")]
+    names_them = words[0] | words[1]
+    where = F.concat_ws("/", *COORDINATES)
+    blank["source"] = F.when(names_them, F.lit("erased")).otherwise(F.col("source"))
+    blank["id"] = F.when(names_them, where).otherwise(F.col("id"))
+    blank["written_by"] = F.lit(JOB)
+    return _bring(spark, settings, whole, records, tuple(COORDINATES), blank)
+
+
+def _repairs(spark: SparkSession, settings: Settings, records: DataFrame) -> int:
+    from delta.tables import DeltaTable
+
+    from lakehouse import tables
+    from lakehouse.silver import COORDINATES
+
+    table = tables.repairs()
+    if not DeltaTable.isDeltaTable(spark, table.path(settings)):
+        return 0
+    key = (*COORDINATES, "at", "action")
+    return _bring(spark, settings, table, records, key, dict.fromkeys(("payload", "note")))
+
+
+def _bring(
+    spark: SparkSession,
+    settings: Settings,
+    table: Table,
+    records: DataFrame,
+    key: tuple[str, ...],
+    blank: dict[str, Column | None],
+) -> int:
+    """Rows of those records with other values (None: null); returns how many were changed."""
+    from pyspark.sql import functions as F
+
+    from batch.merge import bring
+    from lakehouse import tables
+    from lakehouse.silver import COORDINATES
+
+    rows = tables.read(spark, settings, table).join(records, COORDINATES, "left_semi")
+    values = {
+        name: F.lit(None).cast(table.columns[name]) if value is None else value
+        for name, value in blank.items()
+    }
+    return bring(spark, settings, table, key, rows.withColumns(values), rows).rows
+
+
+def _purge(
+    settings: Settings,
+    layouts: Layouts,
+    kinds: tuple[str, ...],
+    texts: list[str],
+    say: Callable[[str], None],
+) -> dict[str, int]:
+    """Rids warehouses of what deleted rows leave behind; rows by table that name the person."""
+    from batch.warehouses import connect
+
+    left = {}
+    for kind in kinds:
+        warehouse = connect(kind, settings)
+        try:
+            say(f"{warehouse.where}: writing its tables anew")
+            names = {warehouse.name_of(layout): layout for layout in layouts.gold}
+            there = {name: layout for name, layout in names.items() if name is not None}
+            warehouse.purge(list(there))
+            for name, layout in there.items():
+                columns = [c.name for c in layout.columns if c.spark_type == "string"]
+                rows = sum(warehouse.rows_with(name, columns, text) for text in texts)
+                left[f"{warehouse.where}: {name}"] = rows
+        finally:
+            warehouse.close()
+    return left
+
+
+def _vacuum(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    say: Callable[[str], None],
+) -> None:
+    """Removes every file that the newest version of a table does not need."""
+    from delta.tables import DeltaTable
+
+    from lakehouse import tables
+    from lakehouse.session import side_by_side
+
+    def one(table: Table) -> None:
+        path = table.path(settings)
+        if DeltaTable.isDeltaTable(spark, path):
+            say(f"removing old files of {table.full_name}")
+            spark.sql(f"VACUUM {tables.quoted_path(path)} RETAIN 0 HOURS")
+
+    # Delta asks for a week, for writers and readers that there are none of while WRITERS are held.
+    checked = "spark.databricks.delta.retentionDurationCheck.enabled"
+    spark.conf.set(checked, "false")
+    try:
+        side_by_side(one, tables.all_tables(contracts, layouts))
+    finally:
+        spark.conf.unset(checked)
+
+
+def _left(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    texts: list[str],
+) -> dict[str, int]:
+    """Rows that still name the person, by table."""
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+    from lakehouse.session import side_by_side
+
+    bronze = tables.bronze().full_name
+
+    def one(table: Table) -> int:
+        if table.full_name == bronze:
+            return find(spark, settings, contracts, texts).count()
+        rows = tables.read(spark, settings, table)
+        binary = [name for name, kind in rows.dtypes if kind == "binary"]
+        said = F.to_json(F.struct(*(name for name in rows.columns if name not in binary)))
+        names_them = F.lit(False)
+        for text in texts:
+            names_them = names_them | said.contains(json.dumps(text, ensure_ascii=False))
+        for name in binary:
+            names_them = names_them | _has_word(F.col(name), texts)
+        return rows.where(names_them).count()
+
+    there = [
+        table
+        for table in tables.all_tables(contracts, layouts)
+        if DeltaTable.isDeltaTable(spark, table.path(settings))
+    ]
+    return dict(zip((t.full_name for t in there), side_by_side(one, there), strict=True))
+
+
+if __name__ == "__main__":
+    run(erase, sys.argv[1:])

@@ -1,0 +1,103 @@
+"""Batch jobs beside a stream that writes, and a partition that lags behind the others."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from batch import audit, maintain, reconcile, replay
+from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
+from lakehouse.settings import Stream
+from producer.command import Sending, send_shop
+from tests.helpers import (
+    drain,
+    put,
+    settings_for,
+    table,
+    unlike_the_ledger,
+    wait_until,
+    while_streaming,
+)
+from tests.samples import event
+
+EVENTS = 20_000
+
+
+@pytest.mark.long
+def test_optimize_vacuum_and_merge_beside_a_live_stream(
+    spark: SparkSession, contracts: Contracts, layouts: Layouts, bootstrap: str, tmp_path: Path
+) -> None:
+    """OPTIMIZE of the very partitions that the stream writes, and merges into them."""
+    small = Stream(max_offsets_per_trigger=1_000, trigger="500 milliseconds")
+    settings = settings_for(tmp_path, bootstrap, stream=small)
+    drain(spark, settings, contracts)
+    sent = threading.Event()
+
+    def send() -> None:
+        try:
+            send_shop(settings, Sending(events=EVENTS, seed=95, rate=250))
+        finally:
+            sent.set()
+
+    done = {"maintained": 0, "reconciled": 0, "replayed": 0}
+
+    def script() -> None:
+        sender = threading.Thread(target=send)
+        sender.start()
+        while not sent.is_set():
+            reports = maintain.keep(spark, settings, contracts, layouts, streaming=False)
+            done["maintained"] += sum(report.partitions for report in reports)
+            reconcile.reconcile_range(spark, settings, contracts)
+            done["reconciled"] += 1
+            replay.replay_range(spark, settings, contracts, replay.Range(0))
+            done["replayed"] += 1
+        sender.join()
+        wait_until(
+            lambda: table(settings, "bronze/events", ["offset"]).num_rows == EVENTS, 240, "Bronze"
+        )
+
+    while_streaming(settings, script)
+    assert min(done.values()) > 0, done
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    assert [balance.bronze for balance in found.balances] == [EVENTS]
+    assert unlike_the_ledger(settings) == []
+
+
+def test_a_partition_that_lags_by_an_hour(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap, stream=Stream(max_offsets_per_trigger=40))
+    now = datetime.now(UTC)
+
+    def events(first: int, count: int, age: timedelta) -> list[bytes]:
+        data = {"category_id": "K001", "name": "Books"}
+        return [
+            event("category", data, id=str(number), time=(now - age).isoformat())
+            for number in range(first, first + count)
+        ]
+
+    # What is on time moves the watermark; it is read first, in batches of its own.
+    for partition in range(3):
+        put(settings, *events(partition * 40, 40, timedelta(0)), partition=partition)
+    drain(spark, settings, contracts)
+    # An hour behind: half of it new, half of it copies of what is there and of each other.
+    late = events(120, 20, timedelta(hours=1))
+    put(settings, *late, *late, *events(0, 20, timedelta(0)), partition=3)
+    put(settings, *events(140, 20, timedelta(0)), partition=0)
+    drain(spark, settings, contracts)
+    by_stream = table(settings, "silver/events", ["id"])
+    assert by_stream.num_rows == 140
+    result = reconcile.reconcile_range(spark, settings, contracts)
+    assert (result.accepted, result.duplicates, result.quarantined) == (20, 40, 0)
+    rows = table(settings, "silver/events", ["id", "written_by"]).to_pylist()
+    assert sorted(int(row["id"]) for row in rows) == list(range(160))
+    assert {row["written_by"] for row in rows if 120 <= int(row["id"]) < 140} == {"reconcile"}
+    assert audit.audit_tables(spark, settings, contracts).broken == []

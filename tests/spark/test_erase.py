@@ -1,0 +1,131 @@
+"""What a person said is gone from Bronze, Silver and repairs; where it was is not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click import UsageError
+from pyspark.sql import SparkSession
+
+from batch import erase, quarantine, replay
+from lakehouse import tables
+from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
+from tests.house import House
+from tests.samples import event
+from tests.samples_gold import CUSTOMER as SAMPLE
+
+WHO, ANOTHER = "C00000001", "C00000012"
+CUSTOMER = SAMPLE | {"customer_id": WHO, "first_name": "Ann"}
+
+
+def customer(ident: str, **more: Any) -> bytes:
+    return event("customer", CUSTOMER | more, id=ident)
+
+
+@pytest.fixture(scope="module")
+def few(contracts: Contracts) -> Contracts:
+    return Contracts([contracts["customer"], contracts["category"]])
+
+
+# Offset: the record, whether it names them, and what becomes of it.
+RECORDS: dict[int, tuple[bytes | None, bool, str]] = {
+    0: (customer("1"), True, "accepted"),
+    1: (customer("1"), True, "duplicate"),
+    2: (customer("2", email="none"), True, "quarantined"),
+    3: (customer("3", customer_id=ANOTHER), False, "accepted"),
+    4: (customer("1", first_name="Eve"), True, "quarantined"),  # in conflict with the first
+    5: (b"\xff" + WHO.encode() + b";x", True, "quarantined"),
+    6: (b"\xff" + WHO.encode() + b"2;x", False, "quarantined"),
+    7: (
+        event("category", {"category_id": "K001", "name": "B"}, id="7", subject=WHO),
+        True,
+        "accepted",
+    ),
+    8: (
+        event("category", {"category_id": "K001", "name": "B", "by": [WHO]}, id="8"),
+        True,
+        "accepted",
+    ),
+    9: (
+        event("category", {"category_id": "K002", "name": f"not {WHO} alone"}, id="9"),
+        False,
+        "accepted",
+    ),
+    10: (
+        event("category", {"category_id": "K001", "name": "B"}, id=f"{WHO}/10"),
+        False,
+        "accepted",
+    ),
+    11: (
+        customer("11").replace(WHO.encode(), b"C0000\\u0030001"),  # as JSON may spell it
+        True,
+        "accepted",
+    ),
+    12: (
+        customer("11").replace(WHO.encode(), b"C0000\\u0030001"),
+        True,
+        "duplicate",
+    ),
+    13: (b"", False, "quarantined"),
+}
+
+
+def content(house: House, table: tables.Table) -> dict[int, tuple[Any, ...]]:
+    rows = tables.read(house.spark, house.settings, table).drop("written_by").collect()
+    return {row.offset: tuple(row) for row in rows}
+
+
+def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts) -> None:
+    house.bronze(*((0, offset, offset, value) for offset, (value, *_) in RECORDS.items()))
+    house.reconcile()
+    outcomes = {offset: row[0] for (_, offset), row in house.rows().items()}
+    assert {o: outcomes.get(o, "duplicate") for o in RECORDS} == {
+        offset: outcome for offset, (_, _, outcome) in RECORDS.items()
+    }
+    settings, contracts = house.settings, house.contracts
+    broken = quarantine.Coordinates("t", 0, 5)
+    payload = json.dumps({"customer_id": WHO}).encode()
+    quarantine.repair(spark, settings, contracts, broken, payload, "tester", f"is {WHO}")
+    [before] = house.audit().balances
+    bronze, silver = content(house, tables.bronze()), content(house, house.silver_table)
+
+    proof = erase.erase_subject(spark, settings, contracts, layouts, [WHO], (), "tester")
+    theirs = {offset for offset, (_, named, _) in RECORDS.items() if named}
+    assert proof.complete
+    assert proof.records == {"accepted": 4, "duplicate": 2, "quarantined": 3}
+    removed = {place.name: place.removed for place in proof.places}
+    assert removed["bronze.events"] == len(theirs)
+    assert removed["silver.events"] == len(theirs) - 2
+    assert removed["ops.repairs"] == 1
+    assert WHO not in json.dumps([place.name for place in proof.places])
+
+    # Nothing of it comes back by judging everything again.
+    replay.replay_range(spark, settings, contracts, replay.Range(0))
+    for table, was in ((tables.bronze(), bronze), (house.silver_table, silver)):
+        now = content(house, table)
+        assert now.keys() == was.keys()
+        for offset, row in now.items():
+            if offset in theirs:
+                assert WHO not in str(row)
+                assert "Ann" not in str(row)
+            else:
+                assert row == was[offset]
+    found = house.audit()
+    assert (found.broken, found.balances) == ([], [before])
+    repairs = tables.read(spark, settings, tables.repairs()).collect()
+    assert [(row.payload, row.note) for row in repairs] == [(None, None)]
+    story = quarantine.story(spark, settings, contracts, broken, True)
+    assert story["payload"] == "erased"
+    # A copy that comes later is one, and is found when they ask again.
+    house.bronze((0, 14, 99, RECORDS[0][0]))
+    assert house.reconcile().duplicates == 1
+    again = erase.find(spark, settings, contracts, [WHO]).collect()
+    assert [(row.offset, row.outcome) for row in again] == [(14, "duplicate")]
+
+
+def test_texts_that_would_be_found_in_others_records_are_refused() -> None:
+    with pytest.raises(UsageError, match="too short"):
+        erase._demand(["C1", "x"])
