@@ -163,13 +163,12 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         .collect()  # one row a partition of the broker
     )
     residue = records.where((F.col("b") > 0) & (in_silver == 0)).select(*COORDINATES, "closed")
-    gone: dict[str, int] = {}
+    gone = []
     if (known_gone := erasures.erased(spark, settings)) is not None:
         # What they were is all that is known of them.
-        copies = known_gone.where("outcome = 'duplicate'").select(*COORDINATES).distinct()
-        counted = residue.join(copies, COORDINATES, "left_semi").groupBy("topic").count()
-        gone = {row.topic: row["count"] for row in counted.collect()}  # one row a topic
-        residue = residue.join(copies, COORDINATES, "left_anti")
+        counted = residue.join(known_gone, COORDINATES).groupBy("topic", "outcome").count()
+        gone = counted.collect()  # three rows a topic
+        residue = residue.join(known_gone, COORDINATES, "left_anti")
     # Of an enveloped event, the identity is in the envelope: only the others want their contracts.
     plain = Contracts(list(contracts.plain))
     identified = decode(
@@ -225,8 +224,12 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
                 f"{end - 1}, and Bronze ends at {last if last >= 0 else 'none'}"
             )
     pending = 0
+    for row in gone:
+        balance = balances[row.topic]
+        balance.accepted += row["count"] if row.outcome == ACCEPTED else 0
+        balance.quarantined += row["count"] if row.outcome == QUARANTINED else 0
+        balance.duplicates += row["count"] if row.outcome == "duplicate" else 0
     for topic, balance in balances.items():
-        balance.duplicates = gone.get(topic, 0)
         found = by_topic.get(topic)
         if found is None:
             continue

@@ -5,17 +5,16 @@ from payloads of repairs; Gold and the warehouses are brought to what is left. W
 were, and what had become of them, is kept (ops.erasures, and rows without content), so that the
 balance holds. Then VACUUM removes the files that older versions were made of.
 
-A record names a person where its JSON holds one of the identifiers as a whole text, where a column
-that its contract marks as `subject` says so, or where its key or a header is it; one that is
-quarantined, also where an identifier stands anywhere in its bytes as a word of its own. The copies
-of such a record go with it.
+A record names a person where its JSON holds one of the identifiers as a whole text, however that is
+escaped, where a column that its contract marks as `subject` says so, or where an identifier stands
+in its key or a header as a word of its own; one that is quarantined, also where it stands in any of
+its bytes, or in a payload that was put in their place. Copies of such a record go with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import getpass
-import hashlib
 import json
 import re
 import sys
@@ -29,7 +28,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batch.warehouses import KINDS
 from lakehouse.command import run, settings_options, show
 from lakehouse.errors import HeadwaterError
 
@@ -41,12 +39,13 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
     from lakehouse.tables import Table
 
+Say = Callable[[str], None]
 JOB = "erase"
 # VACUUM removes what a writer is about to commit, too: so nobody writes meanwhile.
 WRITERS = ("stream-bronze", "stream-silver", "reconcile", "gold", "publish", "maintain")
 LEFT_TO_OTHERS = (
     "the broker, until its retention ends: records that are read from it again come back",
-    "minimum and maximum of columns in the logs of Gold's tables, until log retention ends",
+    "smallest and largest values of columns in the logs of tables, until log retention ends",
     "backups, and logs of warehouses and of storage",
 )
 
@@ -62,15 +61,15 @@ class Place:
 
 @dataclass
 class Proof:
-    """records: by what had become of them. subject_sha256: of the identifier, which is not kept."""
+    """request: as in ops.erasures; whom it was about is not kept. records: by what had become of
+    them, those of requests included that died before they had a proof."""
 
     request: str
-    subject_sha256: str
     by: str
     at: str
     records: dict[str, int] = field(default_factory=dict)
     places: list[Place] = field(default_factory=list)
-    not_covered: tuple[str, ...] = LEFT_TO_OTHERS
+    not_covered: list[str] = field(default_factory=lambda: list(LEFT_TO_OTHERS))
 
     @property
     def complete(self) -> bool:
@@ -80,13 +79,6 @@ class Proof:
 @click.command("erase")
 @click.option("--subject", required=True, help="Who: what columns marked `subject` say.")
 @click.option("--also", multiple=True, help="Another text that names them, such as an address.")
-@click.option(
-    "--to",
-    "kinds",
-    multiple=True,
-    type=click.Choice(KINDS),
-    help="A warehouse that was published to.  [default: the environment's]",
-)
 @click.option("--by", help="Who asks; the user of this machine where left out.")
 @click.option("--dry-run", is_flag=True, help="Say how many records there are, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -96,7 +88,6 @@ class Proof:
 def erase(
     subject: str,
     also: tuple[str, ...],
-    kinds: tuple[str, ...],
     by: str | None,
     dry_run: bool,
     yes: bool,
@@ -106,7 +97,8 @@ def erase(
 ) -> None:
     """Remove a person from all tables and warehouses, for good, and prove it.
 
-    Streams and jobs have to be stopped. Exit code 1 where something is left.
+    Streams and jobs have to be stopped, on every machine: the locks are of this one. Exit code 1
+    where something is left.
     """
     from lakehouse import contracts, layouts
     from lakehouse.locks import held
@@ -123,10 +115,9 @@ def erase(
         with doing("starting Spark"):
             spark = make_session(settings, JOB)
         with doing("looking for records"):
-            found = find(spark, settings, loaded, texts).groupBy("outcome").count().collect()
-        counts = {row.outcome: row["count"] for row in found}
+            counts = _by_outcome(find(spark, settings, loaded, texts))
         if dry_run:
-            click.echo(json.dumps(counts) if as_json else f"{sum(counts.values()):,} records")
+            click.echo(json.dumps(counts) if as_json else f"records: {_listed(counts)}")
             return
         if not yes:
             click.confirm(
@@ -134,16 +125,7 @@ def erase(
                 abort=True,
             )
         with doing("erasing"), Ticker() as ticker:
-            done = erase_subject(
-                spark,
-                settings,
-                loaded,
-                known,
-                texts,
-                kinds or settings.publish_to,
-                who,
-                ticker.show,
-            )
+            done = erase_subject(spark, settings, loaded, known, texts, who, ticker.show)
     text = json.dumps(asdict(done), indent=2)
     if proof is not None:
         proof.write_text(text + "\n")
@@ -151,13 +133,10 @@ def erase(
         click.echo(text)
     else:
         click.echo(f"request {done.request}: records {_listed(done.records)}")
-        show(
-            "",
-            ("place", "rows removed", "rows left"),
-            [(*asdict(p).values(),) for p in done.places],
-        )
-        for place in done.not_covered:
-            click.echo(f"not covered: {place}")
+        rows = [(place.name, place.removed, place.left) for place in done.places]
+        show("", ("place", "rows removed", "rows left"), rows)
+        for line in done.not_covered:
+            click.echo(f"not covered: {line}")
     if not done.complete:
         raise HeadwaterError("something still names the person: see the rows left")
 
@@ -179,31 +158,27 @@ def erase_subject(
     contracts: Contracts,
     layouts: Layouts,
     texts: list[str],
-    kinds: tuple[str, ...],
     by: str,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Proof:
     """Erases whom the texts name, the first of them as columns marked `subject` have it.
 
     To be run again where it died: it goes on from what is left. Nobody else may write. Raises
-    TableError and WarehouseError.
+    StreamError where one query has read what another one has not, TableError and WarehouseError.
     """
     from batch import gold, publish, reconcile
     from lakehouse import runs, tables
     from lakehouse.silver import COORDINATES
 
-    digest = hashlib.sha256(texts[0].encode()).hexdigest()
-    now = datetime.now(UTC)
-    done = Proof(str(uuid.uuid4()), digest, by, now.isoformat(timespec="seconds"))
+    _demand_same_ends(spark, settings)
+    done = Proof(str(uuid.uuid4()), by, datetime.now(UTC).isoformat(timespec="seconds"))
     with runs.recorded(spark, settings, JOB) as run:
         # What has no outcome yet would have none for good.
         say("reconciling")
         reconcile.reconcile_range(spark, settings, contracts)
         say("looking for records")
-        records = find(spark, settings, contracts, texts).localCheckpoint()
-        done.records = {r.outcome: r["count"] for r in records.groupBy("outcome").count().collect()}
         # First where they were: a run that goes on after a death finds the rest by that.
-        _write_down(spark, settings, records, done)
+        _write_down(spark, settings, find(spark, settings, contracts, texts), done)
         everything = tables.read(spark, settings, tables.erasures()).select(*COORDINATES).distinct()
         say("bronze.events")
         removed = {tables.bronze().full_name: _bronze(spark, settings, everything)}
@@ -211,74 +186,137 @@ def erase_subject(
         silver = tables.silver(contracts)
         removed[silver.full_name] = _silver(spark, settings, silver, everything, texts)
         removed[tables.repairs().full_name] = _repairs(spark, settings, everything)
+        left: dict[str, int] = {}
         if runs.last(spark, settings, "gold") is not None:
             built = gold.build(spark, settings, contracts, layouts, say=say)
             removed |= {name: change.rows for name, change in built.tables.items()}
-            say("publishing")
+            kinds, out_of_reach = _published(spark, settings)
+            done.not_covered += out_of_reach
             published = publish.copy(spark, settings, layouts, kinds, say=say)
             removed |= {
                 f"{where}: {table.name}": table.staged
                 for where, of_there in published.warehouses.items()
                 for table in of_there
             }
-            removed_from = _purge(settings, layouts, kinds, texts, say)
-        else:
-            removed_from = {}
+            left = _purge(settings, layouts, kinds, texts, say)
         _vacuum(spark, settings, contracts, layouts, say)
         say("looking for what is left")
-        left = _left(spark, settings, contracts, layouts, texts) | removed_from
+        left |= _left(spark, settings, contracts, layouts, texts)
         done.places = [
             Place(name, removed.get(name, 0), left.get(name, 0)) for name in {**removed, **left}
         ]
+        done.records = _unproved(spark, settings)
         run.rows = sum(done.records.values())
         run.details = asdict(done)
     return done
 
 
+def _demand_same_ends(spark: SparkSession, settings: Settings) -> None:
+    """What only one query has read, the other one would read later, and bring back."""
+    from lakehouse import checkpoints
+    from lakehouse.errors import StreamError
+
+    ends = [
+        checkpoints.committed(checkpoints.SparkFiles(spark, settings, query))
+        for query in checkpoints.QUERIES
+    ]
+    if any(end != ends[0] for end in ends):
+        raise StreamError(
+            "the streams have not read up to the same offsets: run `headwater stream "
+            "--available-now` first; nothing was erased"
+        )
+
+
 def find(
     spark: SparkSession, settings: Settings, contracts: Contracts, texts: list[str]
 ) -> DataFrame:
-    """Records that name the person: topic, partition, offset, outcome. Those erased are none."""
+    """Records that name the person: topic, partition, offset, outcome."""
     from pyspark.sql import functions as F
 
-    from lakehouse import erasures, tables
+    from lakehouse import erasures, repairs, tables
     from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
 
     silver = tables.read(spark, settings, tables.silver(contracts))
-    said = F.col("subject").eqNullSafe(texts[0])
-    for contract in contracts.values():
-        for column in contract.columns:
-            if column.subject and contract.name in silver.columns:
-                said = said | F.col(contract.name)[column.name].eqNullSafe(texts[0])
+    said = _names(silver, texts) | _is_subject(silver, contracts, texts[0])
     outcomes = silver.select(*COORDINATES, "outcome", said.alias("said"))
-    bronze = erasures.without(spark, settings, tables.read(spark, settings, tables.bronze()))
-    rows = bronze.join(outcomes, COORDINATES, "left").select(
+    bronze = tables.read(spark, settings, tables.bronze()).select(*COORDINATES, *erasures.SAID)
+    worded = (F.col("outcome") == QUARANTINED) & _has_word(F.col("value"), texts)
+    named = _holds(texts) | F.coalesce("said", F.lit(False)) | F.coalesce(worded, F.lit(False))
+    rows = bronze.join(outcomes, COORDINATES, "full_outer").select(
         *COORDINATES,
-        "outcome",
+        F.coalesce("outcome", F.lit("duplicate")).alias("outcome"),
+        F.col("outcome").isNull().alias("alone"),
         F.sha2("value", 256).alias("digest"),
-        (_holds(texts) | F.coalesce("said", F.lit(False))).alias("named"),
-        F.when(F.col("outcome") == QUARANTINED, _has_word(F.col("value"), texts)).alias("worded"),
+        named.alias("named"),
     )
-    named = rows.where(F.col("named") | F.col("worded")).localCheckpoint()
-    digests = named.where(F.col("outcome") == ACCEPTED).select("digest").distinct()
-    copies = rows.where(F.col("outcome").isNull()).join(digests, "digest", "left_semi")
-    every = named.select(*COORDINATES, "outcome").union(copies.select(*COORDINATES, "outcome"))
-    return every.distinct().fillna("duplicate", ["outcome"])
+    wanted = [*COORDINATES, "outcome"]
+    direct = rows.where("named").select(*wanted).localCheckpoint()
+    # Their copies, and of those erased before: how these spelt it need not be found any more.
+    originals = direct.select(*COORDINATES)
+    if (gone := erasures.erased(spark, settings)) is not None:
+        originals = originals.union(gone.select(*COORDINATES))
+    good = silver.where(F.col("outcome") == ACCEPTED).select(*COORDINATES, "digest")
+    digests = good.join(originals, COORDINATES, "left_semi").select("digest").distinct()
+    copies = rows.where("alone").join(digests, "digest", "left_semi")
+    found = direct.union(copies.select(*wanted))
+    if (done := repairs.history(spark, settings)) is not None:
+        put = done.where(_has_word(F.col("payload"), texts)).select(*COORDINATES).distinct()
+        found = found.union(rows.join(put, COORDINATES, "left_semi").select(*wanted))
+    return found.distinct().localCheckpoint()
+
+
+def _by_outcome(records: DataFrame) -> dict[str, int]:
+    return {row.outcome: row["count"] for row in records.groupBy("outcome").count().collect()}
+
+
+def _is_subject(silver: DataFrame, contracts: Contracts, subject: str) -> Column:
+    """Whether a column that identifies a person says that it is this one; also a number."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    found = F.lit(False)
+    for contract in contracts.values():
+        there = silver.schema[contract.name].dataType if contract.name in silver.columns else None
+        for column in contract.columns:
+            if column.subject and isinstance(there, StructType) and column.name in there.names:
+                value = F.col(contract.name)[column.name].cast("string")
+                found = found | value.eqNullSafe(F.lit(subject))
+    return found
 
 
 def _holds(texts: Iterable[str]) -> Column:
-    """Whether a record of Bronze holds one of the texts whole: in its JSON, key or headers."""
+    """Whether a record of Bronze holds one of the texts: whole in its JSON, a word elsewhere."""
     from pyspark.sql import functions as F
 
-    found = F.lit(False)
+    raw = _as_text(F.col("value"))
+    # Without escapes; null of what is no JSON.
+    read = F.to_json(F.try_parse_json(F.col("value").cast("string")))
+    found = _has_word(F.col("key"), texts)
     for text in texts:
         for spelt in {json.dumps(text), json.dumps(text, ensure_ascii=False)}:
-            found = found | _as_text(F.col("value")).contains(_bytes_of(spelt))
-        given = F.lit(bytearray(text.encode()))
-        found = found | F.col("key").eqNullSafe(given)
-        values = F.transform("headers", lambda header: header["value"])
-        found = found | F.coalesce(F.array_contains(values, given), F.lit(False))
-    return F.coalesce(found, F.lit(False))
+            found = found | F.coalesce(raw.contains(_bytes_of(spelt)), F.lit(False))
+        whole = json.dumps(text, ensure_ascii=False)
+        found = found | F.coalesce(read.contains(whole), F.lit(False))
+    values = F.transform("headers", lambda header: _has_word(header["value"], texts))
+    return found | F.coalesce(F.array_contains(values, F.lit(True)), F.lit(False))
+
+
+def _names(rows: DataFrame, texts: Iterable[str]) -> Column:
+    """Whether a row of any table holds one of the texts: whole in text, as a word in bytes."""
+    from pyspark.sql import functions as F
+
+    binary = [name for name, kind in rows.dtypes if kind == "binary"]
+    said = [F.to_json(F.struct(*(name for name in rows.columns if name not in binary)))]
+    if "rescued" in rows.columns:
+        said.append(F.col("rescued"))
+    found = F.lit(False)
+    for text in texts:
+        whole = json.dumps(text, ensure_ascii=False)
+        for one in said:
+            found = found | F.coalesce(one.contains(whole), F.lit(False))
+    for name in binary:
+        found = found | _has_word(F.col(name), texts)
+    return found
 
 
 def _has_word(value: Column, texts: Iterable[str]) -> Column:
@@ -305,12 +343,30 @@ def _write_down(spark: SparkSession, settings: Settings, records: DataFrame, pro
     from pyspark.sql import functions as F
 
     from lakehouse import tables
+    from lakehouse.silver import COORDINATES
 
     table = tables.erasures()
     tables.ensure(spark, settings, table)
     more = {"request": F.lit(proof.request), "by": F.lit(proof.by), "at": F.current_timestamp()}
-    if proof.records:
-        tables.append(records.withColumns(more), settings, table)
+    known = tables.read(spark, settings, table).select(*COORDINATES)
+    new = records.join(known, COORDINATES, "left_anti").localCheckpoint()
+    if not new.isEmpty():
+        tables.append(new.withColumns(more), settings, table)
+
+
+def _unproved(spark: SparkSession, settings: Settings) -> dict[str, int]:
+    """Erased records by what had become of them, of requests that have no proof yet."""
+    from pyspark.sql import functions as F
+
+    from lakehouse import runs, tables
+
+    rows = tables.read(spark, settings, tables.erasures())
+    if runs.last(spark, settings, JOB) is not None:
+        jobs = tables.read(spark, settings, tables.runs())
+        proved = jobs.where((F.col("job") == JOB) & (F.col("result") == "succeeded"))
+        request = F.get_json_object("details", "$.request").alias("request")
+        rows = rows.join(proved.select(request), "request", "left_anti")
+    return _by_outcome(rows)
 
 
 def _bronze(spark: SparkSession, settings: Settings, records: DataFrame) -> int:
@@ -353,6 +409,7 @@ def _repairs(spark: SparkSession, settings: Settings, records: DataFrame) -> int
     table = tables.repairs()
     if not DeltaTable.isDeltaTable(spark, table.path(settings)):
         return 0
+    tables.ensure(spark, settings, table)
     key = (*COORDINATES, "at", "action")
     return _bring(spark, settings, table, records, key, dict.fromkeys(("payload", "note")))
 
@@ -380,12 +437,29 @@ def _bring(
     return bring(spark, settings, table, key, rows.withColumns(values), rows).rows
 
 
+def _published(spark: SparkSession, settings: Settings) -> tuple[tuple[str, ...], list[str]]:
+    """Kinds of warehouses that were ever published to, and a line for each one out of reach."""
+    from batch.warehouses import KINDS, connect
+    from lakehouse import tables
+
+    done = tables.read(spark, settings, tables.runs()).where("job = 'publish'")
+    said = done.where("result = 'succeeded'").select("details").distinct().collect()
+    places = sorted({place for row in said for place in json.loads(row.details)})
+    kinds = tuple(kind for kind in KINDS if any(p.lower().startswith(kind) for p in places))
+    reached = set()
+    for kind in kinds:
+        warehouse = connect(kind, settings)
+        reached.add(warehouse.where)
+        warehouse.close()
+    return kinds, [
+        f"{place}, which was published to, and is not what the settings say now"
+        for place in places
+        if place not in reached
+    ]
+
+
 def _purge(
-    settings: Settings,
-    layouts: Layouts,
-    kinds: tuple[str, ...],
-    texts: list[str],
-    say: Callable[[str], None],
+    settings: Settings, layouts: Layouts, kinds: tuple[str, ...], texts: list[str], say: Say
 ) -> dict[str, int]:
     """Rids warehouses of what deleted rows leave behind; rows by table that name the person."""
     from batch.warehouses import connect
@@ -408,11 +482,7 @@ def _purge(
 
 
 def _vacuum(
-    spark: SparkSession,
-    settings: Settings,
-    contracts: Contracts,
-    layouts: Layouts,
-    say: Callable[[str], None],
+    spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts, say: Say
 ) -> None:
     """Removes every file that the newest version of a table does not need."""
     from delta.tables import DeltaTable
@@ -444,7 +514,6 @@ def _left(
 ) -> dict[str, int]:
     """Rows that still name the person, by table."""
     from delta.tables import DeltaTable
-    from pyspark.sql import functions as F
 
     from lakehouse import tables
     from lakehouse.session import side_by_side
@@ -455,14 +524,7 @@ def _left(
         if table.full_name == bronze:
             return find(spark, settings, contracts, texts).count()
         rows = tables.read(spark, settings, table)
-        binary = [name for name, kind in rows.dtypes if kind == "binary"]
-        said = F.to_json(F.struct(*(name for name in rows.columns if name not in binary)))
-        names_them = F.lit(False)
-        for text in texts:
-            names_them = names_them | said.contains(json.dumps(text, ensure_ascii=False))
-        for name in binary:
-            names_them = names_them | _has_word(F.col(name), texts)
-        return rows.where(names_them).count()
+        return rows.where(_names(rows, texts)).count()
 
     there = [
         table

@@ -76,7 +76,10 @@ def judge(
         again = _with_conflicts(silver, again).join(closed, COORDINATES, "left_semi")
         again = again.localCheckpoint()
     gives_way = F.col("existing") & F.col("action").isin("delete", "conflict")
-    firm, yielding = None, None
+    # What was erased cannot be judged again: it stands.
+    gone = erasures.erased(spark, settings)
+    firm = None if gone is None else gone.select(*COORDINATES)
+    yielding = None
     while True:
         standing = silver if again is None else silver.join(again, COORDINATES, "left_anti")
         # Doubles among rows that stand are a reconcile's to find.
@@ -97,7 +100,8 @@ def judge(
         # Once more, with all that has to do with these events: copies that left no row, conflicts
         # with them; and without those whose content is in Silver alone, which cannot give way.
         yielding = losing.select(*IDENTITY).distinct().localCheckpoint()
-        firm = losing.select(*COORDINATES).join(records, COORDINATES, "left_anti").localCheckpoint()
+        lost = losing.select(*COORDINATES).join(records, COORDINATES, "left_anti")
+        firm = (lost if firm is None else lost.union(firm)).distinct().localCheckpoint()
         met = _conflicts_of(silver, yielding).join(closed, COORDINATES, "left_semi")
         again = met if again is None else again.unionByName(met).distinct()
         again = again.localCheckpoint()

@@ -471,8 +471,8 @@ class Reader:
         for key in ("pii", "subject"):
             if not isinstance(custom.get(key, False), bool):
                 self.find((*where, "customProperties"), f"{key}: true or false")
-        if custom.get("subject") and logical != "string":
-            self.find((*where, "customProperties"), "subject: for text, which names a person")
+        if custom.get("subject") and logical not in {"string", "integer"}:
+            self.find((*where, "customProperties"), "subject: for what names a person")
         aliases = custom.get("aliases", [])
         if not isinstance(aliases, list) or not all(
             isinstance(key, str) and JSON_KEY.fullmatch(key) for key in aliases

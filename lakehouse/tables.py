@@ -170,7 +170,9 @@ def repairs() -> Table:
     action: repaired (payload: the bytes in the record's place) or replayed (outcome and violations:
     what came of it). was: what the record was quarantined for until then.
     """
-    return Table("ops", "repairs", REPAIRS_SCHEMA)
+    # Notes and payloads are not for the log.
+    stats = {STATISTICS: "topic,partition,offset"}
+    return Table("ops", "repairs", REPAIRS_SCHEMA, (), stats)
 
 
 def erasures() -> Table:
@@ -228,16 +230,21 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
     changes = _changes(spark, path, table)
     if any(there is not None for _, _, there in changes) and WIDENING not in properties:
         # Not before it is needed: it keeps other readers of Delta tables away.
-        lacking[WIDENING] = "true"
-    if lacking:
-        listed = ", ".join(f"'{key}' = '{value}'" for key, value in lacking.items())
-        spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")
+        _set(spark, quoted, {WIDENING: "true"})
     for column, kind, there in changes:
         if there is None:
             spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {kind})")
         else:
             spark.sql(f"ALTER TABLE {quoted} ALTER COLUMN {column} TYPE {kind}")
+    if lacking:
+        # Last: statistics name columns, which have to be there.
+        _set(spark, quoted, lacking)
     return False
+
+
+def _set(spark: SparkSession, quoted: str, properties: dict[str, str]) -> None:
+    listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+    spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")
 
 
 def check(spark: SparkSession, settings: Settings, table: Table) -> None:

@@ -144,7 +144,7 @@ def finish(running: Running, files: checkpoints.SparkFiles, number: int) -> None
         time.sleep(POLL_SECONDS)
     failure = running.failure()
     running.stop()
-    if isinstance(failure, FrozenError):
+    if isinstance(failure, FrozenError | CheckpointError):
         raise failure
     if checkpoints.unfinished(files) == number:
         raise StreamError(

@@ -90,6 +90,12 @@ class Reload:
         topics = set(found.topics(self._settings.topics.events))
         new = sorted(topics - set(self.contracts.topics(self._settings.topics.events)))
         begins = kafka.begin_offsets(self._settings, new) if new else {}
+        unknown = set(new) - {topic for topic, _ in begins}
+        if unknown and not self._settings.broker.create_topics:
+            raise ContractError(
+                f"topic {', '.join(sorted(unknown))} is not there: make it first (create_topics is "
+                "off), then change the contracts again"
+            )
         for (topic, partition), begin in begins.items():
             if begin:
                 raise ContractError(

@@ -26,7 +26,8 @@ class DuckDB(Warehouse):
 
     def __init__(self, path: Path, staging: Path) -> None:
         self.where = f"DuckDB {path}"
-        self._path, self._staging = path, staging
+        # A link stays one: what is written anew is the file that it leads to.
+        self._path, self._staging = path.resolve(), staging
         # Stages are filled side by side, and a connection is for one at a time.
         self._one = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +107,11 @@ class DuckDB(Warehouse):
         fresh = self._path.with_name(f"{self._path.name}.fresh")
         fresh.unlink(missing_ok=True)
         [[database]] = self.execute("SELECT current_database()")
-        self.execute(f"ATTACH {_text(str(fresh))} AS fresh")
-        self.execute(f"COPY FROM DATABASE {self.quote(str(database))} TO fresh")
-        self.execute("DETACH fresh")
+        self.execute(f"ATTACH {_text(str(fresh))} AS headwater_fresh")
+        self.execute(f"COPY FROM DATABASE {self.quote(str(database))} TO headwater_fresh")
+        self.execute("DETACH headwater_fresh")
         self.close()
+        shutil.copymode(self._path, fresh)
         fresh.replace(self._path)
         self._connection = self._open()
 

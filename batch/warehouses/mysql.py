@@ -148,10 +148,15 @@ class MySQL(Warehouse):
         return [str(row[0]) for row in rows]
 
     def purge(self, names: list[str]) -> None:
+        # Its own default is to wait for a day, or a year, until others have ended what they read.
+        self.execute(f"SET SESSION lock_wait_timeout = {WAIT_SECONDS}")
         for name in names:
-            if self.columns(name):
-                # InnoDB writes a table's file anew for it.
-                self.execute(f"OPTIMIZE TABLE {self.quote(name)}")
+            if not self.columns(name):
+                continue
+            # InnoDB writes a table's file anew for it, and tells of errors in rows.
+            for _, _, kind, text in self.execute(f"OPTIMIZE TABLE {self.quote(name)}"):
+                if str(kind).lower() == "error":
+                    raise WarehouseError(f"{self.where}: OPTIMIZE TABLE {name}: {text}")
 
     def close(self) -> None:
         self._connection.close()

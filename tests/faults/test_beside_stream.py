@@ -46,9 +46,13 @@ def test_optimize_vacuum_and_merge_beside_a_live_stream(
 
     done = {"maintained": 0, "reconciled": 0, "replayed": 0}
 
+    def in_bronze() -> int:
+        return int(table(settings, "bronze/events", ["offset"]).num_rows)
+
     def script() -> None:
         sender = threading.Thread(target=send)
         sender.start()
+        wait_until(lambda: in_bronze() > 2_000, 240, "the first batches")
         while not sent.is_set():
             reports = maintain.keep(spark, settings, contracts, layouts, streaming=False)
             done["maintained"] += sum(report.partitions for report in reports)
@@ -57,9 +61,7 @@ def test_optimize_vacuum_and_merge_beside_a_live_stream(
             replay.replay_range(spark, settings, contracts, replay.Range(0))
             done["replayed"] += 1
         sender.join()
-        wait_until(
-            lambda: table(settings, "bronze/events", ["offset"]).num_rows == EVENTS, 240, "Bronze"
-        )
+        wait_until(lambda: in_bronze() == EVENTS, 240, "Bronze")
 
     while_streaming(settings, script)
     assert min(done.values()) > 0, done

@@ -1,15 +1,17 @@
-"""A data folder that fills up: one line says so, and nothing is lost once there is room again."""
+"""A disk that fills up, the streams' or the broker's: nothing is lost once there is room again."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
+import duckdb
 import pytest
 from pyspark.sql import SparkSession
 
 from batch import audit, reconcile
 from lakehouse.contracts import Contracts
+from lakehouse.settings import Settings
 from tests.helpers import BIN, environment, settings_for, unlike_the_ledger
 
 EVENTS = 15_000
@@ -26,22 +28,68 @@ cp -a "$DATA/." "$OUT/data"
 """
 
 
+BROKER_SCRIPT = """
+mkdir -p "$DATA/broker"
+mount -t tmpfs -o size=24m tmpfs "$DATA/broker" || exit 1
+headwater broker start || exit 2
+headwater produce --events "$EVENTS" --seed 32 >"$OUT/produced" 2>"$OUT/said"
+echo $? >"$OUT/code"
+headwater broker status >"$OUT/status"
+mount -o remount,size=1g "$DATA/broker" || exit 3
+headwater broker start || exit 4
+headwater produce --events 1000 --seed 33 || exit 5
+headwater stream --available-now || exit 6
+headwater broker stop
+cp -a "$DATA/." "$OUT/data"
+"""
+
+
+def apart(script: str, settings: Settings, out: Path, events: int) -> None:
+    """Runs a script in name spaces of its own."""
+    if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this kernel does not let its users mount a small file system")
+    Path(settings.storage).mkdir()
+    out.mkdir()
+    surroundings = environment(settings)
+    surroundings |= {"DATA": settings.storage, "OUT": str(out), "EVENTS": str(events)}
+    surroundings["PATH"] = f"{BIN}:{surroundings['PATH']}"
+    done = subprocess.run(
+        [*APART, "sh", "-c", script], env=surroundings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
+
+
+@pytest.mark.long
+def test_a_full_disk_of_the_broker_loses_nothing_that_it_acknowledged(
+    spark: SparkSession, contracts: Contracts, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    # No address: the broker is the one that the script starts.
+    settings = settings_for(data, "")
+    apart(BROKER_SCRIPT, settings, out, 200_000)
+    assert (out / "code").read_text().strip() == "1"
+    assert "no broker runs" in (out / "status").read_text()
+    said = [line for line in (out / "said").read_text().splitlines() if line]
+    assert said[-1].startswith("headwater: "), said
+    assert not any("Traceback" in line for line in said)
+    copied = settings.model_copy(update={"storage": str(out / "data")})
+    reconcile.reconcile_range(spark, copied, contracts)
+    assert audit.audit_tables(spark, copied, contracts).broken == []
+    # What the broker took and could not say so is in no ledger line; all that it did say is there.
+    unlike = [row for row in unlike_the_ledger(copied) if row[0] is not None]
+    assert unlike == []
+    acknowledged = duckdb.execute(
+        f"""SELECT count("offset") FROM read_parquet('{copied.runtime_dir}/ledger/*.parquet')"""
+    ).fetchall()[0][0]
+    assert 1_000 < acknowledged < 201_000
+
+
 def test_a_full_data_folder_stops_the_streams_and_nothing_is_lost(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:
-    if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("this kernel does not let its users mount a small file system")
     data, out = tmp_path / "small", tmp_path / "out"
-    data.mkdir()
-    out.mkdir()
     settings = settings_for(data, bootstrap)
-    surroundings = environment(settings)
-    surroundings |= {"DATA": str(data), "OUT": str(out), "EVENTS": str(EVENTS)}
-    surroundings["PATH"] = f"{BIN}:{surroundings['PATH']}"
-    done = subprocess.run(
-        [*APART, "sh", "-c", SCRIPT], env=surroundings, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
+    apart(SCRIPT, settings, out, EVENTS)
     assert (out / "code").read_text().strip() == "1"
     said = [line for line in (out / "said").read_text().splitlines() if line]
     assert said[-1].startswith("headwater: "), said

@@ -38,12 +38,13 @@ COMPARED = {
 
 def mentions(value: Any, text: str) -> bool:
     if isinstance(value, bytes):
-        return text.encode() in value
+        return mentions(value.decode("latin-1"), text)
     if isinstance(value, dict):
         return any(mentions(inner, text) for inner in value.values())
     if isinstance(value, list | tuple):
         return any(mentions(inner, text) for inner in value)
-    return isinstance(value, str) and text in value
+    # One who is called nearly the same is somebody else.
+    return isinstance(value, str) and bool(re.search(rf"\b{text}\b", value))
 
 
 def files_that_mention(settings: Settings, text: str) -> set[str]:
@@ -147,8 +148,8 @@ def test_a_person_is_erased_everywhere(
         for row in whole["bronze/events"].to_pylist()
     )
 
-    def erased(to: tuple[str, ...] = KINDS) -> erase.Proof:
-        return erase.erase_subject(spark, shop, contracts, layouts, [who], to, "tester")
+    def erased() -> erase.Proof:
+        return erase.erase_subject(spark, shop, contracts, layouts, [who], "tester")
 
     # Cut off before Gold knows of it; the next run ends what it began.
     def cut_off(*_: Any, **__: Any) -> None:
@@ -160,7 +161,7 @@ def test_a_person_is_erased_everywhere(
             erased()
     proof = erased()
     assert proof.complete
-    assert proof.records == {}
+    assert proof.records == counted
     assert files_that_mention(shop, who) == set()
     assert who.encode() not in shop.duckdb_file.read_bytes()
     for name in ("dw_users", "dw_orders"):
@@ -200,5 +201,5 @@ def test_a_person_is_erased_everywhere(
     reconcile.reconcile_range(spark, shop, contracts)
     [after] = audit.audit_tables(spark, shop, contracts).balances
     assert (after.accepted, after.duplicates) == (before.accepted, before.duplicates + 1)
-    assert erased(()).records == {"duplicate": 1}
+    assert erased().records == {"duplicate": 1}
     assert tables.read(spark, shop, tables.bronze()).count() == before.bronze + 1

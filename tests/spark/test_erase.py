@@ -70,6 +70,7 @@ RECORDS: dict[int, tuple[bytes | None, bool, str]] = {
         "duplicate",
     ),
     13: (b"", False, "quarantined"),
+    14: (customer("14", email="x").replace(WHO.encode(), b"C\\u00300000001"), True, "quarantined"),
 }
 
 
@@ -92,10 +93,10 @@ def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts)
     [before] = house.audit().balances
     bronze, silver = content(house, tables.bronze()), content(house, house.silver_table)
 
-    proof = erase.erase_subject(spark, settings, contracts, layouts, [WHO], (), "tester")
+    proof = erase.erase_subject(spark, settings, contracts, layouts, [WHO], "tester")
     theirs = {offset for offset, (_, named, _) in RECORDS.items() if named}
     assert proof.complete
-    assert proof.records == {"accepted": 4, "duplicate": 2, "quarantined": 3}
+    assert proof.records == {"accepted": 4, "duplicate": 2, "quarantined": 4}
     removed = {place.name: place.removed for place in proof.places}
     assert removed["bronze.events"] == len(theirs)
     assert removed["silver.events"] == len(theirs) - 2
@@ -120,10 +121,13 @@ def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts)
     story = quarantine.story(spark, settings, contracts, broken, True)
     assert story["payload"] == "erased"
     # A copy that comes later is one, and is found when they ask again.
-    house.bronze((0, 14, 99, RECORDS[0][0]))
-    assert house.reconcile().duplicates == 1
+    house.bronze((0, 15, 99, RECORDS[0][0]), (0, 16, 99, RECORDS[11][0]))
+    assert house.reconcile().duplicates == 2
     again = erase.find(spark, settings, contracts, [WHO]).collect()
-    assert [(row.offset, row.outcome) for row in again] == [(14, "duplicate")]
+    assert sorted((r.offset, r.outcome) for r in again) == [(15, "duplicate"), (16, "duplicate")]
+    # Where somebody deletes what Silver keeps of them, it still is known what they were.
+    house.sql("DELETE FROM {silver} WHERE offset IN (2, 4)")
+    assert house.audit().broken == []
 
 
 def test_texts_that_would_be_found_in_others_records_are_refused() -> None:

@@ -21,3 +21,18 @@ def test_the_id_of_a_topic_is_compared_whatever_its_letters(
     assert not tables.ensure(spark, settings, tables.of_topics(tables.gaps(), {topic: name}))
     with pytest.raises(TableError, match=rf"{topic} was deleted .*\(id {name} then, BBBB now\)"):
         tables.ensure(spark, settings, tables.of_topics(tables.gaps(), {topic: "BBBB"}))
+
+
+def test_a_column_comes_before_its_statistics(spark: SparkSession, settings: Settings) -> None:
+    """Delta refuses to keep statistics of a column that is not there."""
+
+    def thing(*columns: str) -> tables.Table:
+        kept = {tables.STATISTICS: ",".join(columns)}
+        return tables.Table("gold", "thing", dict.fromkeys(columns, "int"), (), kept)
+
+    assert tables.ensure(spark, settings, thing("a"))
+    assert not tables.ensure(spark, settings, thing("a", "b"))
+    path = thing("a").path(settings)
+    assert spark.read.format("delta").load(path).columns == ["a", "b"]
+    detail = spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0]
+    assert detail.properties[tables.STATISTICS] == "a,b"
