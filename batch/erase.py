@@ -62,11 +62,12 @@ class Place:
 @dataclass
 class Proof:
     """request: as in ops.erasures; whom it was about is not kept. records: by what had become of
-    them, those of requests included that died before they had a proof."""
+    them, those of requests included that died before they had a proof; requests: all of these."""
 
     request: str
     by: str
     at: str
+    requests: list[str] = field(default_factory=list)
     records: dict[str, int] = field(default_factory=dict)
     places: list[Place] = field(default_factory=list)
     not_covered: list[str] = field(default_factory=lambda: list(LEFT_TO_OTHERS))
@@ -205,7 +206,9 @@ def erase_subject(
         done.places = [
             Place(name, removed.get(name, 0), left.get(name, 0)) for name in {**removed, **left}
         ]
-        done.records = _unproved(spark, settings)
+        unproved = _unproved(spark, settings)
+        done.requests = [row.request for row in unproved.select("request").distinct().collect()]
+        done.records = _by_outcome(unproved)
         run.rows = sum(done.records.values())
         run.details = asdict(done)
     return done
@@ -354,8 +357,8 @@ def _write_down(spark: SparkSession, settings: Settings, records: DataFrame, pro
         tables.append(new.withColumns(more), settings, table)
 
 
-def _unproved(spark: SparkSession, settings: Settings) -> dict[str, int]:
-    """Erased records by what had become of them, of requests that have no proof yet."""
+def _unproved(spark: SparkSession, settings: Settings) -> DataFrame:
+    """Rows of ops.erasures, of requests that are in no proof yet."""
     from pyspark.sql import functions as F
 
     from lakehouse import runs, tables
@@ -364,9 +367,11 @@ def _unproved(spark: SparkSession, settings: Settings) -> dict[str, int]:
     if runs.last(spark, settings, JOB) is not None:
         jobs = tables.read(spark, settings, tables.runs())
         proved = jobs.where((F.col("job") == JOB) & (F.col("result") == "succeeded"))
-        request = F.get_json_object("details", "$.request").alias("request")
-        rows = rows.join(proved.select(request), "request", "left_anti")
-    return _by_outcome(rows)
+        requests = F.from_json(F.get_json_object("details", "$.requests"), "array<string>")
+        rows = rows.join(
+            proved.select(F.explode(requests).alias("request")), "request", "left_anti"
+        )
+    return rows
 
 
 def _bronze(spark: SparkSession, settings: Settings, records: DataFrame) -> int:

@@ -97,6 +97,8 @@ def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts)
     theirs = {offset for offset, (_, named, _) in RECORDS.items() if named}
     assert proof.complete
     assert proof.records == {"accepted": 4, "duplicate": 2, "quarantined": 4}
+    assert proof.requests == [proof.request]
+    assert erase._unproved(spark, settings).count() == 0
     removed = {place.name: place.removed for place in proof.places}
     assert removed["bronze.events"] == len(theirs)
     assert removed["silver.events"] == len(theirs) - 2
