@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import partial
@@ -231,24 +232,31 @@ def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str |
         return None, "lone_surrogate"
     if _depth(text) > MAX_DEPTH:
         return None, "nesting_too_deep"
-    # Python's parser takes a step of the interpreter's own stack for each level.
-    stack = sys.getrecursionlimit()
-    sys.setrecursionlimit(stack + 2 * MAX_DEPTH)
     try:
-        doc = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_whole,
-            parse_float=_real,
-            parse_constant=_constant,
-        )
+        with _deep_stack():
+            doc = json.loads(
+                text,
+                object_pairs_hook=_object,
+                parse_int=_whole,
+                parse_float=_real,
+                parse_constant=_constant,
+            )
     except _TwiceError:
         return None, "duplicate_key"
     except ValueError:
         return None, "malformed_json"
+    return (doc, None) if isinstance(doc, dict) else (None, "not_an_object")
+
+
+@contextmanager
+def _deep_stack() -> Iterator[None]:
+    """For what takes steps of the interpreter's own stack for each level of nesting."""
+    stack = sys.getrecursionlimit()
+    sys.setrecursionlimit(stack + 3 * MAX_DEPTH)
+    try:
+        yield
     finally:
         sys.setrecursionlimit(stack)
-    return (doc, None) if isinstance(doc, dict) else (None, "not_an_object")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -391,7 +399,8 @@ def to_json(value: Any) -> str:
             return f'"{ESCAPED.sub(_escape, inner)}"'
         return json.dumps(inner)
 
-    return spell(value)
+    with _deep_stack():
+        return spell(value)
 
 
 def _as_java(value: float) -> str:
