@@ -92,6 +92,35 @@ def every_rule_contract(folder: Path) -> Contracts:
     return contract_files.load(folder)
 
 
+# An entity that the shop has not: its modes and columns are the test's.
+PARCEL = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:test:parcel
+name: parcel
+version: 1.0.0
+status: active
+customProperties:
+  - {property: eventType, value: headwater.shop.parcel}
+  - {property: newFields, value: NEW}
+  - {property: changedTypes, value: CHANGED}
+schema:
+  - name: parcel
+    properties:
+      - {name: parcel_id, logicalType: string, required: true}
+"""
+
+
+def parcel_contract(
+    folder: Path, columns: str, new: str = "evolve", changed: str = "quarantine"
+) -> Contracts:
+    """Writes the contract of a parcel: its id, and those columns. new, changed: its modes."""
+    folder.mkdir(exist_ok=True)
+    head = PARCEL.replace("NEW", new).replace("CHANGED", changed)
+    (folder / "parcel.yaml").write_text(head + columns)
+    return contract_files.load(folder)
+
+
 def event(entity: str, data: dict[str, Any] | None, **envelope: Any) -> bytes:
     """A CloudEvent of an entity as bytes; attributes given as None are left out."""
     whole = {

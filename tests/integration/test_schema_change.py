@@ -11,30 +11,14 @@ from pyspark.sql import SparkSession
 
 from batch import audit, reconcile
 from lakehouse import checkpoints, tables
-from lakehouse import contracts as contract_files
 from lakehouse.contracts import Contracts
 from lakehouse.errors import CheckpointError, FrozenError
 from lakehouse.settings import Settings, Stream
 from streaming import silver
 from streaming.query import Running
 from tests.helpers import drain, put, settings_for, wait_until, while_streaming
-from tests.samples import event
+from tests.samples import event, parcel_contract
 
-HEAD = """\
-apiVersion: v3.1.0
-kind: DataContract
-id: urn:test:parcel
-name: parcel
-version: 1.0.0
-status: active
-customProperties:
-  - {property: eventType, value: headwater.shop.parcel}
-  - {property: newFields, value: MODE}
-schema:
-  - name: parcel
-    properties:
-      - {name: parcel_id, logicalType: string, required: true}
-"""
 SMALL = "      - {name: weight, logicalType: integer, physicalType: int}\n"
 LIGHT = """\
       - name: weight
@@ -57,9 +41,7 @@ SHIPPER = """\
 
 
 def write(folder: Path, *columns: str, mode: str = "evolve") -> Contracts:
-    folder.mkdir(exist_ok=True)
-    (folder / "parcel.yaml").write_text("".join([HEAD.replace("MODE", mode), *columns]))
-    return contract_files.load(folder)
+    return parcel_contract(folder, "".join(columns), mode)
 
 
 def send(settings: Settings, *parcels: dict[str, Any]) -> None:

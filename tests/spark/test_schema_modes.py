@@ -10,28 +10,13 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from lakehouse import contracts as contract_files
 from lakehouse import decode_pandas
 from lakehouse.contracts import Contracts
 from lakehouse.errors import FrozenError, reason
-from tests.samples import event
+from tests.samples import event, parcel_contract
 from tests.spark.test_engines import BROKER_TIME, LIMIT, assert_same, in_spark
 
-CONTRACT = """\
-apiVersion: v3.1.0
-kind: DataContract
-id: urn:test:parcel
-name: parcel
-version: 1.0.0
-status: active
-customProperties:
-  - {property: eventType, value: headwater.shop.parcel}
-  - {property: newFields, value: NEW}
-  - {property: changedTypes, value: CHANGED}
-schema:
-  - name: parcel
-    properties:
-      - {name: parcel_id, logicalType: string, required: true}
+COLUMNS = """\
       - {name: weight, logicalType: integer, physicalType: int}
       - name: carrier
         logicalType: string
@@ -73,9 +58,7 @@ RECORDS: list[Case] = [
 
 
 def contracts(folder: Path, new: str, changed: str) -> Contracts:
-    folder.mkdir(exist_ok=True)
-    (folder / "parcel.yaml").write_text(CONTRACT.replace("NEW", new).replace("CHANGED", changed))
-    return contract_files.load(folder)
+    return parcel_contract(folder, COLUMNS, new, changed)
 
 
 def records(*data: Any) -> list[dict[str, Any]]:
