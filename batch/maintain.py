@@ -160,7 +160,9 @@ def keep(
         for (_, table), report in zip(there, reports, strict=True):
             say(f"{table.full_name}: {report.partitions:,} partitions")
             _do(spark, settings, table, report)
-        run.written = tables.versions(spark, settings, (table for _, table in there))
+        touched = zip(there, reports, strict=True)
+        done = [table for (_, table), report in touched if report.partitions or report.removed]
+        run.written = tables.versions(spark, settings, done)
         run.details = {
             name: sum(getattr(report, name) or 0 for report in reports)
             for name in ("partitions", "removed", "files", "files_after")

@@ -9,8 +9,9 @@ import duckdb
 import pytest
 from pyspark.sql import SparkSession
 
-from batch import audit, reconcile
+from batch import audit, gold, reconcile
 from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 from tests.helpers import BIN, environment, settings_for, unlike_the_ledger
 
@@ -28,9 +29,23 @@ cp -a "$DATA/." "$OUT/data"
 """
 
 
+# What is left of the room goes to a file, job after job; then it is given back, and all is done.
+JOBS = ("reconcile", "gold", "maintain", "publish")
+JOBS_SCRIPT = """
+mount -t tmpfs -o size=256m tmpfs "$DATA" || exit 1
+headwater produce --events "$EVENTS" --seed 34 || exit 2
+HEADWATER_STREAM__MAX_OFFSETS_PER_TRIGGER=300 headwater stream --available-now || exit 3
+for job in reconcile gold maintain publish; do
+  cat /dev/zero >"$DATA/filler" 2>/dev/null
+  headwater $job >"$OUT/$job.out" 2>"$OUT/$job.said"; echo $? >"$OUT/$job.code"
+  rm "$DATA/filler"
+  headwater $job || exit 4
+done
+cp -a "$DATA/." "$OUT/data"
+"""
 BROKER_SCRIPT = """
 mkdir -p "$DATA/broker"
-mount -t tmpfs -o size=24m tmpfs "$DATA/broker" || exit 1
+mount -t tmpfs -o size=12m tmpfs "$DATA/broker" || exit 1
 headwater broker start || exit 2
 headwater produce --events "$EVENTS" --seed 32 >"$OUT/produced" 2>"$OUT/said"
 echo $? >"$OUT/code"
@@ -102,3 +117,27 @@ def test_a_full_data_folder_stops_the_streams_and_nothing_is_lost(
     assert found.broken == []
     assert [balance.bronze for balance in found.balances] == [EVENTS]
     assert unlike_the_ledger(copied) == []
+
+
+@pytest.mark.long
+def test_a_full_data_folder_stops_every_job_and_nothing_is_half_done(
+    spark: SparkSession,
+    contracts: Contracts,
+    layouts: Layouts,
+    bootstrap: str,
+    tmp_path: Path,
+) -> None:
+    data, out = tmp_path / "small", tmp_path / "out"
+    settings = settings_for(data, bootstrap)
+    apart(JOBS_SCRIPT, settings, out, 3_000)
+    for job in JOBS:
+        said = [line for line in (out / f"{job}.said").read_text().splitlines() if line]
+        assert (out / f"{job}.code").read_text().strip() == "1", f"{job}: {said}"
+        assert said[-1].startswith("headwater: "), f"{job}: {said}"
+        assert "No space left on device" in said[-1], f"{job}: {said}"
+        assert not any("Traceback" in line for line in said), f"{job}: {said}"
+    copied = settings.model_copy(update={"storage": str(out / "data")})
+    assert audit.audit_tables(spark, copied, contracts).broken == []
+    assert unlike_the_ledger(copied) == []
+    # What a rebuild would make is there already.
+    assert gold.build(spark, copied, contracts, layouts, rebuild=True).rows == 0
