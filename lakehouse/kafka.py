@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lakehouse.errors import BrokerError, SettingsError
+from lakehouse import login
+from lakehouse.errors import BrokerError
 
 if TYPE_CHECKING:
-    from lakehouse.settings import Broker, Settings
+    from lakehouse.settings import Settings
 
 Offsets = dict[tuple[str, int], int]
 Answer = TypeVar("Answer")
+Client = TypeVar("Client")
 TIMEOUT_SECONDS = 5
+# How long before it is looked whether the broker has refused, which no call would say.
+PATIENCE_SECONDS = 1
 # What a broker says that keeps no ids of topics (Kafka before 2.8).
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
@@ -33,51 +38,85 @@ def bootstrap(settings: Settings) -> str:
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Options for confluent-kafka."""
-    broker = settings.broker
-    options: dict[str, Any] = {
+    """Options for confluent-kafka. Raises SettingsError and BrokerError."""
+    return {
         "bootstrap.servers": bootstrap(settings),
-        "security.protocol": broker.security_protocol,
         "log_level": 0,
+        **login.python_options(settings.broker, settings.identity),
     }
-    if broker.sasl_mechanism:
-        options |= {
-            "sasl.mechanism": broker.sasl_mechanism,
-            "sasl.username": broker.sasl_username,
-            "sasl.password": _password(broker),
-        }
-    return options
 
 
 def spark_options(settings: Settings) -> dict[str, str]:
-    """Options for Spark's Kafka source."""
-    broker = settings.broker
-    options = {
+    """Options for Spark's Kafka source. Raises SettingsError and BrokerError."""
+    return {
         "kafka.bootstrap.servers": bootstrap(settings),
-        "kafka.security.protocol": broker.security_protocol,
+        **login.spark_options(settings.broker, settings.identity),
     }
-    if broker.sasl_mechanism:
-        login = (
-            f'{broker.sasl_login_module} required username="{_quoted(broker.sasl_username)}" '
-            f'password="{_quoted(_password(broker))}";'
-        )
-        options |= {
-            "kafka.sasl.mechanism": broker.sasl_mechanism,
-            "kafka.sasl.jaas.config": login,
-        }
-    return options
 
 
-def _password(broker: Broker) -> str:
-    from lakehouse.settings import resolve_secret
+class Troubles:
+    """What a client says goes wrong behind the calls that fail: a call itself just times out."""
 
-    if broker.sasl_password is None:
-        raise SettingsError("broker.sasl_password: wanted with a sasl_mechanism")
-    return resolve_secret(broker.sasl_password)
+    def __init__(self) -> None:
+        self._heard: list[Any] = []
+
+    def take(self, error: Any) -> None:
+        """For a client's `error_cb`."""
+        self._heard.append(error)
+
+    def telling(self, error: Any) -> Any:
+        """What lies behind a client's error: the newest refusal that was heard, else itself."""
+        from confluent_kafka import KafkaError
+
+        telling = {KafkaError._AUTHENTICATION, KafkaError._SSL}
+        return next((e for e in reversed(self._heard) if e.code() in telling), error)
 
 
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+def client(
+    kind: Callable[[dict[str, Any]], Client], settings: Settings, troubles: Troubles, **more: Any
+) -> Client:
+    """A client of Python's: a class of confluent-kafka, with further options of its own.
+
+    Raises SettingsError, and BrokerError where it cannot even be made.
+    """
+    from confluent_kafka import KafkaException
+
+    options = {**client_options(settings), "error_cb": troubles.take, **more}
+    try:
+        return kind(options)
+    except KafkaException as error:
+        raise refused(settings, error.args[0]) from None
+
+
+class _Admin:
+    """A client for questions about topics, and what it hears."""
+
+    def __init__(self, settings: Settings) -> None:
+        from confluent_kafka.admin import AdminClient
+
+        self._settings, self._troubles = settings, Troubles()
+        self.client: Any = client(AdminClient, settings, self._troubles)
+
+    def topics(self) -> dict[str, Any]:
+        """The topics that there are, by name. Raises KafkaException: at a refusal at once."""
+        from confluent_kafka import KafkaException
+
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                found: dict[str, Any] = self.client.list_topics(timeout=PATIENCE_SECONDS).topics
+            except KafkaException as error:
+                self.client.poll(0)
+                behind = self._troubles.telling(error.args[0])
+                if behind is not error.args[0] or time.monotonic() > deadline:
+                    raise KafkaException(behind) from None
+            else:
+                return found
+
+    def refused(self, error: Any) -> BrokerError:
+        """Why a call failed. error: its KafkaException."""
+        self.client.poll(0)
+        return refused(self._settings, self._troubles.telling(error.args[0]))
 
 
 def begin_offsets(settings: Settings, topics: Iterable[str]) -> Offsets:
@@ -115,15 +154,16 @@ def _offsets(
 ) -> Offsets:
     from confluent_kafka import TopicPartition
 
-    def ask(admin: Any) -> Offsets:
-        known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+    def ask(admin: _Admin) -> Offsets:
+        known = admin.topics()
         wanted = {
             TopicPartition(topic, partition): spec
             for topic in topics
             if topic in known
             for partition in known[topic].partitions
         }
-        asked = admin.list_offsets(wanted, request_timeout=TIMEOUT_SECONDS) if wanted else {}
+        options = {"request_timeout": TIMEOUT_SECONDS}
+        asked = admin.client.list_offsets(wanted, **options) if wanted else {}
         return {
             (at.topic, at.partition): getattr(found.result(), field) for at, found in asked.items()
         }
@@ -140,8 +180,8 @@ def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
 
     names = TopicCollection(list(topics))
 
-    def ask(admin: Any) -> dict[str, str]:
-        asked = admin.describe_topics(names, request_timeout=TIMEOUT_SECONDS)
+    def ask(admin: _Admin) -> dict[str, str]:
+        asked = admin.client.describe_topics(names, request_timeout=TIMEOUT_SECONDS)
         return {topic: str(found.result().topic_id) for topic, found in asked.items()}
 
     none: dict[str, str] = {}
@@ -150,17 +190,16 @@ def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
 
 
 def _asked(
-    settings: Settings, ask: Callable[[Any], Answer], unsupported: Answer | None = None
+    settings: Settings, ask: Callable[[_Admin], Answer], unsupported: Answer | None = None
 ) -> Answer:
     """What the broker answers, asked again while leaders are elected. Raises BrokerError.
 
     unsupported: what to take for the answer of a broker that does not know the question.
     """
     from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import AdminClient
     from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-    admin = AdminClient(client_options(settings))
+    admin = _Admin(settings)
     attempts = Retrying(
         retry=retry_if_exception(_electing),
         wait=wait_fixed(0.1),
@@ -173,7 +212,7 @@ def _asked(
         unknown = {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}
         if unsupported is not None and error.args[0].code() in unknown:
             return unsupported
-        raise unreachable(settings, error) from None
+        raise admin.refused(error) from None
 
 
 def _electing(error: BaseException) -> bool:
@@ -191,11 +230,11 @@ def _electing(error: BaseException) -> bool:
 def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
     """Makes topics that are missing. Raises BrokerError where no broker answers or it refuses."""
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import NewTopic
 
-    admin = AdminClient(client_options(settings))
+    admin = _Admin(settings)
     try:
-        known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+        known = admin.topics()
         missing = [topic for topic in topics if topic not in known]
         if not missing:
             return
@@ -205,7 +244,7 @@ def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
                 "(broker.create_topics is off)"
             )
         partitions = settings.topics.partitions
-        made = admin.create_topics([NewTopic(topic, partitions) for topic in missing])
+        made = admin.client.create_topics([NewTopic(topic, partitions) for topic in missing])
         for topic, future in made.items():
             try:
                 future.result(TIMEOUT_SECONDS)
@@ -215,12 +254,24 @@ def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
                         f"{bootstrap(settings)} would not make topic {topic}: {error.args[0].str()}"
                     ) from None
     except KafkaException as error:
-        raise unreachable(settings, error) from None
+        raise admin.refused(error) from None
 
 
-def unreachable(settings: Settings, error: Any) -> BrokerError:
-    said = error.args[0].str() if error.args else str(error)
+def refused(settings: Settings, error: Any) -> BrokerError:
+    """A client's error (a KafkaError) in one line that says where, and what to do."""
+    from confluent_kafka import KafkaError
+
+    where, said, broker = bootstrap(settings), error.str(), settings.broker
+    if error.code() in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}:
+        do = login.remedy(broker, settings.identity)
+        return BrokerError(f"broker {where} refused the login ({said}): {do}")
+    if error.code() == KafkaError._SSL:
+        return BrokerError(
+            f"no TLS connection to broker {where} ({said}): its certificate has to be for that "
+            f"host, and signed by one of {broker.ssl_ca or 'the certificates of this system'} "
+            "(broker.ssl_ca)"
+        )
+    start = "" if broker.bootstrap else "start it with `headwater broker start`, or "
     return BrokerError(
-        f"broker {bootstrap(settings)} does not answer ({said}): start it with "
-        "`headwater broker start`, or correct HEADWATER_BROKER__BOOTSTRAP"
+        f"broker {where} does not answer ({said}): {start}correct HEADWATER_BROKER__BOOTSTRAP"
     )

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lakehouse import redact
@@ -36,19 +43,62 @@ class Broker(_Strict):
     bootstrap: `host:port[,host:port]`; empty means the embedded broker of the runtime folder.
     create_topics: whether a missing topic is made (Event Hubs wants them made by its own tools).
     compression: of what the producer sends.
-    security_protocol, sasl_mechanism, sasl_username: as Kafka's own properties of these names.
-    sasl_password: a reference to a secret.
-    sasl_login_module: Databricks has its own copy of Kafka's, with the prefix `kafkashaded.`.
+    security_protocol, sasl_mechanism, sasl_username: as Kafka's own properties of these names;
+    a login without TLS is not offered.
+    sasl_password: a reference to a secret, for PLAIN. OAUTHBEARER logs in as `identity`.
+    sasl_login_module, sasl_login_callback: Java's classes, Kafka's own of the mechanism if empty.
+    Databricks has a copy of Kafka with the prefix `kafkashaded.`.
+    oauth_scope: what a token is asked for; `https://HOST/.default` of the bootstrap if empty.
+    ssl_ca: a file of the certificates (PEM) that are trusted, in place of the system's.
     """
 
     bootstrap: str = ""
     create_topics: bool = True
     compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "lz4"
-    security_protocol: str = "PLAINTEXT"
-    sasl_mechanism: str = ""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["", "PLAIN", "OAUTHBEARER"] = ""
     sasl_username: str = ""
     sasl_password: SecretRef | None = None
-    sasl_login_module: str = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    sasl_login_module: str = ""
+    sasl_login_callback: str = ""
+    oauth_scope: str = ""
+    ssl_ca: str = ""
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> Broker:
+        """What of a login would only be found wanting at the broker, and said there in riddles."""
+        if bool(self.sasl_mechanism) != (self.security_protocol == "SASL_SSL"):
+            raise ValueError("sasl_mechanism and security_protocol SASL_SSL go together")
+        if self.sasl_login_module and (
+            ("oauthbearer" in self.sasl_login_module.lower())
+            != (self.sasl_mechanism == "OAUTHBEARER")
+        ):
+            raise ValueError("sasl_login_module is not one for sasl_mechanism")
+        if self.sasl_mechanism and not self.bootstrap:
+            raise ValueError("bootstrap: wanted with sasl_mechanism")
+        return self
+
+
+class Identity(_Strict):
+    """Who this is to Microsoft Entra ID.
+
+    tenant_id, client_id, client_secret (a reference to a secret): a service principal. Without a
+    secret it is whom azure-identity finds: a managed identity (client_id: which one of several), a
+    workload identity, a login of the `az` tool.
+    authority: the host that gives tokens. ssl_ca: as the broker's.
+    """
+
+    tenant_id: str = ""
+    client_id: str = ""
+    client_secret: SecretRef | None = None
+    authority: str = "login.microsoftonline.com"
+    ssl_ca: str = ""
+
+    @model_validator(mode="after")
+    def _principal_is_whole(self) -> Identity:
+        if self.client_secret and not (self.tenant_id and self.client_id):
+            raise ValueError("client_secret: wanted with tenant_id and client_id")
+        return self
 
 
 class Stream(_Strict):
@@ -105,6 +155,7 @@ class Settings(BaseSettings):
     contracts: str = ""
     topics: Topics = Topics()
     broker: Broker = Broker()
+    identity: Identity = Identity()
     stream: Stream = Stream()
     publish_to: tuple[str, ...] = ("duckdb",)
     duckdb: str = ""

@@ -63,7 +63,8 @@ def send(
 
     kafka.ensure_topics(settings, [topic])
     compression = {"compression.type": settings.broker.compression}
-    producer = Producer({**kafka.client_options(settings), **OPTIONS, **compression})
+    troubles = kafka.Troubles()
+    producer = kafka.client(Producer, settings, troubles, **OPTIONS, **compression)
     report = Report()
     started = time.monotonic()
     # Nothing made here refers back to itself; looking for cycles took half of the time.
@@ -80,6 +81,8 @@ def send(
     finally:
         producer.flush(1)
         ledger.close()
+        if report.failed and (behind := troubles.telling(None)) is not None:
+            report.first_error += f" ({kafka.refused(settings, behind)})"
         report.seconds = time.monotonic() - started
         if collecting:
             gc.enable()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pymysql
 
-from tests.helpers import ROOT, wait_until
+from tests.helpers import ROOT, free_port, wait_until
 
 # The server refuses to run as root unless it is told to.
 AS_ROOT = ["--user=root"] if os.geteuid() == 0 else []
@@ -101,9 +100,6 @@ def mariadb(folder: Path) -> MariaDB:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = MariaDB(port, folder, program)
+    server = MariaDB(free_port(), folder, program)
     server.start()
     return server

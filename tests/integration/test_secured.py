@@ -1,0 +1,149 @@
+"""TLS and logins as Event Hubs has them, against a real broker: both kinds, and what is refused."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from lakehouse import kafka, login
+from lakehouse.errors import BrokerError
+from lakehouse.settings import Settings
+from producer.command import Sending, send_shop
+from tests.helpers import free_port, headwater, settings_for
+from tests.secured import SCOPE, Secured
+
+EVENTS = 200
+
+
+@pytest.fixture(params=["PLAIN", "OAUTHBEARER"])
+def settings(
+    request: pytest.FixtureRequest,
+    secured: Secured,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Settings:
+    return logging_in(secured, tmp_path, monkeypatch, request.param)
+
+
+def logging_in(
+    secured: Secured, folder: Path, monkeypatch: pytest.MonkeyPatch, mechanism: str
+) -> Settings:
+    """Settings with a topic of their own, and the secret of the login in the environment."""
+    plain = mechanism == "PLAIN"
+    broker = secured.by_password() if plain else secured.by_token()
+    monkeypatch.setenv("TEST_SECRET", secured.password if plain else secured.tokens.secret)
+    settings = settings_for(folder, broker.bootstrap, identity=secured.identity())
+    return settings.model_copy(update={"broker": broker})
+
+
+def secret_of(secured: Secured, settings: Settings) -> str:
+    plain = settings.broker.sasl_mechanism == "PLAIN"
+    return secured.password if plain else secured.tokens.secret
+
+
+def test_a_shop_is_sent_and_counted(settings: Settings) -> None:
+    report = send_shop(settings, Sending(events=EVENTS))
+    assert (report.acknowledged, report.failed) == (EVENTS, 0)
+    assert sum(kafka.end_offsets(settings, [settings.topics.events]).values()) == EVENTS
+
+
+def test_a_wrong_secret_is_one_line(
+    secured: Secured, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the command, as a user calls it: what, where and what to do, and nothing of the secret."""
+    wrong = secret_of(secured, settings) + uuid.uuid4().hex
+    broker, identity = settings.broker, settings.identity
+    variables = {
+        f"HEADWATER_{group}__{name.upper()}": str(value)
+        for group, model in (("BROKER", broker), ("IDENTITY", identity))
+        for name, value in model.model_dump(exclude_defaults=True).items()
+    }
+    monkeypatch.setenv("TEST_SECRET", wrong)
+    done = headwater(settings, "produce", "--events", "1", code=1, extra=variables)
+    said = done.stderr.strip()
+    assert len(said.splitlines()) == 1, said
+    assert "env:TEST_SECRET" in said
+    if broker.sasl_mechanism == "PLAIN":
+        assert f"broker {broker.bootstrap} refused the login" in said
+        assert "Invalid username or password" in said
+    else:
+        assert f"no token for {SCOPE} from {identity.authority} as client" in said
+        assert "AADSTS7000215" in said
+    assert wrong not in done.stderr + done.stdout
+
+
+def test_an_expired_secret_and_one_without_a_role(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = logging_in(secured, tmp_path, monkeypatch, "OAUTHBEARER")
+    login._credential.cache_clear()
+    monkeypatch.setattr(secured.tokens, "refuses", "AADSTS7000222: The secret keys are expired.")
+    with pytest.raises(BrokerError, match="AADSTS7000222: The secret keys are expired"):
+        kafka.end_offsets(settings, [settings.topics.events])
+    monkeypatch.setattr(secured.tokens, "refuses", "")
+    # A token for something else: the broker has the last word.
+    other = settings.broker.model_copy(update={"oauth_scope": "api://other/.default"})
+    elsewhere = settings.model_copy(update={"broker": other})
+    with pytest.raises(BrokerError) as refused:
+        kafka.end_offsets(elsewhere, [settings.topics.events])
+    said = str(refused.value)
+    assert f"broker {settings.broker.bootstrap} refused the login" in said
+    assert f"give client {secured.tokens.client} the role" in said
+    assert "api://other/.default" in said
+
+
+def test_whom_the_client_does_not_trust(settings: Settings) -> None:
+    """The system's certificates do not know the tests' own; the name has to be right as well."""
+    topic = [settings.topics.events]
+
+    def refusal(**changed: Any) -> str:
+        broker = settings.broker.model_copy(update=changed)
+        with pytest.raises(BrokerError) as refused:
+            kafka.end_offsets(settings.model_copy(update={"broker": broker}), topic)
+        return str(refused.value)
+
+    where = settings.broker.bootstrap
+    assert f"no TLS connection to broker {where}" in (said := refusal(ssl_ca=""))
+    assert "certificate verify failed" in said
+    assert "broker.ssl_ca" in said
+    by_name = where.replace("127.0.0.1", "localhost")
+    assert f"no TLS connection to broker {by_name}" in refusal(bootstrap=by_name)
+
+
+def test_a_producer_outlives_its_tokens(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens of some seconds: the broker ends a session with its token unless it is renewed."""
+    settings = logging_in(secured, tmp_path, monkeypatch, "OAUTHBEARER")
+    monkeypatch.setattr(secured.tokens, "lifetime", 3.0)
+    login._credential.cache_clear()
+    kafka.ensure_topics(settings, [settings.topics.events])
+    troubles, errors = kafka.Troubles(), []
+    producer = kafka.client(Producer, settings, troubles)
+    asked, sent = secured.tokens.asked, 0
+    ends = time.monotonic() + 6
+    while time.monotonic() < ends:
+        done = lambda error, _: errors.append(error) if error else None  # noqa: E731
+        producer.produce(settings.topics.events, b"{}", on_delivery=done)
+        sent += 1
+        assert producer.flush(5) == 0, troubles.telling("no acknowledgement")
+        time.sleep(0.2)
+    assert errors == []
+    assert secured.tokens.asked - asked >= 2
+    monkeypatch.setattr(secured.tokens, "lifetime", 3600.0)
+    login._credential.cache_clear()
+    assert sum(kafka.end_offsets(settings, [settings.topics.events]).values()) == sent
+
+
+def test_nobody_there_is_told_from_a_refusal(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = logging_in(secured, tmp_path, monkeypatch, "PLAIN")
+    nobody = settings.broker.model_copy(update={"bootstrap": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(BrokerError, match="does not answer"):
+        kafka.end_offsets(settings.model_copy(update={"broker": nobody}), ["t"])
