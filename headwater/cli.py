@@ -17,6 +17,7 @@ COMMANDS = {
         "Start, stop and ask for the embedded broker.",
     ),
     "produce": ("producer.command", "produce", "Send the shop's events, or foreign bytes."),
+    "bridge": ("producer.bridge", "bridge", "Send a topic's records on to Event Hubs."),
     "stream": ("streaming.command", "stream", "Write Bronze and Silver from the broker."),
     "reconcile": ("batch.reconcile", "reconcile", "Give every pending record its outcome."),
     "replay": ("batch.replay", "replay", "Make Silver anew from Bronze for a range."),

@@ -68,8 +68,11 @@ RAISED = re.compile(rf"\[USER_RAISED_EXCEPTION\] {FROZEN}(.*?)(?: SQLSTATE: \w+)
 WRAPPERS = {"ForeachBatchUserFuncException", "StreamingQueryException", "Py4JJavaError"}
 
 
-def reason(text: str) -> str:
-    """The one line of a JVM's or Python's error that says what went wrong."""
+def reason(text: str, cause: str = "") -> str:
+    """The one line of a JVM's or Python's error that says what went wrong.
+
+    cause: the error behind it, which is asked where the first one does not tell.
+    """
     if raised := RAISED.search(text):
         return raised[1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -81,6 +84,8 @@ def reason(text: str) -> str:
     told = [match for match in told if match[1] not in WRAPPERS] or told
     if told:
         return _short(f"{told[-1][1]}: {told[-1][2]}")
+    if cause:
+        return reason(cause)
     return _short(lines[0]) if lines else "no reason given"
 
 

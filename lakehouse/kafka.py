@@ -241,7 +241,7 @@ def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
         if not settings.broker.create_topics:
             raise BrokerError(
                 f"{bootstrap(settings)} has no topic {', '.join(missing)}: make it there first "
-                "(broker.create_topics is off)"
+                f"({settings.broker.key}.create_topics is off)"
             )
         partitions = settings.topics.partitions
         made = admin.client.create_topics([NewTopic(topic, partitions) for topic in missing])
@@ -269,9 +269,8 @@ def refused(settings: Settings, error: Any) -> BrokerError:
         return BrokerError(
             f"no TLS connection to broker {where} ({said}): its certificate has to be for that "
             f"host, and signed by one of {broker.ssl_ca or 'the certificates of this system'} "
-            "(broker.ssl_ca)"
+            f"({broker.key}.ssl_ca)"
         )
     start = "" if broker.bootstrap else "start it with `headwater broker start`, or "
-    return BrokerError(
-        f"broker {where} does not answer ({said}): {start}correct HEADWATER_BROKER__BOOTSTRAP"
-    )
+    variable = f"HEADWATER_{broker.key.upper().replace('.', '__')}__BOOTSTRAP"
+    return BrokerError(f"broker {where} does not answer ({said}): {start}correct {variable}")

@@ -43,7 +43,7 @@ def python_options(broker: Broker, identity: Identity) -> dict[str, Any]:
             "ssl.cipher.suites": "DEFAULT:@SECLEVEL=2",
         }
         if broker.ssl_ca:
-            _certificates(broker.ssl_ca, "broker.ssl_ca")
+            _certificates(broker.ssl_ca, f"{broker.key}.ssl_ca")
             options["ssl.ca.location"] = broker.ssl_ca
     if broker.sasl_mechanism:
         options["sasl.mechanism"] = broker.sasl_mechanism
@@ -63,7 +63,7 @@ def spark_options(broker: Broker, identity: Identity) -> dict[str, str]:
         options |= {
             "ssl.enabled.protocols": TLS_VERSIONS,
             "ssl.endpoint.identification.algorithm": "https",
-            **_trusted(broker.ssl_ca, "broker.ssl_ca"),
+            **_trusted(broker.ssl_ca, f"{broker.key}.ssl_ca"),
         }
     if broker.sasl_mechanism:
         options["sasl.mechanism"] = broker.sasl_mechanism
@@ -88,8 +88,8 @@ def spark_options(broker: Broker, identity: Identity) -> dict[str, str]:
         else:
             raise SettingsError(
                 "identity.client_secret: Spark's Kafka client logs in with a service principal's "
-                "secret; where there is none, broker.sasl_login_callback has to name a class that "
-                "brings tokens of its own"
+                f"secret; where there is none, {broker.key}.sasl_login_callback has to name a "
+                "class that brings tokens of its own"
             )
         options["sasl.jaas.config"] = _jaas(module, login)
     return {f"kafka.{name}": value for name, value in options.items()}
@@ -158,15 +158,15 @@ def remedy(broker: Broker, identity: Identity) -> str:
     """What to do where the broker refuses the login."""
     if broker.sasl_mechanism == "PLAIN":
         return (
-            f"correct or renew the secret {broker.sasl_password} (broker.sasl_password) of user "
-            f"{broker.sasl_username}"
+            f"correct or renew the secret {broker.sasl_password} ({broker.key}.sasl_password) "
+            f"of user {broker.sasl_username}"
         )
     if broker.sasl_mechanism == "OAUTHBEARER":
         return (
             f"give {_named(identity)} the role to read and send there, or correct "
             f"{_who(identity)} and the scope ({scope(broker)})"
         )
-    return "set broker.sasl_mechanism and what belongs to it"
+    return f"set {broker.key}.sasl_mechanism and what belongs to it"
 
 
 def _named(identity: Identity) -> str:
@@ -181,7 +181,7 @@ def _who(identity: Identity) -> str:
 
 def _password(broker: Broker) -> str:
     if broker.sasl_password is None:
-        raise SettingsError("broker.sasl_password: wanted with broker.sasl_mechanism PLAIN")
+        raise SettingsError(f"{broker.key}.sasl_password: wanted with sasl_mechanism PLAIN")
     return _secret(broker.sasl_password)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -51,6 +51,8 @@ class Broker(_Strict):
     oauth_scope: what a token is asked for; `https://HOST/.default` of the bootstrap if empty.
     ssl_ca: a file of the certificates (PEM) that are trusted, in place of the system's.
     """
+
+    key: ClassVar[str] = "broker"  # where these settings are, for errors
 
     bootstrap: str = ""
     create_topics: bool = True
@@ -120,6 +122,35 @@ class Stream(_Strict):
     restart_seconds: float = Field(default=1.0, ge=0)
 
 
+class BridgeTo(Broker):
+    """As `broker`, with what Event Hubs wants: hubs are made by its own tools."""
+
+    key: ClassVar[str] = "bridge.to"
+
+    create_topics: bool = False
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
+
+
+class Bridge(_Strict):
+    """`headwater bridge`: from a topic of `broker` to one of another.
+
+    to: the broker that it sends to: an Event Hubs namespace, or any other.
+    topic: topic (event hub) there; the source's name where empty.
+    group: consumer group, whose committed offsets say how far it came.
+    max_event_bytes: key, value and headers of a record; a larger one is put aside.
+    dead_letters: topic of `broker` for those; TOPIC.dead-letters where empty.
+    in_flight, in_flight_bytes: what is read and not yet acknowledged, at about most.
+    """
+
+    to: BridgeTo = BridgeTo()
+    topic: str = ""
+    group: str = "headwater-bridge"
+    max_event_bytes: int = Field(default=1_000_000, ge=1_000)
+    dead_letters: str = ""
+    in_flight: int = Field(default=20_000, ge=1)
+    in_flight_bytes: int = Field(default=64_000_000, ge=1)
+
+
 class MySQL(_Strict):
     """A MySQL or MariaDB database to publish to.
 
@@ -156,6 +187,7 @@ class Settings(BaseSettings):
     topics: Topics = Topics()
     broker: Broker = Broker()
     identity: Identity = Identity()
+    bridge: Bridge = Bridge()
     stream: Stream = Stream()
     publish_to: tuple[str, ...] = ("duckdb",)
     duckdb: str = ""
@@ -242,21 +274,23 @@ def load(environment: str = "local", **overrides: Any) -> Settings:
 
 def _refuse_unknown_variables() -> None:
     for name in os.environ:
-        if not name.startswith("HEADWATER_"):
-            continue
-        head, _, tail = name.removeprefix("HEADWATER_").lower().partition("__")
-        field = Settings.model_fields.get(head)
-        inner = field.annotation if field else None
-        if field is None or (
-            tail
-            and isinstance(inner, type)
-            and issubclass(inner, BaseModel)
-            and tail not in inner.model_fields
+        if name.startswith("HEADWATER_") and not _names_a_setting(
+            name.removeprefix("HEADWATER_").lower().split("__"), Settings
         ):
             raise SettingsError(
                 f"environment variable {name} names no setting; the settings are: "
                 f"{', '.join(Settings.model_fields)}"
             )
+
+
+def _names_a_setting(parts: list[str], model: type[BaseModel]) -> bool:
+    field = model.model_fields.get(parts[0])
+    if field is None or len(parts) == 1:
+        return field is not None
+    inner = field.annotation
+    if isinstance(inner, type) and issubclass(inner, BaseModel):
+        return _names_a_setting(parts[1:], inner)
+    return True
 
 
 def resolve_secret(reference: str) -> str:

@@ -73,7 +73,7 @@ class Running:
         error = self.query.exception()
         if error is None or self.closing.is_set():
             return None
-        said = reason(str(error))
+        said = reason(str(error), str(getattr(error, "_cause", None) or ""))
         if RAISED.search(str(error)):
             self.give_up()
             return FrozenError(f"stream {self.name} ended: {said}")

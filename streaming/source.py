@@ -78,6 +78,8 @@ def read_broker(
         # Only while a gap that was accepted is passed.
         "failOnDataLoss": "false" if found else "true",
         "includeHeaders": "true",
+        # A consumer group of its own for each query, which a right to read can be given to by name.
+        "groupIdPrefix": f"headwater-{query}",
         "maxOffsetsPerTrigger": str(settings.stream.max_offsets_per_trigger),
     }
     raw = spark.readStream.format("kafka").options(**options).load()

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import SparkSession
 
-from lakehouse import kafka, login
+from batch import audit, reconcile
+from lakehouse import checkpoints, kafka, login
+from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
 from lakehouse.settings import Settings
 from producer.command import Sending, send_shop
+from streaming.command import start_all
 from tests.helpers import free_port, headwater, settings_for
-from tests.secured import SCOPE, Secured
+from tests.secured import SCOPE, Secured, escaped
 
 EVENTS = 200
 
@@ -147,3 +152,57 @@ def test_nobody_there_is_told_from_a_refusal(
     nobody = settings.broker.model_copy(update={"bootstrap": f"127.0.0.1:{free_port()}"})
     with pytest.raises(BrokerError, match="does not answer"):
         kafka.end_offsets(settings.model_copy(update={"broker": nobody}), ["t"])
+
+
+@pytest.mark.long
+def test_spark_reads_by_the_same_settings_and_shows_no_secret(
+    spark: SparkSession, contracts: Contracts, secured: Secured, settings: Settings
+) -> None:
+    """Both queries, to the audit; then the plans and what Spark's page is made of."""
+    send_shop(settings, Sending(events=EVENTS))
+    running = start_all(spark, settings, contracts, checkpoints.QUERIES, True)
+    for query in running:
+        query.query.awaitTermination()
+        assert query.failure() is None
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    assert [balance.bronze for balance in found.balances] == [EVENTS]
+    shared: Any = spark._jsparkSession.sharedState()
+    executions = shared.statusStore().executionsList()
+    shown = [executions.apply(index) for index in range(executions.size())]
+    texts = [execution.physicalPlanDescription() for execution in shown]
+    texts += [execution.modifiedConfigs().toString() for execution in shown]
+    texts += [str(query.query._jsq.explainInternal(True)) for query in running]
+    texts += [report.json for query in running for report in query.query.recentProgress]
+    assert any("kafka" in text.lower() for text in texts)
+    secret = secret_of(secured, settings)
+    for form in (secret, escaped(secret)):
+        assert [text for text in texts if form in text] == []
+
+
+@pytest.mark.long
+def test_spark_says_in_one_line_why_it_is_refused(
+    spark: SparkSession,
+    contracts: Contracts,
+    secured: Secured,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The secret is withdrawn between what Python asks of the broker and what Spark does."""
+    send_shop(settings, Sending(events=EVENTS))
+    options, wrong = kafka.spark_options, secret_of(secured, settings) + uuid.uuid4().hex
+
+    def withdrawn(of: Settings) -> dict[str, str]:
+        monkeypatch.setenv("TEST_SECRET", wrong)
+        return options(of)
+
+    monkeypatch.setattr(kafka, "spark_options", withdrawn)
+    [running] = start_all(spark, settings, contracts, ("bronze",), True)
+    with pytest.raises(StreamingQueryException):
+        running.query.awaitTermination()
+    said = str(running.failure())
+    plain = settings.broker.sasl_mechanism == "PLAIN"
+    assert ("Invalid username or password" if plain else "AADSTS7000215") in said
+    assert "\n" not in said
+    assert wrong not in str(running.query.exception())

@@ -24,3 +24,14 @@ def test_another_failure_of_a_query_with_a_frozen_contract_is_told_as_what_it_is
     said = f"java.io.IOException: No space left on device\n{PLAN}"
     assert reason(said) == "java.io.IOException: No space left on device"
     assert RAISED.search(said) is None
+
+
+def test_an_error_that_tells_nothing_is_told_by_what_is_behind_it() -> None:
+    cause = (
+        "org.apache.kafka.common.KafkaException: refused\n\tat x.y(z)\nCaused by: a.BException: why"
+    )
+    assert (
+        reason("Failed to create new client\n\nJVM stacktrace:\nx.y(z)", cause) == "BException: why"
+    )
+    assert reason("java.io.IOException: full", cause) == "IOException: full"
+    assert reason("Failed to create new client") == "Failed to create new client"
