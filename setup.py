@@ -43,6 +43,7 @@ setup(
             "deltalake>=1.0",
             "psutil>=5.9",
         ],
+        "azure": ["azure-identity>=1.15", "azure-eventhub>=5.11"],
         "producer": ["confluent-kafka>=2.10", "faker>=30", "orjson>=3.9", "pyarrow>=17"],
     },
     entry_points={"console_scripts": ["headwater=headwater.cli:main"]},

@@ -48,7 +48,7 @@ def python_options(broker: Broker, identity: Identity) -> dict[str, Any]:
     if broker.sasl_mechanism:
         options["sasl.mechanism"] = broker.sasl_mechanism
     if broker.sasl_mechanism == "PLAIN":
-        options |= {"sasl.username": broker.sasl_username, "sasl.password": _password(broker)}
+        options |= {"sasl.username": broker.sasl_username, "sasl.password": password(broker)}
     if broker.sasl_mechanism == "OAUTHBEARER":
         # The client would wait ten seconds for a first token that does not come, and not say why.
         token(identity, scope(broker))
@@ -69,7 +69,7 @@ def spark_options(broker: Broker, identity: Identity) -> dict[str, str]:
         options["sasl.mechanism"] = broker.sasl_mechanism
         module = broker.sasl_login_module or LOGIN_MODULES[broker.sasl_mechanism]
     if broker.sasl_mechanism == "PLAIN":
-        login = {"username": broker.sasl_username, "password": _password(broker)}
+        login = {"username": broker.sasl_username, "password": password(broker)}
         options["sasl.jaas.config"] = _jaas(module, login)
     if broker.sasl_mechanism == "OAUTHBEARER":
         options["sasl.login.callback.handler.class"] = broker.sasl_login_callback or LOGIN_CALLBACK
@@ -179,7 +179,8 @@ def _who(identity: Identity) -> str:
     return "the identity of this machine, or set identity.tenant_id, client_id and client_secret"
 
 
-def _password(broker: Broker) -> str:
+def password(broker: Broker) -> str:
+    """What sasl_password refers to: a connection string, for Event Hubs. Raises SettingsError."""
     if broker.sasl_password is None:
         raise SettingsError(f"{broker.key}.sasl_password: wanted with sasl_mechanism PLAIN")
     return _secret(broker.sasl_password)

@@ -43,6 +43,8 @@ class Broker(_Strict):
     bootstrap: `host:port[,host:port]`; empty means the embedded broker of the runtime folder.
     create_topics: whether a missing topic is made (Event Hubs wants them made by its own tools).
     compression: of what the producer sends.
+    protocol: `amqp` sends by the protocol of Event Hubs' own (compression is Kafka's alone); what
+    is read is read by Kafka's.
     security_protocol, sasl_mechanism, sasl_username: as Kafka's own properties of these names;
     a login without TLS is not offered.
     sasl_password: a reference to a secret, for PLAIN. OAUTHBEARER logs in as `identity`.
@@ -57,6 +59,7 @@ class Broker(_Strict):
     bootstrap: str = ""
     create_topics: bool = True
     compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "lz4"
+    protocol: Literal["kafka", "amqp"] = "kafka"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["", "PLAIN", "OAUTHBEARER"] = ""
     sasl_username: str = ""

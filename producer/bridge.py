@@ -185,6 +185,7 @@ class _Bridge:
 
     def _targets(self) -> tuple[Target, Target]:
         """Where records go, and where those go that are too large for it."""
+        from producer.hub import HubTarget
         from producer.targets import KafkaTarget
 
         bridge = self.settings.bridge
@@ -197,6 +198,8 @@ class _Bridge:
             self._never,
         )
         topic = bridge.topic or self.topic
+        if bridge.to.protocol == "amqp":
+            return HubTarget(there, topic, self._done, self._too_large), aside
         limit = bridge.max_event_bytes
         return KafkaTarget(there, topic, limit, self._done, self._too_large), aside
 

@@ -1,4 +1,7 @@
-"""Sends records to a topic: idempotent, acknowledged one by one, written to the ledger."""
+"""Sends records to a topic: idempotent, acknowledged one by one, written to the ledger.
+
+To an event hub by AMQP (broker.protocol) it is at least once.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +62,8 @@ def send(
     rate: records a second at most. live: a record is not sent before its time has come; without,
     sending ends where the records reach the present. Raises BrokerError where no broker answers.
     """
-    from confluent_kafka import Producer
-
-    kafka.ensure_topics(settings, [topic])
-    compression = {"compression.type": settings.broker.compression}
     troubles = kafka.Troubles()
-    producer = kafka.client(Producer, settings, troubles, **OPTIONS, **compression)
+    producer = _producer(settings, topic, troubles)
     report = Report()
     started = time.monotonic()
     # Nothing made here refers back to itself; looking for cycles took half of the time.
@@ -87,6 +86,18 @@ def send(
         if collecting:
             gc.enable()
     return report
+
+
+def _producer(settings: Settings, topic: str, troubles: kafka.Troubles) -> Any:
+    from confluent_kafka import Producer
+
+    from producer.hub import HubProducer
+
+    if settings.broker.protocol == "amqp":
+        return HubProducer(settings, topic)
+    kafka.ensure_topics(settings, [topic])
+    compression = {"compression.type": settings.broker.compression}
+    return kafka.client(Producer, settings, troubles, **OPTIONS, **compression)
 
 
 def _loop(
@@ -151,8 +162,9 @@ def _delivered(report: Report, chunk: Chunk, index: int, error: Any, message: An
     chunk.answered += 1
     if error is None:
         report.acknowledged += 1
-        chunk.offsets[index] = message.offset()
-        chunk.partitions[index] = message.partition()
+        if message is not None:
+            chunk.offsets[index] = message.offset()
+            chunk.partitions[index] = message.partition()
     else:
         report.failed += 1
         report.first_error = report.first_error or str(error.str())

@@ -2,7 +2,8 @@
 
 Columns: number (from 1 within the world), source, id, entity, defect, outcome (accepted |
 quarantined | duplicate), rules (list of names), topic, partition, offset. The coordinates are null
-where the broker did not acknowledge the record; source and id where the record does not say them.
+where the broker did not acknowledge the record, and for all that went by AMQP, which does not say
+where a record came to lie; source and id where the record does not say them.
 For foreign bytes everything but number and coordinates is null.
 """
 

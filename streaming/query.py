@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -73,7 +73,7 @@ class Running:
         error = self.query.exception()
         if error is None or self.closing.is_set():
             return None
-        said = reason(str(error), str(getattr(error, "_cause", None) or ""))
+        said = reason(str(error), "\n".join(_causes(error)))
         if RAISED.search(str(error)):
             self.give_up()
             return FrozenError(f"stream {self.name} ended: {said}")
@@ -85,6 +85,12 @@ class Running:
         return StreamError(
             f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}{ADVICE}"
         )
+
+
+def _causes(error: object) -> Iterator[str]:
+    """The errors of the JVM behind one, in words; nearest first."""
+    while (error := getattr(error, "_cause", None)) is not None:
+        yield str(error)
 
 
 def start(

@@ -27,6 +27,7 @@ from producer import bridge
 from producer.command import Sending, send_shop
 from producer.targets import KafkaTarget
 from tests.helpers import BIN, drain, environment, headwater, settings_for, wait_until
+from tests.hub_server import HubServer
 
 KEYS = 50
 
@@ -287,3 +288,48 @@ def test_ten_kills_under_load_lose_nothing_and_the_copies_go_downstream(
     [balance] = found.balances
     assert (balance.bronze, balance.accepted) == (len(arrived), events)
     assert balance.duplicates == len(arrived) - events
+
+
+def test_a_kill_on_the_way_to_an_event_hub_by_amqp(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is another process's; a record it was too large for goes to the dead letters."""
+    server = HubServer(hub=3)
+    monkeypatch.setenv("TEST_SECRET", server.connection_string)
+    settings = settings.model_copy(
+        update={"bridge": settings.bridge.model_copy(update={"topic": "hub"})}
+    )
+    login = {
+        "BOOTSTRAP": f"127.0.0.1:{server.port}",
+        "PROTOCOL": "amqp",
+        "SECURITY_PROTOCOL": "SASL_SSL",
+        "SASL_MECHANISM": "PLAIN",
+        "SASL_PASSWORD": "env:TEST_SECRET",
+    }
+    extra = variables(settings) | {f"HEADWATER_BRIDGE__TO__{k}": v for k, v in login.items()}
+    load = Load(settings)
+    load.send(5_000)
+    producer = source(settings)
+    producer.produce(settings.topics.events, bytes(500_000), b"key-0")
+    assert producer.flush(30) == 0
+    try:
+        process = subprocess.Popen([str(BIN / "headwater"), "bridge"], env=extra)
+        try:
+            wait_until(lambda: bool(server.hubs["hub"].sendings), 60, "sending")
+        finally:
+            process.kill()
+            process.wait()
+        done = headwater(settings, "bridge", "--available-now", extra=extra)
+    finally:
+        server.stop()
+    assert server.secret not in done.stdout + done.stderr
+    got: dict[bytes, list[bytes]] = defaultdict(list)
+    for key, message in server.events("hub"):
+        value = b"".join(message.data)
+        assert key is not None
+        assert message.application_properties == {b"traced": value[:12]}
+        if value not in got[key.encode()]:
+            got[key.encode()].append(value)
+    assert got == load.sent
+    aside = read_all(settings, f"{settings.topics.events}.dead-letters")
+    assert {len(message.value()) for message in aside} == {500_000}
