@@ -141,10 +141,15 @@ def status(as_json: bool, settings: Settings) -> None:
     ]
     show("Tables", ("table", "rows", "files", "bytes", "last commit"), tables)
     streams = [
-        (s["query"], s["committed"], "?" if s["lag"] is None else s["lag"])
+        (
+            s["query"],
+            s["committed"],
+            "?" if s["lag"] is None else s["lag"],
+            s["oldest_unread"]["said"] if s["oldest_unread"] else "",
+        )
         for s in found["streams"]
     ]
-    show("Streams", ("query", "records committed", "lag"), streams)
+    show("Streams", ("query", "records committed", "lag", "oldest unread"), streams)
     if found["broker_error"]:
         click.echo(found["broker_error"])
     jobs = [

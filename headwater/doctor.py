@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwater import report
+from headwater import lag, report
 from lakehouse import checkpoints, contracts, gaps, kafka, layouts, tables
 from lakehouse.errors import HeadwaterError
 from lakehouse.gaps import Gap
+from lakehouse.kafka import Offsets
 from lakehouse.settings import Settings
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -173,10 +174,25 @@ def streams(settings: Settings) -> Findings:
                 f"{query}: {line}",
                 "use another name for the new topic (topics.events), or another data folder",
             )
+        if not expired and not short:
+            yield from _urgent(settings, query, position, ends)
         if query == "bronze":
             yield from _held(settings, files)
         if not expired and not short:
             yield Finding("checkpoints", OK, f"{query} has committed {sum(position.values()):,}")
+
+
+def _urgent(settings: Settings, query: str, position: Offsets, ends: Offsets) -> Findings:
+    """What the broker lets go of before long, and was not read."""
+    for one in lag.unread(settings, position, ends):
+        if one.share >= lag.EARLY:
+            yield Finding(
+                "lag",
+                ERROR if one.share >= lag.LATE else WARNING,
+                f"{query}: {one}",
+                "start `headwater stream`, let it read more at once "
+                "(stream.max_offsets_per_trigger), or have the topic keep its records for longer",
+            )
 
 
 def _held(settings: Settings, files: checkpoints.Files) -> Findings:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
+from headwater import lag
 from lakehouse import checkpoints, contracts, kafka, layouts, tables
 from lakehouse.errors import BrokerError
 from lakehouse.settings import Settings
 
 
 def status(settings: Settings) -> dict[str, Any]:
-    """tables, streams, jobs and broker_error (None, or why there is no lag to tell)."""
+    """tables, streams, jobs and broker_error (None, or why there is no lag to tell).
+
+    A stream's oldest_unread is that of the partition where it is most urgent, as headwater.lag has
+    it; None where all is read.
+    """
     loaded = contracts.load(settings.contracts_dir)
     found: dict[str, Any] = {"tables": [], "streams": [], "jobs": [], "broker_error": None}
     for table in tables.all_tables(loaded, layouts.load(settings.contracts_dir, loaded)):
@@ -27,10 +33,13 @@ def status(settings: Settings) -> dict[str, Any]:
         found["broker_error"] = str(error)
     for query in checkpoints.QUERIES:
         done = checkpoints.committed(checkpoints.ArrowFiles(settings, query))
-        lag = None
+        stream: dict[str, Any] = {"query": query, "committed": sum(done.values())}
+        stream |= {"lag": None, "oldest_unread": None}
         if ends is not None:
-            lag = sum(max(0, end - done.get(key, 0)) for key, end in ends.items())
-        found["streams"].append({"query": query, "committed": sum(done.values()), "lag": lag})
+            stream["lag"] = sum(max(0, end - done.get(key, 0)) for key, end in ends.items())
+            if done and (unread := lag.unread(settings, dict.fromkeys(ends, 0) | done, ends)):
+                stream["oldest_unread"] = asdict(unread[0]) | {"said": str(unread[0])}
+        found["streams"].append(stream)
     found["jobs"] = jobs(settings)
     return found
 

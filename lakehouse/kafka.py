@@ -171,6 +171,69 @@ def _offsets(
     return _asked(settings, ask, unsupported)
 
 
+def timestamps_at(settings: Settings, positions: Offsets) -> Offsets:
+    """When the record at each position, or the next one that there is, was sent: ms since 1970.
+
+    Partitions where none came within TIMEOUT_SECONDS are left out. Raises BrokerError.
+    """
+    from confluent_kafka import Consumer, TopicPartition
+
+    if not positions:
+        return {}
+    troubles = Troubles()
+    consumer: Any = client(
+        Consumer,
+        settings,
+        troubles,
+        # A group is asked for; nothing is committed to it.
+        **{"group.id": "headwater-doctor", "enable.auto.commit": False},
+        **{"auto.offset.reset": "earliest"},
+    )
+    found: Offsets = {}
+    try:
+        consumer.assign([TopicPartition(t, p, at) for (t, p), at in positions.items()])
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while len(found) < len(positions) and time.monotonic() < deadline:
+            message = consumer.poll(0.1)
+            if message is None:
+                continue
+            if (error := message.error()) is not None:
+                if error.retriable():
+                    continue
+                raise refused(settings, troubles.telling(error))
+            key = message.topic(), message.partition()
+            if key not in found:
+                found[key] = message.timestamp()[1]
+                consumer.pause([TopicPartition(*key)])
+    finally:
+        consumer.close()
+    return found
+
+
+def retention(settings: Settings, topics: Iterable[str]) -> dict[str, float]:
+    """How long a topic's records are kept, in s; without those whose broker keeps them for ever, or
+    does not tell, which may be a right that is not given.
+    """
+    from confluent_kafka.admin import ConfigResource
+
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+
+    def ask(admin: _Admin) -> dict[str, float]:
+        asked = admin.client.describe_configs(resources, request_timeout=TIMEOUT_SECONDS)
+        told = {resource.name: future.result() for resource, future in asked.items()}
+        kept = {
+            topic: int(found["retention.ms"].value) / 1000
+            for topic, found in told.items()
+            if "retention.ms" in found
+        }
+        return {topic: seconds for topic, seconds in kept.items() if seconds > 0}
+
+    try:
+        return _asked(settings, ask)
+    except BrokerError:
+        return {}
+
+
 def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
     """The id that the broker gave each topic when it was made; none where it gives none.
 

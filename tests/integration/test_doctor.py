@@ -15,7 +15,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from deltalake import write_deltalake
 
-from headwater import doctor
+from headwater import doctor, report
 from headwater.doctor import ERROR, OK, WARNING, Finding
 from lakehouse import kafka
 from lakehouse.settings import Settings
@@ -148,3 +148,36 @@ def test_no_broker_no_room_and_a_job_that_failed(
 def test_a_folder_that_cannot_be_written_to(settings: Settings) -> None:
     away = settings.model_copy(update={"storage": "/proc/headwater", "runtime": ""})
     assert ("storage", ERROR) in {(f.check, f.state) for f in wrong(away)}
+
+
+def test_records_that_go_before_they_are_read(settings: Settings) -> None:
+    """The tests' broker keeps records for 168 hours, as the embedded one does."""
+    topic = settings.topics.events
+    ends = kafka.end_offsets(settings, [topic])
+    producer = Producer(kafka.client_options(settings))
+    for partition, hours in {1: 20, 2: 100, 3: 150}.items():
+        at = int((time.time() - hours * 3_600) * 1_000)
+        producer.produce(topic, b"{}", partition=partition, timestamp=at)
+        producer.produce(topic, b"{}", partition=partition)
+    assert producer.flush(10) == 0
+    told = {
+        (
+            f"topic {topic} partition {p}: the oldest unread record (offset {ends[topic, p]}) is "
+            f"{hours}.0 h old; 168.0 h are kept"
+        ): state
+        for p, hours, state in ((3, 150, ERROR), (2, 100, WARNING))
+    }
+    found = wrong(settings)
+    assert [(f.check, f.state, f.said) for f in found] == [
+        ("lag", state, f"{query}: {said}")
+        for query in ("bronze", "silver")
+        for said, state in told.items()
+    ]
+    assert "headwater stream" in found[0].remedy
+    [of_bronze, _] = report.status(settings)["streams"]
+    assert of_bronze["lag"] == 6
+    oldest = of_bronze["oldest_unread"]
+    assert (oldest["partition"], oldest["offset"]) == (3, ends[topic, 3])
+    assert oldest["kept"] == 168 * 3_600
+    assert abs(oldest["age"] - 150 * 3_600) < 300
+    assert oldest["said"] in told
