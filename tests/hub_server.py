@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import ssl
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -71,13 +73,14 @@ class Hub:
 class HubServer:
     """hubs by name. largest: bytes of a transfer. busy: how many of the next transfers are answered
     as too many. refuses: what is said to every token. secret: of the policy, made for these tests.
+    tokens: every token that was put. certificate: a file (PEM) for TLS; without it there is none.
     """
 
-    def __init__(self, **hubs: int) -> None:
+    def __init__(self, certificate: Path | None = None, **hubs: int) -> None:
         self.hubs = {name: Hub([[] for _ in range(count)]) for name, count in hubs.items()}
         self.largest, self.busy, self.refuses = 262_144, 0, ""
         self.lock = threading.Lock()
-        self.secret = uuid.uuid4().hex
+        self.secret, self.tokens = uuid.uuid4().hex, list[str]()
         server = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -89,6 +92,10 @@ class HubServer:
             daemon_threads = True
 
         self._listener = Listener(("127.0.0.1", 0), Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._listener.socket = context.wrap_socket(self._listener.socket, server_side=True)
         self.port = self._listener.server_address[1]
         threading.Thread(target=self._listener.serve_forever, daemon=True).start()
 
@@ -301,6 +308,8 @@ class _Connection:
         asked = decode_payload(memoryview(raw))
         told = {(k.decode() if isinstance(k, bytes) else k): v for k, v in asked[4].items()}
         code, said, body = 202, "Accepted", None
+        if link.address == "$cbs":
+            self.server.tokens.append(asked.value.decode())
         if link.address == "$cbs" and self.server.refuses:
             code, said = 401, self.server.refuses
         elif link.address == "$management":

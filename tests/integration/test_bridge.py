@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections import defaultdict
@@ -26,7 +27,7 @@ from lakehouse.settings import Bridge, BridgeTo, Settings
 from producer import bridge
 from producer.command import Sending, send_shop
 from producer.targets import KafkaTarget
-from tests.helpers import BIN, drain, environment, headwater, settings_for, wait_until
+from tests.helpers import BIN, ROOT, drain, environment, headwater, settings_for, wait_until
 from tests.hub_server import HubServer
 
 KEYS = 50
@@ -119,9 +120,9 @@ def check_all_there(settings: Settings, load: Load) -> int:
     return twice
 
 
-def start(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
+def start(settings: Settings, *command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(BIN / "headwater"), "bridge", *arguments],
+        command or [str(BIN / "headwater"), "bridge"],
         env=variables(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -165,7 +166,8 @@ def test_a_kill_loses_nothing_and_keeps_the_order_of_keys(settings: Settings) ->
 def test_a_stop_waits_for_what_is_under_way_and_commits(settings: Settings) -> None:
     load = Load(settings)
     load.send(30_000)
-    process = start(settings)
+    # As a file, which is another way to start it.
+    process = start(settings, sys.executable, str(ROOT / "producer" / "bridge.py"))
     try:
         wait_until(lambda: sent_on(settings) > 0, 60, "sending")
         process.send_signal(signal.SIGTERM)

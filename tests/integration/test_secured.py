@@ -16,7 +16,8 @@ from batch import audit, reconcile
 from lakehouse import checkpoints, kafka, login
 from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
-from lakehouse.settings import Settings
+from lakehouse.settings import Bridge, BridgeTo, Settings
+from producer import bridge
 from producer.command import Sending, send_shop
 from streaming.command import start_all
 from tests.helpers import free_port, headwater, settings_for
@@ -156,9 +157,13 @@ def test_nobody_there_is_told_from_a_refusal(
 
 @pytest.mark.long
 def test_spark_reads_by_the_same_settings_and_shows_no_secret(
-    spark: SparkSession, contracts: Contracts, secured: Secured, settings: Settings
+    spark: SparkSession,
+    contracts: Contracts,
+    secured: Secured,
+    settings: Settings,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Both queries, to the audit; then the plans and what Spark's page is made of."""
+    """Both queries, to the audit; then the plans, what Spark's page is made of, and the log."""
     send_shop(settings, Sending(events=EVENTS))
     running = start_all(spark, settings, contracts, checkpoints.QUERIES, True)
     for query in running:
@@ -176,6 +181,7 @@ def test_spark_reads_by_the_same_settings_and_shows_no_secret(
     texts += [str(query.query._jsq.explainInternal(True)) for query in running]
     texts += [report.json for query in running for report in query.query.recentProgress]
     assert any("kafka" in text.lower() for text in texts)
+    texts += list(capfd.readouterr())
     secret = secret_of(secured, settings)
     for form in (secret, escaped(secret)):
         assert [text for text in texts if form in text] == []
@@ -206,3 +212,29 @@ def test_spark_says_in_one_line_why_it_is_refused(
     assert ("Invalid username or password" if plain else "AADSTS7000215") in said
     assert "\n" not in said
     assert wrong not in str(running.query.exception())
+
+
+@pytest.mark.long
+def test_a_bridge_that_is_refused_while_it_runs_says_so_and_ends(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = logging_in(secured, tmp_path, monkeypatch, "OAUTHBEARER")
+    to = Bridge(to=BridgeTo(bootstrap=secured.plain, create_topics=True), topic="there")
+    settings = settings.model_copy(update={"bridge": to})
+    monkeypatch.setattr(secured.tokens, "lifetime", 3.0)
+    monkeypatch.setattr(bridge, "REFUSED_SECONDS", 2.0)
+    login._credential.cache_clear()
+    send_shop(settings, Sending(events=EVENTS))
+
+    def refuse(report: bridge.Report) -> None:
+        if report.acknowledged == EVENTS:
+            secured.tokens.refuses = "AADSTS7000222: The secret keys are expired."
+
+    try:
+        with pytest.raises(BrokerError) as refused:
+            bridge.send_on(settings, progress=refuse)
+    finally:
+        secured.tokens.refuses, secured.tokens.lifetime = "", 3600.0
+        login._credential.cache_clear()
+    assert f"broker {settings.broker.bootstrap} refused the login" in str(refused.value)
+    assert "AADSTS7000222" in str(refused.value)

@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
-from azure.eventhub import EventData, EventHubConsumerClient
+from azure.eventhub import EventData, EventHubConsumerClient, EventHubProducerClient, TransportType
+from azure.eventhub.exceptions import EventHubError
 
 from lakehouse.errors import BrokerError, SettingsError
-from lakehouse.settings import Broker, Settings
+from lakehouse.settings import Broker, Identity, Settings
 from producer import hub
 from producer.command import Sending, send_shop
 from producer.hub import HubTarget
 from producer.targets import Record
 from tests.helpers import wait_until
 from tests.hub_server import HubServer
+from tests.secured import Authority, Tokens
 
 
 @pytest.fixture
@@ -30,8 +33,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     server.stop()
 
 
-def namespace(server: HubServer, kind: type[Broker] = Broker) -> Any:
-    return kind(
+def namespace(server: HubServer) -> Broker:
+    return Broker(
         bootstrap=f"127.0.0.1:{server.port}",
         protocol="amqp",
         security_protocol="SASL_SSL",
@@ -217,3 +220,48 @@ def test_a_key_that_is_no_partition_key_is_kept_beside_it(
 def test_headers_of_one_name_are_all_kept() -> None:
     twice = Record("t", 0, 0, None, b"v", [("h", b"1"), ("h", b"2"), ("h", None)], None)
     assert hub.event_of(twice).properties == {"h": b"1", "h.2": b"2", "h.3": None}
+
+
+def test_an_identity_and_tls_whose_certificates_are_verified(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    endpoint = Tokens(tmp_path, authority)
+    server = HubServer(certificate=authority.server, orders=3)
+    monkeypatch.setenv("TEST_SECRET", endpoint.secret)
+    broker = Broker(
+        bootstrap="127.0.0.1:9093",
+        protocol="amqp",
+        security_protocol="SASL_SSL",
+        sasl_mechanism="OAUTHBEARER",
+        ssl_ca=str(authority.ca),
+    )
+    identity = Identity(
+        tenant_id=endpoint.tenant,
+        client_id=endpoint.client,
+        client_secret="env:TEST_SECRET",
+        authority=endpoint.host,
+        ssl_ca=str(authority.ca),
+    )
+    # The library knows no port but AMQP's own otherwise.
+    there = {
+        "custom_endpoint_address": f"sb://127.0.0.1:{server.port}",
+        "transport_type": TransportType.Amqp,
+    }
+    trusting = settings.model_copy(update={"broker": broker, "identity": identity})
+    unknown = broker.model_copy(update={"ssl_ca": ""})
+    untrusting = settings.model_copy(update={"broker": unknown, "identity": identity})
+    try:
+        with hub.client(EventHubProducerClient, trusting, "orders", **there) as client:
+            assert client.get_partition_ids() == ["0", "1", "2"]
+        [token] = set(server.tokens)
+        claims = jwt.decode(token, options={"verify_signature": False})
+        assert (claims["sub"], claims["aud"]) == (endpoint.client, "https://eventhubs.azure.net/")
+        with (
+            hub.client(EventHubProducerClient, untrusting, "orders", **there) as client,
+            pytest.raises(EventHubError, match="certificate verify failed"),
+        ):
+            client.get_partition_ids()
+    finally:
+        server.stop()
+        endpoint.stop()
