@@ -17,6 +17,8 @@ Offsets = dict[tuple[str, int], int]
 Answer = TypeVar("Answer")
 Client = TypeVar("Client")
 TIMEOUT_SECONDS = 5
+# Azure's load balancers cut connections that were idle for four minutes, without a word.
+IDLE_MILLISECONDS = 180_000
 # How long before it is looked whether the broker has refused, which no call would say.
 PATIENCE_SECONDS = 1
 # What a broker says that keeps no ids of topics (Kafka before 2.8).
@@ -41,6 +43,8 @@ def client_options(settings: Settings) -> dict[str, Any]:
     """Options for confluent-kafka. Raises SettingsError and BrokerError."""
     return {
         "bootstrap.servers": bootstrap(settings),
+        "connections.max.idle.ms": IDLE_MILLISECONDS,
+        "socket.keepalive.enable": True,
         "log_level": 0,
         **login.python_options(settings.broker, settings.identity),
     }
@@ -50,6 +54,8 @@ def spark_options(settings: Settings) -> dict[str, str]:
     """Options for Spark's Kafka source. Raises SettingsError and BrokerError."""
     return {
         "kafka.bootstrap.servers": bootstrap(settings),
+        "kafka.connections.max.idle.ms": str(IDLE_MILLISECONDS),
+        "kafka.metadata.max.age.ms": str(IDLE_MILLISECONDS),
         **login.spark_options(settings.broker, settings.identity),
     }
 
@@ -326,6 +332,12 @@ def refused(settings: Settings, error: Any) -> BrokerError:
 
     where, said, broker = bootstrap(settings), error.str(), settings.broker
     if error.code() in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}:
+        if broker.sasl_mechanism == "OAUTHBEARER":
+            # A client whose token could not be renewed does not say why.
+            try:
+                login.token(settings.identity, login.scope(broker))
+            except BrokerError as untold:
+                return untold
         do = login.remedy(broker, settings.identity)
         return BrokerError(f"broker {where} refused the login ({said}): {do}")
     if error.code() == KafkaError._SSL:

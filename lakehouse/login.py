@@ -102,7 +102,7 @@ def scope(broker: Broker) -> str:
 
 
 def token(identity: Identity, scope: str) -> tuple[str, float]:
-    """A token, and when it ends in s since 1970; asked for only where the last one is about to.
+    """A token, and when it ends in s since 1970. It is the last one until that is about to end.
 
     Raises BrokerError, which says why there is none.
     """

@@ -256,6 +256,35 @@ def test_a_target_that_is_not_there_is_one_line(settings: Settings) -> None:
 
 
 @pytest.mark.long
+def test_two_bridges_share_the_partitions_and_keep_the_order(settings: Settings) -> None:
+    """One comes and one goes while it flows; what each has under way is safe before the other has
+    its partitions."""
+    settings = settings.model_copy(
+        update={"bridge": settings.bridge.model_copy(update={"in_flight": 1_000})}
+    )
+    load, running = Load(settings), []
+    try:
+        for _ in range(2):
+            running.append(start(settings))
+            before = sent_on(settings)
+            load.send(40_000)
+            wait_until(partial(moved_past, settings, before + 5_000), 60, "sending")
+        running[0].send_signal(signal.SIGTERM)
+        first, _ = running[0].communicate(timeout=60)
+        load.send(10_000)
+        wait_until(lambda: sent_on(settings) >= load.count, 120, "all of it")
+        running[1].send_signal(signal.SIGTERM)
+        second, _ = running[1].communicate(timeout=60)
+    finally:
+        for process in running:
+            process.kill()
+    acknowledged = [json.loads(out.splitlines()[-1])["acknowledged"] for out in (first, second)]
+    assert min(acknowledged) > 0
+    assert sum(acknowledged) == load.count
+    assert check_all_there(settings, load) == 0
+
+
+@pytest.mark.long
 def test_ten_kills_under_load_lose_nothing_and_the_copies_go_downstream(
     spark: SparkSession, contracts: Contracts, settings: Settings
 ) -> None:
