@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Offsets = dict[tuple[str, int], int]
 Answer = TypeVar("Answer")
 Client = TypeVar("Client")
-TIMEOUT_SECONDS = 5
+TIMEOUT_SECONDS = 5.0
 # Azure's load balancers cut connections that were idle for four minutes, without a word.
 IDLE_MILLISECONDS = 180_000
 # How long before it is looked whether the broker has refused, which no call would say.

@@ -25,6 +25,7 @@ LOGIN_MODULES = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
     "OAUTHBEARER": "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule",
 }
+INSTALL = "install headwater[azure]"
 LOGIN_CALLBACK = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginCallbackHandler"
 
 
@@ -104,10 +105,12 @@ def scope(broker: Broker) -> str:
 def token(identity: Identity, scope: str) -> tuple[str, float]:
     """A token, and when it ends in s since 1970. It is the last one until that is about to end.
 
-    Raises BrokerError, which says why there is none.
+    Raises BrokerError, which says why there is none, and SettingsError without azure-identity.
     """
-    from azure.core.exceptions import AzureError
-
+    try:
+        from azure.core.exceptions import AzureError
+    except ImportError:
+        raise SettingsError(f"OAUTHBEARER wants azure-identity: {INSTALL}") from None
     try:
         found = credential(identity).get_token(scope)
     except AzureError as error:

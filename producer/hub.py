@@ -84,9 +84,11 @@ class HubTarget:
     """
 
     def __init__(self, settings: Settings, hub: str, done: Done, too_large: TooLarge) -> None:
-        from azure.eventhub import EventHubProducerClient
-        from azure.eventhub.exceptions import EventHubError
-
+        try:
+            from azure.eventhub import EventHubProducerClient
+            from azure.eventhub.exceptions import EventHubError
+        except ImportError:
+            raise SettingsError(f"AMQP wants azure-eventhub: {login.INSTALL}") from None
         self._settings, self._hub = settings, hub
         self._done, self._too_large = done, too_large
         self._told: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()

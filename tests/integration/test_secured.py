@@ -20,7 +20,7 @@ from lakehouse.settings import Bridge, BridgeTo, Settings
 from producer import bridge
 from producer.command import Sending, send_shop
 from streaming.command import start_all
-from tests.helpers import free_port, headwater, settings_for
+from tests.helpers import headwater, settings_for
 from tests.secured import SCOPE, Secured, escaped
 
 EVENTS = 200
@@ -103,8 +103,11 @@ def test_an_expired_secret_and_one_without_a_role(
     assert "api://other/.default" in said
 
 
-def test_whom_the_client_does_not_trust(settings: Settings) -> None:
+def test_whom_the_client_does_not_trust(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The system's certificates do not know the tests' own; the name has to be right as well."""
+    settings = logging_in(secured, tmp_path, monkeypatch, "PLAIN")
     topic = [settings.topics.events]
 
     def refusal(**changed: Any) -> str:
@@ -132,7 +135,7 @@ def test_a_producer_outlives_its_tokens(
     troubles, errors = kafka.Troubles(), []
     producer = kafka.client(Producer, settings, troubles)
     asked, sent = secured.tokens.asked, 0
-    ends = time.monotonic() + 6
+    ends = time.monotonic() + 5
     while time.monotonic() < ends:
         done = lambda error, _: errors.append(error) if error else None  # noqa: E731
         producer.produce(settings.topics.events, b"{}", on_delivery=done)
@@ -144,15 +147,6 @@ def test_a_producer_outlives_its_tokens(
     monkeypatch.setattr(secured.tokens, "lifetime", 3600.0)
     login._credential.cache_clear()
     assert sum(kafka.end_offsets(settings, [settings.topics.events]).values()) == sent
-
-
-def test_nobody_there_is_told_from_a_refusal(
-    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = logging_in(secured, tmp_path, monkeypatch, "PLAIN")
-    nobody = settings.broker.model_copy(update={"bootstrap": f"127.0.0.1:{free_port()}"})
-    with pytest.raises(BrokerError, match="does not answer"):
-        kafka.end_offsets(settings.model_copy(update={"broker": nobody}), ["t"])
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 import time
 import uuid
@@ -126,6 +127,15 @@ def test_what_is_missing_is_named(secret: str, tmp_path: Path) -> None:
     for options in (login.python_options, login.spark_options):
         with pytest.raises(SettingsError, match=r"broker\.ssl_ca: .*none\.pem: No such file"):
             options(missing, Identity())
+
+
+def test_a_library_that_is_not_installed_is_named(
+    secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert secret
+    monkeypatch.setitem(sys.modules, "azure.core.exceptions", None)
+    with pytest.raises(SettingsError, match=r"azure-identity: install headwater\[azure\]"):
+        login.python_options(by_token(), principal())
 
 
 def test_tokens_are_kept_renewed_and_refused_in_one_line(
