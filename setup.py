@@ -46,5 +46,10 @@ setup(
         "azure": ["azure-identity>=1.15", "azure-eventhub>=5.11"],
         "producer": ["confluent-kafka>=2.10", "faker>=30", "orjson>=3.9", "pyarrow>=17"],
     },
-    entry_points={"console_scripts": ["headwater=headwater.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "headwater=headwater.cli:main",
+            "headwater-job=headwater.job:main",
+        ]
+    },
 )

@@ -172,6 +172,7 @@ class Settings(BaseSettings):
     """All there is to set.
 
     storage: where tables and checkpoints are: a folder or a URI that Spark can write to.
+    checkpoint_root: where checkpoints are instead; `storage`/checkpoints where left empty.
     runtime: a local folder for locks, the embedded broker, ledgers; `storage` where left empty.
     contracts: a folder of contracts; those of the distribution where left empty.
     publish_to: kinds of warehouses that Gold is published to: duckdb, mysql.
@@ -185,6 +186,7 @@ class Settings(BaseSettings):
 
     environment: str
     storage: str = "data"
+    checkpoint_root: str = ""
     runtime: str = ""
     contracts: str = ""
     topics: Topics = Topics()
@@ -215,7 +217,7 @@ class Settings(BaseSettings):
 
     @property
     def checkpoints(self) -> str:
-        return f"{self.storage.rstrip('/')}/checkpoints"
+        return self.checkpoint_root.rstrip("/") or f"{self.storage.rstrip('/')}/checkpoints"
 
     @property
     def runtime_dir(self) -> Path:
@@ -267,9 +269,14 @@ def load(environment: str = "local", **overrides: Any) -> Settings:
         raise SettingsError(f"settings of {path.name}: {wrong}") from None
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = settings.model_copy(update=given)
-    if "://" not in settings.storage:
-        # Absolute, so that Spark, the broker and the locks mean the same folder.
-        settings = settings.model_copy(update={"storage": str(Path(settings.storage).resolve())})
+    # Absolute, so that Spark, the broker and the locks mean the same folder.
+    folders = {key: getattr(settings, key) for key in ("storage", "checkpoint_root")}
+    absolute = {
+        key: str(Path(folder).resolve())
+        for key, folder in folders.items()
+        if folder and "://" not in folder
+    }
+    settings = settings.model_copy(update=absolute)
     if "://" in (settings.runtime or settings.storage):
         raise SettingsError("runtime: has to be a local folder where storage is a URI")
     return settings

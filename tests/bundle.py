@@ -1,0 +1,364 @@
+"""What can be known of the Databricks bundle without a workspace: everything that is wrong with it.
+
+Databricks' own models (databricks-bundles) say what a resource may hold; the wheel says which entry
+points there are, and its commands which parameters they take.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from zipfile import ZipFile
+
+import click
+import yaml
+from databricks.bundles.dashboards import Dashboard
+from databricks.bundles.jobs import Job
+from databricks.bundles.schemas import Schema
+from databricks.bundles.volumes import Volume
+
+from headwater.cli import cli
+from headwater.job import SETTING
+from lakehouse import settings as settings_files
+from lakehouse.errors import SettingsError
+
+MODELS: dict[str, Callable[[Any], object]] = {
+    "jobs": Job.from_dict,
+    "schemas": Schema.from_dict,
+    "volumes": Volume.from_dict,
+    "dashboards": Dashboard.from_dict,
+}
+# What the models do not cover, as far as this bundle uses it.
+KEYS = {
+    "": "bundle include variables artifacts experimental permissions targets",
+    "bundle": "name databricks_cli_version",
+    "experimental": "skip_name_prefix_for_schema",
+    "artifacts.*": "type path build dynamic_version",
+    "variables.*": "description default lookup type",
+    "variables.*.lookup": "cluster_policy warehouse",
+    "targets.*": "mode default presets variables workspace run_as",
+    "targets.*.presets": "tags",
+    "targets.*.run_as": "service_principal_name",
+    "targets.*.workspace": "root_path",
+}
+PATHS = {"requirements", "file_path", "notebook_path", "python_file"}
+REFERENCE = re.compile(r"\$\{([^{}]+)\}")
+RUN_TIME = re.compile(r"\{\{([^{}]+)\}\}")
+# What Databricks itself fills in.
+KNOWN = re.compile(r"bundle\.(name|target)|workspace\.current_user\.(userName|short_name)")
+KNOWN_AT_RUN_TIME = re.compile(r"job\.run_id|secrets/[\w-]+/[\w-]+")
+SAMPLE = "2026-11-01"
+
+
+@dataclass
+class Bundle:
+    """A bundle for one target. given: variables as `--var` gives them. findings: see `check`."""
+
+    root: Path
+    target: str
+    given: dict[str, str]
+    wheel: Path
+    raw: dict[str, Any] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+    def find(self, where: str, what: str) -> None:
+        self.findings.append(f"{where}: {what}")
+
+
+def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[str]:
+    """Everything that is wrong with the bundle in `root`, a line each with place and name."""
+    bundle = Bundle(root, target, given, wheel)
+    _load(bundle)
+    _keys(bundle)
+    raw = _Resolver(bundle).all()
+    distribution, entry_points = _wheel(wheel)
+    if not any(one.get("dynamic_version") for one in raw.get("artifacts", {}).values()):
+        bundle.find("artifacts", "no wheel whose version is each deploy's own (dynamic_version)")
+    for kind, resources in raw["resources"].items():
+        for key, resource in resources.items():
+            where = f"{kind}.{key}"
+            if kind not in MODELS:
+                bundle.find(where, "a kind of resource that nothing here checks")
+                continue
+            _model(bundle, where, MODELS[kind], resource)
+            _paths(bundle, where, resource)
+            if kind == "jobs":
+                _rules(bundle, where, resource)
+                for task in resource.get("tasks", []):
+                    _task(bundle, where, resource, task, distribution, entry_points)
+    return bundle.findings
+
+
+def environment(root: Path, target: str, given: dict[str, str], wheel: Path) -> dict[str, str]:
+    """The variables of the clusters' environment, as they are for a target."""
+    bundle = Bundle(root, target, given, wheel)
+    _load(bundle)
+    found: dict[str, str] = _Resolver(bundle).all()["variables"]["environment"]["default"]
+    return found
+
+
+def _load(bundle: Bundle) -> None:
+    raw = yaml.safe_load((bundle.root / "databricks.yml").read_text())
+    resources: dict[str, dict[str, Any]] = {}
+    for pattern in raw.get("include", []):
+        paths = sorted(bundle.root.glob(pattern))
+        if not paths:
+            bundle.find("include", f"no file {pattern}")
+        for path in paths:
+            part = yaml.safe_load(path.read_text())
+            for extra in set(part) - {"resources"}:
+                bundle.find(path.name, f"unknown field {extra}")
+            for kind, named in part["resources"].items():
+                for key in named:
+                    if key in resources.get(kind, {}):
+                        bundle.find(f"{kind}.{key}", "stands twice")
+                resources.setdefault(kind, {}).update(named)
+    bundle.raw = {**raw, "resources": resources}
+
+
+def _keys(bundle: Bundle) -> None:
+    own = {key: value for key, value in bundle.raw.items() if key != "resources"}
+    for place, known in KEYS.items():
+        for where, found in _at(own, place.split(".") if place else [], ""):
+            for key in set(found) - set(known.split()):
+                bundle.find(where or "databricks.yml", f"unknown field {key}")
+
+
+def _at(value: Any, parts: list[str], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(value, dict):
+        return
+    if not parts:
+        yield where, value
+        return
+    for key in value if parts[0] == "*" else [parts[0]]:
+        if key in value:
+            yield from _at(value[key], parts[1:], f"{where}.{key}".lstrip("."))
+
+
+class _Resolver:
+    """Puts values in the place of `${…}`, as the CLI does."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        target = bundle.raw["targets"][bundle.target]
+        chosen = {**target.get("variables", {}), **bundle.given}
+        self._variables = bundle.raw["variables"]
+        for name in sorted(set(chosen) - set(self._variables)):
+            bundle.find(f"targets.{bundle.target}.variables", f"undefined variable {name}")
+        self._chosen = chosen
+
+    def all(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in self._bundle.raw.items():
+            where = "" if key == "resources" else key
+            if key == "targets":
+                value = {self._bundle.target: value[self._bundle.target]}
+            found[key] = self.value(value, where, 0)
+        return found
+
+    def value(self, value: Any, where: str, depth: int) -> Any:
+        if isinstance(value, dict):
+            return {k: self.value(v, f"{where}.{k}".lstrip("."), depth) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self.value(v, f"{where}[{i}]", depth) for i, v in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        if whole := REFERENCE.fullmatch(value):
+            return self._referred(whole[1], where, depth)
+        return REFERENCE.sub(lambda found: str(self._referred(found[1], where, depth)), value)
+
+    def _referred(self, name: str, where: str, depth: int) -> Any:
+        kind, _, rest = name.partition(".")
+        if depth > 10:
+            self._bundle.find(where, f"{name} leads back to itself")
+        elif kind == "var" and rest in self._variables:
+            return self.value(self._variable(rest, where), where, depth + 1)
+        elif kind == "var":
+            self._bundle.find(where, f"undefined variable {rest}")
+        elif kind == "resources":
+            found: Any = self._bundle.raw["resources"]
+            for part in rest.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if found is not None:
+                return self.value(found, where, depth + 1)
+            if not (rest.endswith(".id") and rest.count(".") == 2):
+                self._bundle.find(where, f"no such resource or field {name}")
+        elif not KNOWN.fullmatch(name):
+            self._bundle.find(where, f"undefined {name}")
+        return re.sub(r"\W", "-", name)
+
+    def _variable(self, name: str, where: str) -> Any:
+        if name in self._chosen:
+            return self._chosen[name]
+        definition = self._variables[name] or {}
+        if "default" in definition:
+            return definition["default"]
+        if "lookup" in definition:
+            return f"id-of-{name}"
+        target = self._bundle.target
+        self._bundle.find(where, f"variable {name} has no value in {target}: it wants --var")
+        return name
+
+
+def _model(
+    bundle: Bundle, where: str, model: Callable[[Any], object], resource: dict[str, Any]
+) -> None:
+    try:
+        model(resource)
+    except (ValueError, TypeError) as error:
+        bundle.find(where, " ".join(str(error).split()))
+
+
+def _wheel(wheel: Path) -> tuple[str, set[str]]:
+    """Name of the wheel's distribution, and its entry points."""
+    with ZipFile(wheel) as file:
+        name = next(n for n in file.namelist() if n.endswith(".dist-info/entry_points.txt"))
+        parser = ConfigParser()
+        parser.read_string(file.read(name).decode())
+    return wheel.name.split("-")[0], {key for one in parser.sections() for key in parser[one]}
+
+
+def _paths(bundle: Bundle, where: str, value: Any) -> None:
+    """Paths are relative to the file that they stand in, which is one of resources/."""
+    base = bundle.root / "resources"
+    for key, text in _strings(value):
+        # Of a serverless environment, dependencies are lines of a requirements file.
+        path = text.removeprefix("-r ")
+        is_wheel = key == "whl" or (key == "dependencies" and text.endswith(".whl"))
+        is_file = key in PATHS or (key == "dependencies" and path != text)
+        if is_file and not (base / path).is_file():
+            bundle.find(where, f"{key}: no file {path}")
+        if is_wheel and (base / path).resolve().parent != (bundle.root / "dist").resolve():
+            bundle.find(where, f"{key}: no wheel is built at {path}")
+
+
+def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _strings(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner, key)
+    elif isinstance(value, str):
+        yield key, value
+
+
+def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
+    """What every job of ours has to say, whatever Databricks would let pass."""
+    alerts = job.get("email_notifications", {})
+    metrics = {rule["metric"] for rule in job.get("health", {}).get("rules", [])}
+    if not alerts.get("on_failure"):
+        bundle.find(where, "no alert on failure (email_notifications.on_failure)")
+    if "continuous" in job:
+        watched = "STREAMING_BACKLOG_SECONDS", "on_streaming_backlog_exceeded"
+        if job["continuous"].get("task_retry_mode") != "ON_FAILURE":
+            bundle.find(where, "no retry on failure (continuous.task_retry_mode)")
+    else:
+        watched = "RUN_DURATION_SECONDS", "on_duration_warning_threshold_exceeded"
+        if not job.get("timeout_seconds"):
+            bundle.find(where, "no timeout_seconds")
+        if not job.get("queue", {}).get("enabled"):
+            bundle.find(where, "no queue")
+    if watched[0] not in metrics or not alerts.get(watched[1]):
+        bundle.find(where, f"no alert on {watched[0]} (health.rules and {watched[1]})")
+    if job.get("max_concurrent_runs") != 1:
+        bundle.find(where, "max_concurrent_runs has to be 1: one writer a job")
+    if not {"application", "part"} <= set(job.get("tags", {})):
+        bundle.find(where, "no tags application and part, which costs are counted by")
+    for cluster in job.get("job_clusters", []):
+        spec = cluster.get("new_cluster", {})
+        if "continuous" in job and "autoscale" in spec:
+            bundle.find(where, f"cluster {cluster['job_cluster_key']}: a stream's is of fixed size")
+        if "continuous" not in job and not {"autoscale", "policy_id"} <= set(spec):
+            bundle.find(where, f"cluster {cluster['job_cluster_key']}: no autoscale, no policy_id")
+    used = {
+        name.removeprefix("job.parameters.")
+        for _, text in _strings(job.get("tasks", []))
+        for name in RUN_TIME.findall(text)
+    }
+    for parameter in job.get("parameters", []):
+        if parameter["name"] not in used:
+            bundle.find(where, f"parameter {parameter['name']} is given to no task")
+
+
+def _task(
+    bundle: Bundle,
+    job_name: str,
+    job: dict[str, Any],
+    task: dict[str, Any],
+    distribution: str,
+    entry_points: set[str],
+) -> None:
+    where = f"{job_name}.{task.get('task_key')}"
+    keys = {each.get("task_key") for each in job["tasks"]}
+    for dependency in task.get("depends_on", []):
+        if dependency["task_key"] not in keys:
+            bundle.find(where, f"depends on no task {dependency['task_key']}")
+    clusters = {each["job_cluster_key"] for each in job.get("job_clusters", [])}
+    environments = {each["environment_key"] for each in job.get("environments", [])}
+    if "environment_key" in task:
+        if task["environment_key"] not in environments:
+            bundle.find(where, f"no environment {task['environment_key']}")
+    elif task.get("job_cluster_key") not in clusters:
+        bundle.find(where, f"no cluster {task.get('job_cluster_key')}")
+    if "continuous" not in job and not {"timeout_seconds", "max_retries"} <= set(task):
+        bundle.find(where, "no timeout_seconds, or no max_retries")
+    wheel = task.get("python_wheel_task")
+    if wheel is None:
+        bundle.find(where, "is none of a wheel, which is all that is checked here")
+        return
+    if wheel.get("package_name") != distribution:
+        bundle.find(where, f"no distribution {wheel.get('package_name')}; it is {distribution}")
+    if wheel.get("entry_point") not in entry_points:
+        bundle.find(
+            where,
+            f"no entry point {wheel.get('entry_point')} in {bundle.wheel.name}; there are: "
+            f"{', '.join(sorted(entry_points))}",
+        )
+    _parameters(bundle, where, job, wheel.get("parameters", []))
+
+
+def _parameters(bundle: Bundle, where: str, job: dict[str, Any], words: list[str]) -> None:
+    declared = {one["name"] for one in job.get("parameters", [])}
+
+    def filled(found: re.Match[str]) -> str:
+        name = found[1]
+        if name.startswith("job.parameters."):
+            if name.removeprefix("job.parameters.") not in declared:
+                bundle.find(where, f"undefined parameter {name}")
+        elif not KNOWN_AT_RUN_TIME.fullmatch(name):
+            bundle.find(where, f"undefined {name}")
+        return SAMPLE
+
+    words = [RUN_TIME.sub(filled, str(word)) for word in words]
+    given: dict[str, str] = {}
+    while words and (found := SETTING.fullmatch(words[0])):
+        given[found[1]] = found[2]
+        del words[0]
+    chosen = "local"
+    try:
+        # Parsed to the end, and not called.
+        context: click.Context | None = cli.make_context("headwater", list(words))
+        command: click.Command = cli
+        while context is not None and isinstance(command, click.Group):
+            rest = [*context._protected_args, *context.args]
+            name, found_command, rest = command.resolve_command(context, rest)
+            if found_command is None:
+                raise click.UsageError(f"no command {name}")
+            command = found_command
+            context = command.make_context(name or "", rest, parent=context)
+        if context is not None:
+            chosen = context.params["environment"]
+    except click.ClickException as error:
+        bundle.find(where, f"{' '.join(words)}: {error.format_message()}")
+    with patch.dict(os.environ, given):
+        try:
+            settings_files.load(chosen)
+        except SettingsError as error:
+            bundle.find(where, str(error))

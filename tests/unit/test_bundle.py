@@ -1,0 +1,223 @@
+"""The Databricks bundle: right as it is, and each mistake in a copy of it is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headwater import job
+from lakehouse import settings as settings_files
+from lakehouse import tables
+from tests import bundle
+from tests.helpers import ROOT
+
+GIVEN = {
+    "storage": "abfss://lakehouse@example.dfs.core.windows.net/headwater",
+    "event_hubs": "example.servicebus.windows.net:9093",
+    "mysql_host": "example.mysql.database.azure.com",
+    "service_principal": "22222222-2222-2222-2222-222222222222",
+    "alerts_to": "alerts@example.com",
+}
+FILES = ["databricks.yml", "resources", "requirements"]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, as setup.py makes it."""
+    made = tmp_path_factory.mktemp("wheel")
+    commands = f"egg_info --egg-base {made} build --build-base {made} bdist_wheel --dist-dir {made}"
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", *commands.split()],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    return next(made.glob("*.whl"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The bundle's files, to be broken."""
+    for name in FILES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name)
+        else:
+            shutil.copy(source, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("target", ["dev", "prod"])
+def test_the_bundle_is_right(target: str, wheel: Path) -> None:
+    assert bundle.check(ROOT, target, GIVEN, wheel) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "where", "named"),
+    [
+        ("streaming.yml", "max_concurrent_runs", "max_runs", "jobs.streaming", "max_runs"),
+        ("batch.yml", "task_key: maintain\n", "task_key: maintain\n          retries: 1\n",
+         "jobs.maintenance", "retries"),
+        ("storage.yml", "volume_type", "volume_kind", "volumes.checkpoints", "volume_kind"),
+        ("databricks.yml", "mode: production", "modus: production", "targets.prod", "modus"),
+        ("databricks.yml", "autoscale:", "autoscaling:", "jobs.reconcile", "autoscaling"),
+        ("batch.yml", "entry_point: headwater-job", "entry_point: headwater-jobs",
+         "jobs.reconcile.reconcile", "no entry point headwater-jobs"),
+        ("batch.yml", "${var.alerts_to}", "${var.alert_to}",
+         "jobs.reconcile.email_notifications", "undefined variable alert_to"),
+        ("databricks.yml", "${resources.schemas.ops.name}", "${resources.schemas.opps.name}",
+         "variables.environment", "resources.schemas.opps.name"),
+        ("databricks.yml", "      catalog: headwater_prod", "      katalog: headwater_prod",
+         "targets.prod.variables", "undefined variable katalog"),
+        ("streaming.yml", 'on_failure: ["${var.alerts_to}"]', "on_failure: []",
+         "jobs.streaming", "no alert on failure"),
+        ("streaming.yml", "STREAMING_BACKLOG_SECONDS", "RUN_DURATION_SECONDS",
+         "jobs.streaming", "no alert on STREAMING_BACKLOG_SECONDS"),
+        ("batch.yml", "on_duration_warning_threshold_exceeded", "on_success",
+         "jobs.gold_daily", "no alert on RUN_DURATION_SECONDS"),
+        ("batch.yml", "requirements: ../requirements/databricks.txt",
+         "requirements: ../requirements/databrick.txt", "jobs.reconcile", "databrick.txt"),
+        ("on_demand.yml", "whl: ../dist/*.whl", "whl: ../wheels/*.whl", "jobs.smoke", "../wheels"),
+        ("dashboard.yml", "headwater.lvdash.json", "operations.lvdash.json",
+         "dashboards.operations", "operations.lvdash.json"),
+        ("batch.yml", "[gold, --rebuild,", "[gold, --rebild,",
+         "jobs.gold_daily.gold", "--rebild"),
+        ("batch.yml", "[maintain, --env, azure]", "[maintane, --env, azure]",
+         "jobs.maintenance.maintain", "maintane"),
+        ("batch.yml", "[maintain, --env, azure]", "[maintain, --env, azur]",
+         "jobs.maintenance.maintain", "no environment 'azur'"),
+        ("streaming.yml", "[stream, silver,", "[stream, sliver,",
+         "jobs.streaming.silver", "sliver"),
+        ("on_demand.yml", "HEADWATER_CHECKPOINT_ROOT=, audit", "HEADWATER_CHECKPOINTS=, audit",
+         "jobs.smoke.audit", "HEADWATER_CHECKPOINTS"),
+        ("on_demand.yml", "{{job.parameters.to}}", "{{job.parameters.until}}",
+         "jobs.backfill.replay", "undefined parameter job.parameters.until"),
+        ("on_demand.yml", "depends_on: [{task_key: send}]", "depends_on: [{task_key: sent}]",
+         "jobs.smoke.stream", "sent"),
+        ("batch.yml", "job_cluster_key: batch\n          max_retries: 1",
+         "job_cluster_key: bach\n          max_retries: 1", "jobs.gold_daily.gold", "bach"),
+        ("streaming.yml", "task_retry_mode: ON_FAILURE", "task_retry_mode: NEVER",
+         "jobs.streaming", "no retry on failure"),
+        ("streaming.yml", "${var.stream_cluster}", "${var.batch_cluster}",
+         "jobs.streaming", "fixed size"),
+        ("databricks.yml", "dynamic_version: true", "dynamic_version: false",
+         "artifacts", "dynamic_version"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place(
+    file: str, old: str, new: str, where: str, named: str, copy: Path, wheel: Path
+) -> None:
+    path = copy / file if file == "databricks.yml" else copy / "resources" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    found = bundle.check(copy, "prod", GIVEN, wheel)
+    assert [line for line in found if line.startswith(where) and named in line], found
+
+
+def test_a_variable_without_a_value_is_named(wheel: Path) -> None:
+    given = {key: value for key, value in GIVEN.items() if key != "storage"}
+    found = bundle.check(ROOT, "prod", given, wheel)
+    assert [line for line in found if "variable storage has no value in prod" in line]
+
+
+def test_the_clusters_environment_is_one(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in bundle.environment(ROOT, "prod", GIVEN, wheel).items():
+        monkeypatch.setenv(name, value)
+    settings = settings_files.load("azure")
+    assert settings.tables == f"{GIVEN['storage']}/tables"
+    assert settings.checkpoints == "/Volumes/headwater_prod/ops/checkpoints"
+    assert settings.broker.bootstrap == GIVEN["event_hubs"]
+    assert settings.publish_to == ("mysql",)
+
+
+def test_the_two_jobs_of_gold_never_run_at_once() -> None:
+    jobs = yaml.safe_load((ROOT / "resources/batch.yml").read_text())["resources"]["jobs"]
+    busy = {name: _minutes(jobs[name]) for name in ("gold_hourly", "gold_daily")}
+    assert len(busy["gold_daily"]) == 120
+    assert len(busy["gold_hourly"]) == 22 * 40
+    assert not busy["gold_daily"] & busy["gold_hourly"]
+
+
+def _minutes(of: dict[str, object]) -> set[int]:
+    """Minutes of a day in which a job may run, by its schedule and its timeout."""
+    schedule, timeout = of["schedule"], of["timeout_seconds"]
+    assert isinstance(schedule, dict)
+    assert isinstance(timeout, int)
+    _, minute, hours, *_ = schedule["quartz_cron_expression"].split()
+    starts = []
+    for part in hours.split(","):
+        first, _, last = part.partition("-")
+        starts += [h * 60 + int(minute) for h in range(int(first), int(last or first) + 1)]
+    return {start + passed for start in starts for passed in range(timeout // 60)}
+
+
+def test_the_dashboard_asks_for_columns_that_are_there() -> None:
+    board = json.loads((ROOT / "resources/headwater.lvdash.json").read_text())
+    known = set(tables.RUNS_SCHEMA)
+    given = {}
+    for dataset in board["datasets"]:
+        query = "".join(dataset["queryLines"])
+        assert re.search(r"FROM runs\b", query)
+        names = set(re.findall(r"\b[a-z_]+\b(?!\()", query)) - {"runs"}
+        made = set(re.findall(r"AS ([a-z_]+)", query))
+        assert names - made <= known
+        given[dataset["name"]] = made | {"job", "result"}
+    for page in board["pages"]:
+        for placed in page["layout"]:
+            for asked in placed["widget"]["queries"]:
+                columns = re.findall(r"`(\w+)`", json.dumps(asked["query"]["fields"]))
+                assert set(columns) <= given[asked["query"]["datasetName"]]
+
+
+def test_what_the_jobs_install_is_what_is_tested() -> None:
+    locked = (ROOT / "requirements/local.lock").read_text()
+    wanted = (ROOT / "requirements/databricks.txt").read_text().splitlines()
+    pins = [line for line in wanted if not line.startswith("#")]
+    assert pins
+    assert [pin for pin in pins if f"{pin} \\" not in locked] == []
+    jar = re.search(r"mysql-connector-j</artifactId>\s*<version>([^<]+)", _read("pom.xml"))
+    assert jar
+    for file in ("batch.yml", "on_demand.yml"):
+        assert f"mysql-connector-j:{jar[1]}" in _read(f"resources/{file}")
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has variables that a job sets end with the test."""
+    for name in ("HEADWATER_STORAGE", "HEADWATER_TOPICS__EVENTS"):
+        monkeypatch.setenv(name, "before")
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_job_takes_settings_in_front_and_returns_where_all_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.main(
+        [f"HEADWATER_STORAGE={tmp_path}", "HEADWATER_TOPICS__EVENTS=a=b", "contracts", "check"]
+    )
+    assert os.environ["HEADWATER_STORAGE"] == str(tmp_path)
+    assert os.environ["HEADWATER_TOPICS__EVENTS"] == "a=b"
+    assert "all as they should be" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_job_that_fails_exits_with_the_commands_code(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        job.main(["contracts", "check", "--env", "moon"])
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        job.main([f"HEADWATER_STORAGE={tmp_path}", "broker", "status"])
+    assert ended.value.code == 1
