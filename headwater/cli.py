@@ -31,6 +31,7 @@ COMMANDS = {
     "maintain": ("batch.maintain", "maintain", "OPTIMIZE, ZORDER and VACUUM by the contracts."),
     "audit": ("batch.audit", "audit", "Hold Bronze against Silver: nothing lost or doubled."),
     "erase": ("batch.erase", "erase", "Remove a person everywhere, for good, with a proof."),
+    "config": ("headwater.config", "config_group", "Show the settings; say what is missing."),
     "contracts": ("headwater.commands", "contracts_group", "Check the contracts."),
     "status": ("headwater.commands", "status", "Show tables, stream lag and the last jobs."),
     "doctor": ("headwater.commands", "doctor", "Find what is wrong, and say what to do."),

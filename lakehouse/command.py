@@ -18,26 +18,38 @@ from lakehouse.redact import guard_streams
 NAME_LENGTH = 40
 
 
-def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --env and --data, and passes `settings` in their place."""
+def environment_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --env, --data and --contracts, and passes them by these names, the first whole."""
+    for option in (
+        click.option(
+            "--contracts",
+            default=None,
+            metavar="FOLDER",
+            help="Folder of contracts, in place of the environment's.",
+        ),
+        click.option(
+            "--data",
+            default=None,
+            metavar="FOLDER",
+            help="Data folder, in place of the environment's.",
+        ),
+        click.option(
+            "--env",
+            "environment",
+            default="local",
+            metavar="NAME|FILE",
+            show_default=True,
+            help="Environment: a name under conf/environments, or such a file.",
+        ),
+    ):
+        function = option(function)
+    return function
 
-    @click.option(
-        "--env",
-        "environment",
-        default="local",
-        metavar="NAME|FILE",
-        show_default=True,
-        help="Environment: a name under conf/environments, or such a file.",
-    )
-    @click.option(
-        "--data", default=None, metavar="FOLDER", help="Data folder, in place of the environment's."
-    )
-    @click.option(
-        "--contracts",
-        default=None,
-        metavar="FOLDER",
-        help="Folder of contracts, in place of the environment's.",
-    )
+
+def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the same, and passes `settings` in their place."""
+
+    @environment_options
     @wraps(function)
     def with_settings(
         *args: Any, environment: str, data: str | None, contracts: str | None, **kwargs: Any

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from lakehouse import redact
 from lakehouse.errors import SettingsError
 
+PREFIX, NESTED = "HEADWATER_", "__"
 SecretRef = Annotated[str, StringConstraints(pattern=r"^(env|file):.+$")]
 
 
@@ -181,7 +182,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=PREFIX, env_nested_delimiter=NESTED, extra="forbid", frozen=True
     )
 
     environment: str
@@ -243,30 +244,13 @@ def load(environment: str = "local", **overrides: Any) -> Settings:
     overrides (None is left out) win over the environment variables, which win over the file.
     Raises SettingsError, which names every key that is wrong.
     """
-    path = Path(environment)
-    if path.suffix not in {".yml", ".yaml"}:
-        path = Path(str(resources.files("conf") / "environments" / f"{environment}.yml"))
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.yml"))
-        raise SettingsError(
-            f"no environment {environment!r} ({path}); there are: {', '.join(known) or 'none'}"
-        )
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} has to be a mapping of settings")
-    values = {"environment": path.stem, **values}
-    _refuse_unknown_variables()
+    path, values = read(environment)
+    if unknown := unknown_variables():
+        raise SettingsError(unknown[0])
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-            for item in error.errors(include_input=False, include_url=False)
-        )
-        raise SettingsError(f"settings of {path.name}: {wrong}") from None
+        raise SettingsError(f"settings of {path.name}: {'; '.join(wrong(error))}") from None
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = settings.model_copy(update=given)
     # Absolute, so that Spark, the broker and the locks mean the same folder.
@@ -282,15 +266,47 @@ def load(environment: str = "local", **overrides: Any) -> Settings:
     return settings
 
 
-def _refuse_unknown_variables() -> None:
-    for name in os.environ:
-        if name.startswith("HEADWATER_") and not _names_a_setting(
-            name.removeprefix("HEADWATER_").lower().split("__"), Settings
-        ):
-            raise SettingsError(
-                f"environment variable {name} names no setting; the settings are: "
-                f"{', '.join(Settings.model_fields)}"
-            )
+def read(environment: str) -> tuple[Path, dict[str, Any]]:
+    """An environment's file, and what it sets. Raises SettingsError."""
+    path = Path(environment)
+    if path.suffix not in {".yml", ".yaml"}:
+        path = Path(str(resources.files("conf") / "environments" / f"{environment}.yml"))
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.yml"))
+        raise SettingsError(
+            f"no environment {environment!r} ({path}); there are: {', '.join(known) or 'none'}"
+        )
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} has to be a mapping of settings")
+    return path, {"environment": path.stem, **values}
+
+
+def wrong(error: ValidationError) -> list[str]:
+    """Every key that does not fit, with what is wrong and without its value."""
+    return [
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False)
+    ]
+
+
+def variable(key: str) -> str:
+    """The environment variable of a setting, `HEADWATER_STREAM__TRIGGER` of `stream.trigger`."""
+    return f"{PREFIX}{key.replace('.', NESTED).upper()}"
+
+
+def unknown_variables() -> list[str]:
+    """What is to be said of each HEADWATER_ variable that names no setting."""
+    return [
+        f"environment variable {name} names no setting; the settings are: "
+        f"{', '.join(Settings.model_fields)}"
+        for name in os.environ
+        if name.startswith(PREFIX)
+        and not _names_a_setting(name.removeprefix(PREFIX).lower().split(NESTED), Settings)
+    ]
 
 
 def _names_a_setting(parts: list[str], model: type[BaseModel]) -> bool:

@@ -1,0 +1,248 @@
+"""`headwater config`: what is set, where from, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from lakehouse.command import environment_options, show
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from lakehouse.settings import Broker, Settings
+
+# What conf/environments/azure.yml has in the place of names that only its user knows.
+PLACEHOLDER = re.compile(r"(?<=//)[A-Z]{3,}(?=@)|(?<=@)[A-Z]{3,}(?=\.)|^[A-Z]{3,}(?=\.)")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting: its key, its value as text without secrets, and where that is from."""
+
+    key: str
+    value: str
+    origin: str
+
+
+@click.group("config")
+def config_group() -> None:
+    """The settings of an environment."""
+
+
+@config_group.command("show")
+@click.option("--json", "as_json", is_flag=True, help="Print as a JSON list.")
+@environment_options
+def config_show(as_json: bool, environment: str, data: str | None, contracts: str | None) -> None:
+    """Show every setting as it counts, and where it is from: an option, an environment variable,
+    the environment's file, or the default.
+
+    A secret is shown as its reference; what looks like one elsewhere is masked.
+    """
+    found = effective(environment, data, contracts)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+    else:
+        show("", ("setting", "value", "from"), [(v.key, v.value, v.origin) for v in found])
+
+
+@config_group.command("check")
+@environment_options
+def config_check(environment: str, data: str | None, contracts: str | None) -> None:
+    """Say everything that is missing or wrong, a line each: the setting, and what to do.
+
+    Exit code 1 where there is something. Secrets are looked up; neither broker nor storage is asked
+    (`headwater doctor` does).
+    """
+    found = missing(environment, data, contracts)
+    for line in found:
+        click.echo(line)
+    if found:
+        raise click.exceptions.Exit(1)
+    click.echo(f"environment {environment}: nothing is missing")
+
+
+def effective(environment: str, data: str | None, contracts: str | None) -> list[Value]:
+    """Every setting, in the order of their definition. Raises SettingsError."""
+    from lakehouse import settings as settings_files
+
+    path, written = settings_files.read(environment)
+    settings = settings_files.load(environment, storage=data, contracts=contracts)
+    origins = {"environment": "--env"}
+    if data is not None:
+        origins["storage"] = "--data"
+    if contracts is not None:
+        origins["contracts"] = "--contracts"
+    return [
+        Value(
+            ".".join(parts),
+            str(value or "") if secret else _shown(".".join(parts), value),
+            origins.get(".".join(parts)) or _variable(parts) or _file(parts, written, path.name),
+        )
+        for parts, value, secret in leaves(settings)
+    ]
+
+
+def missing(environment: str, data: str | None, contracts: str | None) -> list[str]:
+    """A line for everything that keeps the environment from being used."""
+    from pydantic import ValidationError
+
+    from lakehouse import settings as settings_files
+    from lakehouse.errors import HeadwaterError
+
+    try:
+        path, written = settings_files.read(environment)
+    except HeadwaterError as error:
+        return [str(error)]
+    found = settings_files.unknown_variables()
+    named = {line.split()[2] for line in found}
+    try:
+        settings_files.Settings(**written)
+    except ValidationError as error:
+        # An unknown variable is an unknown key as well.
+        of_keys = settings_files.wrong(error)
+        return found + [
+            f"{line} (in {path.name}, or {settings_files.variable(line.split(':')[0])})"
+            for line in of_keys
+            if settings_files.variable(line.split(":")[0]) not in named
+        ]
+    if found:
+        return found
+    try:
+        settings = settings_files.load(environment, storage=data, contracts=contracts)
+    except HeadwaterError as error:
+        return [str(error)]
+    return [*_unfilled(settings), *_unreadable(settings), *_not_installed(settings)]
+
+
+def leaves(
+    model: BaseModel, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, bool]]:
+    """Every setting in a model: the parts of its key, its value, and whether it is a secret's
+    reference."""
+    from pydantic import BaseModel
+
+    from lakehouse.settings import SecretRef
+
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from leaves(value, (*above, name))
+        elif isinstance(value, dict) and value:
+            yield from (((*above, name, key), inner, False) for key, inner in value.items())
+        else:
+            yield (*above, name), value, SecretRef in get_args(field.annotation)
+
+
+def _shown(key: str, value: Any) -> str:
+    from lakehouse.redact import redacted
+
+    if isinstance(value, tuple | list):
+        value = ", ".join(map(str, value))
+    text = "" if value is None or value == {} else str(value)
+    # With its name before it: that says of a Spark property that it is a secret.
+    return redacted(f"{key}={text}").removeprefix(f"{key}=")
+
+
+def _variable(parts: tuple[str, ...]) -> str | None:
+    """The environment variable that a setting is from: its own, or one of JSON above it."""
+    from lakehouse.settings import variable
+
+    names = {name.upper(): name for name in os.environ}
+    for depth in range(len(parts), 0, -1):
+        name = names.get(variable(".".join(parts[:depth])))
+        if name is None:
+            continue
+        try:
+            inner = json.loads(os.environ[name]) if depth < len(parts) else {}
+        except ValueError:
+            continue
+        if depth == len(parts) or _holds(inner, parts[depth:]):
+            return name
+    return None
+
+
+def _file(parts: tuple[str, ...], written: dict[str, Any], name: str) -> str:
+    return name if _holds(written, parts) else "default"
+
+
+def _holds(values: Any, parts: tuple[str, ...]) -> bool:
+    for part in parts:
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _unfilled(settings: Settings) -> Iterator[str]:
+    from lakehouse.settings import variable
+
+    for parts, value, _ in leaves(settings):
+        key = ".".join(parts)
+        if isinstance(value, str) and (found := PLACEHOLDER.search(value)):
+            yield f"{key}: {found[0]} in {value} stands for a name of yours: set {variable(key)}"
+
+
+def _unreadable(settings: Settings) -> Iterator[str]:
+    """Secrets, files and folders that are named and are not there."""
+    from lakehouse import login
+    from lakehouse.errors import SettingsError
+    from lakehouse.settings import resolve_secret, variable
+
+    for parts, value, secret in leaves(settings):
+        key = ".".join(parts)
+        try:
+            if secret and value:
+                resolve_secret(value)
+        except SettingsError as error:
+            yield f"{key}: {error}: put it there, or set {variable(key)} to where it is"
+        if parts[-1] == "ssl_ca" and value and not os.path.isfile(value):
+            yield f"{key}: no file {value}: set {variable(key)} to one of certificates (PEM)"
+    if not settings.contracts_dir.is_dir():
+        yield f"contracts: no folder {settings.contracts_dir}: set {variable('contracts')}"
+    if settings.broker.sasl_mechanism == "OAUTHBEARER" and not settings.identity.client_secret:
+        try:
+            login.spark_options(settings.broker, settings.identity)
+        except SettingsError as error:
+            yield str(error)
+    for broker in _brokers(settings):
+        if broker.sasl_mechanism == "PLAIN" and not broker.sasl_password:
+            key = f"{broker.key}.sasl_password"
+            yield f"{key}: wanted with PLAIN: set {variable(key)} to where the secret is"
+
+
+def _not_installed(settings: Settings) -> Iterator[str]:
+    from batch.warehouses import KINDS
+
+    wanted = {"confluent_kafka": "confluent-kafka"}
+    if any(b.sasl_mechanism == "OAUTHBEARER" for b in _brokers(settings)):
+        wanted["azure.identity"] = "azure-identity"
+    if any(b.protocol == "amqp" for b in _brokers(settings)):
+        wanted["azure.eventhub"] = "azure-eventhub"
+    for kind, module, package in (("mysql", "pymysql", "pymysql"), ("duckdb", "duckdb", "duckdb")):
+        if kind in settings.publish_to:
+            wanted[module] = package
+    for kind in settings.publish_to:
+        if kind not in KINDS:
+            yield f"publish_to: {kind!r} is no kind of warehouse; there are: {', '.join(KINDS)}"
+    for module, package in wanted.items():
+        if not _installed(module):
+            yield f"package {package} is not installed: pip install {package}"
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
+
+
+def _brokers(settings: Settings) -> list[Broker]:
+    return [b for b in (settings.broker, settings.bridge.to) if b.bootstrap]

@@ -1,0 +1,149 @@
+"""`headwater config`: every setting with where it is from, and all that is missing at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from headwater import config
+from headwater.cli import cli
+from lakehouse import settings as settings_files
+
+FILE = """
+storage: {folder}
+broker:
+  bootstrap: example.servicebus.windows.net:9093
+  security_protocol: SASL_SSL
+  sasl_mechanism: PLAIN
+  sasl_username: $ConnectionString
+  sasl_password: env:THE_CONNECTION_STRING
+spark:
+  spark.hadoop.fs.azure.account.key.example.dfs.core.windows.net: planted-account-key
+  spark.sql.shuffle.partitions: "8"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("THE_CONNECTION_STRING", "planted-connection-string")
+    path = tmp_path / "mine.yml"
+    path.write_text(FILE.format(folder=tmp_path / "data"))
+    return str(path)
+
+
+def values(file: str, *options: str) -> dict[str, tuple[str, str]]:
+    done = CliRunner().invoke(cli, ["config", "show", "--json", "--env", file, *options])
+    assert done.exit_code == 0, done.output
+    return {one["key"]: (one["value"], one["origin"]) for one in json.loads(done.output)}
+
+
+def test_every_setting_is_shown_with_where_it_is_from(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_TOPICS__EVENTS", "from.a.variable")
+    monkeypatch.setenv("HEADWATER_STREAM", '{"trigger": "5 seconds"}')
+    found = values(file, "--data", str(tmp_path / "other"))
+    assert found["topics.events"] == ("from.a.variable", "HEADWATER_TOPICS__EVENTS")
+    assert found["stream.trigger"] == ("5 seconds", "HEADWATER_STREAM")
+    assert found["stream.restarts"] == ("10", "default")
+    assert found["storage"] == (str(tmp_path / "other"), "--data")
+    assert found["broker.sasl_username"] == ("$ConnectionString", "mine.yml")
+    assert found["spark.spark.sql.shuffle.partitions"] == ("8", "mine.yml")
+    assert found["environment"] == ("mine", "--env")
+    keys = {".".join(parts) for parts, _, _ in config.leaves(settings_files.load(file))}
+    assert set(found) == keys
+    assert {"bridge.to.sasl_password", "identity.client_secret", "mysql.port"} <= keys
+
+
+def test_secrets_are_shown_as_references_and_masked_elsewhere(file: str) -> None:
+    done = CliRunner().invoke(cli, ["config", "show", "--env", file], env={"COLUMNS": "300"})
+    assert done.exit_code == 0
+    assert "env:THE_CONNECTION_STRING" in done.output
+    assert "planted" not in done.output
+    assert values(file)["spark.spark.hadoop.fs.azure.account.key.example.dfs.core.windows.net"] == (
+        "*****",
+        "mine.yml",
+    )
+
+
+def check(*options: str) -> tuple[int, list[str]]:
+    done = CliRunner().invoke(cli, ["config", "check", *options])
+    return done.exit_code, done.output.splitlines()
+
+
+def test_all_that_azure_lacks_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVENTHUB_CONNECTION_STRING", raising=False)
+    monkeypatch.delenv("MYSQL_PASSWORD", raising=False)
+    monkeypatch.setenv("HEADWATER_MYSQL__SSL_CA", "/no/such/file")
+    monkeypatch.setenv("HEADWATER_PUBLISH_TO", '["mysql", "moon"]')
+    code, lines = check("--env", "azure")
+    assert code == 1
+    for key, remedy in (
+        ("storage", "set HEADWATER_STORAGE"),
+        ("broker.bootstrap", "set HEADWATER_BROKER__BOOTSTRAP"),
+        ("mysql.host", "set HEADWATER_MYSQL__HOST"),
+        ("broker.sasl_password", "no environment variable EVENTHUB_CONNECTION_STRING"),
+        ("mysql.password", "no environment variable MYSQL_PASSWORD"),
+        ("mysql.ssl_ca", "set HEADWATER_MYSQL__SSL_CA"),
+        ("publish_to", "'moon' is no kind of warehouse"),
+    ):
+        assert [line for line in lines if line.startswith(f"{key}: ") and remedy in line], key
+    assert len(lines) == 7
+
+
+def test_nothing_is_missing_where_all_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "HEADWATER_STORAGE": "abfss://lakehouse@example.dfs.core.windows.net/headwater",
+        "HEADWATER_BROKER__BOOTSTRAP": "example.servicebus.windows.net:9093",
+        "HEADWATER_MYSQL__HOST": "example.mysql.database.azure.com",
+        "HEADWATER_MYSQL__SSL_CA": __file__,
+        "EVENTHUB_CONNECTION_STRING": "planted",
+        "MYSQL_PASSWORD": "planted",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert check("--env", "azure") == (0, ["environment azure: nothing is missing"])
+
+
+def test_a_laptop_lacks_nothing() -> None:
+    assert check() == (0, ["environment local: nothing is missing"])
+
+
+def test_keys_that_do_not_fit_are_named_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text("stream: {state_partitions: 0, trigge: x}\nmysql: {password: plain}\n")
+    monkeypatch.setenv("HEADWATER_BROKER__BOOTSTRP", "x")
+    code, lines = check("--env", str(path))
+    assert code == 1
+    assert len(lines) == 4
+    assert "HEADWATER_BROKER__BOOTSTRP names no setting" in lines[0]
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "stream.state_partitions", "stream.trigge", "mysql.password"
+    ]  # fmt: skip
+    assert "HEADWATER_MYSQL__PASSWORD" in lines[3]
+
+
+def test_a_login_that_lacks_something_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    login = "bootstrap: h:9093, security_protocol: SASL_SSL, sasl_mechanism"
+    path.write_text(f"broker: {{{login}: OAUTHBEARER}}\nbridge: {{to: {{{login}: PLAIN}}}}\n")
+    code, lines = check("--env", str(path))
+    assert code == 1
+    assert [line.split(":")[0] for line in lines] == [
+        "identity.client_secret",
+        "bridge.to.sasl_password",
+    ]
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "find_spec", lambda _: None)
+    code, lines = check()
+    assert code == 1
+    assert lines == [
+        "package confluent-kafka is not installed: pip install confluent-kafka",
+        "package duckdb is not installed: pip install duckdb",
+    ]
