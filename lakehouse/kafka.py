@@ -19,6 +19,8 @@ Client = TypeVar("Client")
 TIMEOUT_SECONDS = 5.0
 # Azure's load balancers cut connections that were idle for four minutes, without a word.
 IDLE_MILLISECONDS = 180_000
+# A client that is refused tries again, and says so, more often than that.
+PERSISTENT_SECONDS = 30.0
 # How long before it is looked whether the broker has refused, which no call would say.
 PATIENCE_SECONDS = 1
 # What a broker says that keeps no ids of topics (Kafka before 2.8).
@@ -64,18 +66,27 @@ class Troubles:
     """What a client says goes wrong behind the calls that fail: a call itself just times out."""
 
     def __init__(self) -> None:
-        self._heard: list[Any] = []
+        self._heard: list[tuple[float, Any]] = []
 
     def take(self, error: Any) -> None:
-        """For a client's `error_cb`."""
-        self._heard.append(error)
+        """For a client's `error_cb`: keeps refusals of the login and of TLS."""
+        from confluent_kafka import KafkaError
+
+        if error.code() in {KafkaError._AUTHENTICATION, KafkaError._SSL}:
+            self._heard = [*self._heard[-99:], (time.monotonic(), error)]
 
     def telling(self, error: Any) -> Any:
         """What lies behind a client's error: the newest refusal that was heard, else itself."""
-        from confluent_kafka import KafkaError
+        return self._heard[-1][1] if self._heard else error
 
-        telling = {KafkaError._AUTHENTICATION, KafkaError._SSL}
-        return next((e for e in reversed(self._heard) if e.code() in telling), error)
+    def lasting(self, since: float, seconds: float) -> Any:
+        """The newest refusal, where there are some since a time (of time.monotonic) that go on for
+        so many seconds; else None.
+        """
+        now = time.monotonic()
+        heard = [(at, error) for at, error in self._heard if at >= since]
+        going_on = heard and now - heard[0][0] > seconds and now - heard[-1][0] < PERSISTENT_SECONDS
+        return heard[-1][1] if going_on else None
 
 
 def client(
@@ -345,6 +356,14 @@ def refused(settings: Settings, error: Any) -> BrokerError:
             f"no TLS connection to broker {where} ({said}): its certificate has to be for that "
             f"host, and signed by one of {broker.ssl_ca or 'the certificates of this system'} "
             f"({broker.key}.ssl_ca)"
+        )
+    if error.code() in {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }:
+        return BrokerError(
+            f"broker {where} does not let this login do it ({said}): give it that right"
         )
     start = "" if broker.bootstrap else "start it with `headwater broker start`, or "
     variable = f"HEADWATER_{broker.key.upper().replace('.', '__')}__BOOTSTRAP"

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakehouse.command import run, settings_options, stop_on_signals
-from lakehouse.errors import BrokerError, SettingsError
+from lakehouse.errors import BrokerError, GapError, SettingsError
 
 if TYPE_CHECKING:
     from lakehouse.kafka import Offsets, Troubles
@@ -32,6 +33,10 @@ REPORT_SECONDS = 10.0
 # A refusal of the source, heard of for so long without a record or an acknowledgement, is final.
 REFUSED_SECONDS = 30.0
 RECORDS_A_POLL = 500
+GONE = (
+    "records expired before they were sent on. What no other copy of the topic has is lost; "
+    "`headwater bridge --accept-gap` goes on after it"
+)
 WAIT_SECONDS = 0.1
 # What is kept aside may be as large as the broker lets it.
 LARGEST_BYTES = 16_000_000
@@ -44,8 +49,13 @@ LARGEST_BYTES = 16_000_000
     is_flag=True,
     help="End once everything that the topic holds now is sent on.",
 )
+@click.option(
+    "--accept-gap",
+    is_flag=True,
+    help="Go on after records that the broker let go of before they were sent on.",
+)
 @settings_options
-def bridge(topic: str | None, available_now: bool, settings: Settings) -> None:
+def bridge(topic: str | None, available_now: bool, accept_gap: bool, settings: Settings) -> None:
     """Send a topic's records on to Event Hubs (settings `bridge`), until SIGTERM or Ctrl-C.
 
     A line of JSON with its figures goes to stdout every ten seconds and at the end.
@@ -64,7 +74,7 @@ def bridge(topic: str | None, available_now: bool, settings: Settings) -> None:
             click.echo(report.line())
 
     with Ticker() as ticker:
-        report = send_on(settings, topic, stopping.is_set, available_now, show)
+        report = send_on(settings, topic, stopping.is_set, available_now, accept_gap, show)
     click.echo(report.line())
     click.echo(f"bridge ended: {report}", err=True)
 
@@ -72,7 +82,8 @@ def bridge(topic: str | None, available_now: bool, settings: Settings) -> None:
 @dataclass
 class Report:
     """read: records of the source; acknowledged: by the target; dead_lettered: kept aside, for
-    their size; bytes: of those acknowledged; in_flight: neither yet; lag: behind the source's end.
+    their size; bytes: of those acknowledged; in_flight: neither yet; lag: behind the source's end;
+    gone: offsets that the source had let go of, which was accepted.
     """
 
     read: int = 0
@@ -81,6 +92,7 @@ class Report:
     bytes: int = 0
     in_flight: int = 0
     lag: int = 0
+    gone: int = 0
     seconds: float = 0.0
 
     def line(self) -> str:
@@ -148,13 +160,16 @@ def send_on(
     topic: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     available_now: bool = False,
+    accept_gap: bool = False,
     progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Sends a topic's records on until `stop` says so, or to its present end.
 
-    Then waits for what is under way, and commits. Raises BrokerError, SettingsError.
+    Then waits for what is under way, and commits. Raises BrokerError, SettingsError, and GapError
+    where records are gone that were not sent on, unless `accept_gap`.
     """
-    return _Bridge(settings, topic or settings.topics.events, stop, progress).run(available_now)
+    running = _Bridge(settings, topic or settings.topics.events, stop, accept_gap, progress)
+    return running.run(available_now)
 
 
 class _Bridge:
@@ -163,6 +178,7 @@ class _Bridge:
         settings: Settings,
         topic: str,
         stop: Callable[[], bool],
+        accept_gap: bool,
         progress: Callable[[Report], None],
     ) -> None:
         from lakehouse import kafka
@@ -174,6 +190,7 @@ class _Bridge:
             )
         kafka.ensure_topics(settings, [topic])
         self.settings, self.topic, self.stop, self.progress = settings, topic, stop, progress
+        self.accept_gap = accept_gap
         self.report, self.safe = Report(), Acknowledged()
         self.assigned: dict[tuple[str, int], Any] = {}
         self.reached: Offsets = {}
@@ -216,7 +233,8 @@ class _Bridge:
                 "group.id": self.settings.bridge.group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",
+                # Where a partition begins is said when it is assigned; what is gone is an error.
+                "auto.offset.reset": "error",
                 "enable.partition.eof": True,
                 # So long the partitions of a bridge that was killed wait for the next one.
                 "session.timeout.ms": 10_000,
@@ -243,10 +261,12 @@ class _Bridge:
                     self._take(message)
                 self._tend()
             self._settle()
+            self._commit()
             self.report.lag = self._lag()
         finally:
             # Also on the way out of an error: what is safe is not sent again.
-            self._commit()
+            with suppress(BrokerError):
+                self._commit()
             self.closing = True
             self.consumer.close()
             self.target.close()
@@ -264,7 +284,11 @@ class _Bridge:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
                 self.reached[message.topic(), message.partition()] = message.offset()
-            elif not error.retriable():
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                at = f"topic {message.topic()} partition {message.partition()}"
+                raise GapError(f"bridge: {at}: {GONE}")
+            elif error.code() != KafkaError._MAX_POLL_EXCEEDED and not error.retriable():
+                # (The group takes a bridge back that waited for too long.)
                 raise kafka.refused(self.settings, self.troubles.telling(error))
             return
         kind, at = message.timestamp()
@@ -297,8 +321,8 @@ class _Bridge:
             self.report.lag = self._lag()
         self._count()
         self.progress(self.report)
-        refusal = self.troubles.telling(None)
-        if refusal is not None and now - self.moved > REFUSED_SECONDS:
+        refusal = self.troubles.lasting(self.moved, REFUSED_SECONDS)
+        if refusal is not None:
             raise kafka.refused(self.settings, refusal)
 
     def _poll(self, seconds: float) -> None:
@@ -335,7 +359,9 @@ class _Bridge:
             self.progress(self.report)
 
     def _commit(self) -> None:
-        from confluent_kafka import KafkaException, TopicPartition
+        from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+        from lakehouse import kafka
 
         self.commits = time.monotonic()
         moved = self.safe.moved()
@@ -345,9 +371,15 @@ class _Bridge:
         try:
             self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
+            said = error.args[0]
+            if said.code() in {
+                KafkaError.GROUP_AUTHORIZATION_FAILED,
+                KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            }:
+                raise kafka.refused(self.settings, said) from None
             # The broker is away, or the group has given the partitions to another bridge: what is
             # not committed is sent again by whoever has them.
-            self.troubles.take(error.args[0])
+            self.troubles.take(said)
         else:
             self.safe.committed(moved)
 
@@ -374,7 +406,23 @@ class _Bridge:
                 lag += max(0, high - at)
         return lag
 
-    def _assigned(self, _consumer: Any, parts: list[Any]) -> None:
+    def _assigned(self, consumer: Any, parts: list[Any]) -> None:
+        """Begins after what is committed, or at the first record that there is. Raises GapError."""
+        from lakehouse import gaps, kafka
+
+        begins = kafka.begin_offsets(self.settings, [self.topic])
+        done = consumer.committed(parts, timeout=kafka.TIMEOUT_SECONDS)
+        positions = {_key(part): part.offset for part in done if part.offset >= 0}
+        gone, _ = gaps.ahead(positions, begins, {})
+        if gone and not self.accept_gap:
+            raise GapError(f"bridge: {'; '.join(map(str, gone))}: {GONE}")
+        for gap in gone:
+            self.report.gone += gap.records
+            click.echo(f"bridge: accepted gap: {gap}", err=True)
+        for part in parts:
+            key = _key(part)
+            part.offset = max(begins.get(key, 0), positions.get(key, 0))
+        consumer.assign(parts)
         self.assigned |= {_key(part): part for part in parts}
 
     def _revoked(self, _consumer: Any, parts: list[Any]) -> None:

@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from pyspark.sql import SparkSession
 
 from batch import audit, reconcile
 from lakehouse import kafka
 from lakehouse.contracts import Contracts
-from lakehouse.errors import BrokerError
+from lakehouse.errors import BrokerError, GapError
 from lakehouse.settings import Bridge, BridgeTo, Settings
 from producer import bridge
 from producer.command import Sending, send_shop
@@ -207,6 +208,28 @@ def test_what_is_too_large_is_put_aside_whole(settings: Settings) -> None:
         assert told["headwater.dead_letter.partition"] == b"2"
         assert told["headwater.dead_letter.offset"] == offset
         assert told["headwater.dead_letter.reason"]
+
+
+def test_what_expired_before_it_was_sent_on_is_an_error_until_accepted(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    load, topic = Load(settings), settings.topics.events
+    load.send(200)
+    assert bridge.send_on(settings, available_now=True).acknowledged == 200
+    read = kafka.end_offsets(settings, [topic])[topic, 1]
+    load.send(200)
+    admin = AdminClient(kafka.client_options(settings))
+    for done in admin.delete_records([TopicPartition(topic, 1, read + 3)]).values():
+        done.result(10)
+    lost = f"topic {topic} partition 1: offsets {read} to {read + 2} (3 records)"
+    with pytest.raises(GapError) as refused:
+        bridge.send_on(settings, available_now=True)
+    assert lost in str(refused.value)
+    assert "--accept-gap" in str(refused.value)
+    report = bridge.send_on(settings, available_now=True, accept_gap=True)
+    assert (report.acknowledged, report.gone) == (197, 3)
+    assert f"accepted gap: {lost}" in capfd.readouterr().err
+    assert bridge.send_on(settings, available_now=True).read == 0
 
 
 def test_no_more_is_read_than_the_target_takes(
