@@ -202,7 +202,7 @@ def _unreadable(settings: Settings) -> Iterator[str]:
             if secret and value:
                 resolve_secret(value)
         except SettingsError as error:
-            yield f"{key}: {error}: put it there, or set {variable(key)} to where it is"
+            yield f"{key}: {error} ({variable(key)} names another place)"
         if parts[-1] == "ssl_ca" and value and not os.path.isfile(value):
             yield f"{key}: no file {value}: set {variable(key)} to one of certificates (PEM)"
     if not settings.contracts_dir.is_dir():

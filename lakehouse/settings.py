@@ -1,7 +1,7 @@
 """Typed settings: a file an environment under conf/environments, below HEADWATER_* variables.
 
 A nested key is reached by two underscores: HEADWATER_BROKER__BOOTSTRAP=host:9092.
-A secret is only ever a reference (`env:NAME` or `file:PATH`), resolved where it is used.
+A secret is only ever a reference (see SECRET), resolved where it is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from lakehouse import redact
 from lakehouse.errors import SettingsError
 
 PREFIX, NESTED = "HEADWATER_", "__"
-SecretRef = Annotated[str, StringConstraints(pattern=r"^(env|file):.+$")]
+# An environment variable, a file, a secret of a Key Vault, a key of a Databricks secret scope.
+SECRET = (
+    r"^(env:.+|file:.+|keyvault:[A-Za-z0-9.:-]+/[A-Za-z0-9-]+(/[0-9a-f]{32})?"
+    r"|databricks:[^/]+/[^/]+)$"
+)
+SecretRef = Annotated[str, StringConstraints(pattern=SECRET)]
 
 
 class _Strict(BaseModel):
@@ -320,19 +325,23 @@ def _names_a_setting(parts: list[str], model: type[BaseModel]) -> bool:
 
 
 def resolve_secret(reference: str) -> str:
-    """The value behind `env:NAME` or `file:PATH`, which is masked wherever it would be printed.
+    """The value behind a reference, which is masked wherever it would be printed.
 
     Raises SettingsError, without the value.
     """
     kind, _, where = reference.partition(":")
     if kind == "env":
         if where not in os.environ:
-            raise SettingsError(f"secret {reference}: no environment variable {where}")
+            raise SettingsError(f"secret {reference}: no environment variable {where}: set it")
         value = os.environ[where]
-    else:
+    elif kind == "file":
         try:
             value = Path(where).read_text().strip()
         except OSError as error:
             raise SettingsError(f"secret {reference}: {error.strerror}") from None
+    else:
+        from lakehouse import vault
+
+        value = vault.value(reference)
     redact.remember(value)
     return value

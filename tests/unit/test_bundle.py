@@ -86,6 +86,11 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
         ("batch.yml", "requirements: ../requirements/databricks.txt",
          "requirements: ../requirements/databrick.txt", "jobs.reconcile", "databrick.txt"),
         ("on_demand.yml", "whl: ../dist/*.whl", "whl: ../wheels/*.whl", "jobs.smoke", "../wheels"),
+        ("on_demand.yml", "- ../dist/*.whl", "- ../wheel/*.whl", "jobs.smoke", "../wheel/*"),
+        ("on_demand.yml", "-r ../requirements/databricks.txt", "-r ../requirements/none.txt",
+         "jobs.smoke", "none.txt"),
+        ("on_demand.yml", "environment_key: producer\n          max",
+         "environment_key: sender\n          max", "jobs.smoke.send", "no environment sender"),
         ("dashboard.yml", "headwater.lvdash.json", "operations.lvdash.json",
          "dashboards.operations", "operations.lvdash.json"),
         ("batch.yml", "[gold, --rebuild,", "[gold, --rebild,",
@@ -137,6 +142,8 @@ def test_the_clusters_environment_is_one(wheel: Path, monkeypatch: pytest.Monkey
     assert settings.checkpoints == "/Volumes/headwater_prod/ops/checkpoints"
     assert settings.broker.bootstrap == GIVEN["event_hubs"]
     assert settings.publish_to == ("mysql",)
+    assert settings.broker.sasl_password == "databricks:headwater/eventhub-connection-string"
+    assert settings.mysql.password == "databricks:headwater/mysql-password"
 
 
 def test_the_two_jobs_of_gold_never_run_at_once() -> None:

@@ -1,0 +1,303 @@
+"""Key Vault over real HTTPS on loopback, Databricks scopes at the runtime's own module."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from azure.core.credentials import AccessToken
+
+from lakehouse import redact, settings, vault
+from lakehouse.errors import SettingsError
+from lakehouse.settings import Identity, resolve_secret
+from tests.secured import Authority
+
+TOKEN = "a-token-of-the-tests"
+
+
+class Vault:
+    """What a vault answers: `secrets` by name; `codes` are answered first, one a request."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.secrets: dict[str, str] = {}
+        self.codes: list[int] = []
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                address = urlsplit(self.path)
+                outer.asked.append(address.path)
+                name = address.path.removeprefix("/secrets/")
+                code, body = 200, dict[str, Any](value=outer.secrets.get(name))
+                if outer.codes:
+                    code, body = outer.codes.pop(0), {"error": {"message": "said\nthe vault"}}
+                elif self.headers["Authorization"] != f"Bearer {TOKEN}":
+                    code, body = 401, {}
+                elif parse_qs(address.query) != {"api-version": ["7.4"]}:
+                    code, body = 400, {}
+                elif name not in outer.secrets:
+                    code, body = 404, {"error": {"message": f"{name} was not found"}}
+                text = json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.server)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Credential:
+    """Who asks: notes for what."""
+
+    def __init__(self) -> None:
+        self.scopes: list[str] = []
+
+    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        self.scopes += scopes
+        return AccessToken(TOKEN, int(time.time()) + 3600)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that have passed; nothing is kept from one test to the next."""
+    now = [1000.0]
+    monkeypatch.setattr(vault, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(vault, "_kept", {})
+    return now
+
+
+@pytest.fixture
+def credential(monkeypatch: pytest.MonkeyPatch) -> Credential:
+    found = Credential()
+    monkeypatch.setattr(vault, "_credential", lambda: found)
+    return found
+
+
+@pytest.fixture
+def server(
+    authority: Authority,
+    clock: list[float],  # noqa: ARG001
+    credential: Credential,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Vault]:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.ca))
+    running = Vault(authority)
+    yield running
+    running.stop()
+
+
+def test_a_secret_of_a_vault_is_kept_for_a_time_and_then_asked_for_anew(
+    server: Vault, clock: list[float], credential: Credential
+) -> None:
+    reference = f"keyvault:{server.host}/eventhub"
+    server.secrets["eventhub"] = "planted-first"
+    assert [resolve_secret(reference) for _ in range(3)] == ["planted-first"] * 3
+    assert server.asked == ["/secrets/eventhub"]
+    server.secrets["eventhub"] = "planted-second"
+    clock[0] += vault.SECONDS - 1
+    assert resolve_secret(reference) == "planted-first"
+    clock[0] += 2
+    assert resolve_secret(reference) == "planted-second"
+    assert redact.redacted("said planted-first and planted-second") == "said ***** and *****"
+    # Of the host, without its first part: what a vault's token is for.
+    assert set(credential.scopes) == {"https://0.0.1/.default"}
+
+
+def test_a_version_may_be_named(server: Vault) -> None:
+    version = "0123456789abcdef" * 2
+    server.secrets[f"eventhub/{version}"] = "planted-old"
+    assert resolve_secret(f"keyvault:{server.host}/eventhub/{version}") == "planted-old"
+
+
+def test_where_the_vault_is_away_the_last_value_counts(server: Vault, clock: list[float]) -> None:
+    reference = f"keyvault:{server.host}/eventhub"
+    server.secrets["eventhub"] = "planted-first"
+    assert resolve_secret(reference) == "planted-first"
+    clock[0] += vault.SECONDS + 1
+    server.codes = [503] * vault.TRIES
+    assert resolve_secret(reference) == "planted-first"
+    assert server.codes == []
+    # A definite answer is one: a secret that was taken away is not to be used any more.
+    clock[0] += vault.SECONDS + 1
+    del server.secrets["eventhub"]
+    with pytest.raises(SettingsError, match="404 eventhub was not found: put it there"):
+        resolve_secret(reference)
+
+
+def test_a_busy_vault_is_asked_again(server: Vault) -> None:
+    server.secrets["eventhub"] = "planted-first"
+    server.codes = [429, 503]
+    assert resolve_secret(f"keyvault:{server.host}/eventhub") == "planted-first"
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ([403], "403 said: give the identity the role Key Vault Secrets User there"),
+        ([500] * vault.TRIES, "500 said: try again"),
+    ],
+)
+def test_a_refusal_is_one_line_with_what_to_do(codes: list[int], said: str, server: Vault) -> None:
+    server.codes = codes
+    with pytest.raises(SettingsError) as refused:
+        resolve_secret(f"keyvault:{server.host}/eventhub")
+    assert str(refused.value).endswith(said)
+    assert "\n" not in str(refused.value)
+    assert TOKEN not in str(refused.value)
+
+
+def test_a_vault_with_another_certificate_gets_no_token(
+    server: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(SettingsError, match=r"does not answer: .*certificate verify failed"):
+        resolve_secret(f"keyvault:{server.host}/eventhub")
+    assert server.asked == []
+
+
+def test_a_vault_is_a_name_or_a_host(
+    credential: Credential, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clock
+    asked = []
+
+    class Client:
+        def __init__(self, url: str, **_: Any) -> None:
+            asked.append(url)
+
+        def __enter__(self) -> Client:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def send_request(self, *_: Any, **__: Any) -> Any:
+            answer = {"value": "planted"}
+            return types.SimpleNamespace(status_code=200, json=lambda: answer, content=b"{}")
+
+    made = []
+    monkeypatch.setattr("azure.core.PipelineClient", Client)
+    policy = lambda _, scope: made.append(scope)  # noqa: E731
+    monkeypatch.setattr("azure.core.pipeline.policies.BearerTokenCredentialPolicy", policy)
+    for where in ("mine", "mine.vault.azure.cn"):
+        assert resolve_secret(f"keyvault:{where}/name") == "planted"
+    assert asked == [
+        "https://mine.vault.azure.net/secrets/name",
+        "https://mine.vault.azure.cn/secrets/name",
+    ]
+    assert made == ["https://vault.azure.net/.default", "https://vault.azure.cn/.default"]
+    assert credential.scopes == []
+
+
+def test_without_an_identity_it_is_said(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from azure.core.exceptions import ClientAuthenticationError
+
+    assert clock
+
+    class Nobody:
+        def get_token(self, *_: str, **__: Any) -> AccessToken:
+            raise ClientAuthenticationError("nobody\nis logged in")
+
+    monkeypatch.setattr(vault, "_credential", Nobody)
+    said = "no token for https://vault.azure.net/.default: nobody is logged in: give this machine"
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        resolve_secret("keyvault:mine/name")
+
+
+def test_who_asks_is_whom_azure_identity_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from azure.identity import DefaultAzureCredential
+
+    monkeypatch.setenv("AZURE_CLIENT_ID", "11111111-1111-1111-1111-111111111111")
+    assert isinstance(vault._credential(), DefaultAzureCredential)
+    assert Identity().client_secret is None
+
+
+def scopes(monkeypatch: pytest.MonkeyPatch, get: Any) -> None:
+    """Has the runtime's module be there, with a `dbutils` whose secrets are what `get` gives."""
+    module = types.ModuleType("databricks.sdk.runtime")
+    module.dbutils = types.SimpleNamespace(  # type: ignore[attr-defined]
+        secrets=types.SimpleNamespace(get=get)
+    )
+    monkeypatch.setitem(sys.modules, "databricks.sdk", types.ModuleType("databricks.sdk"))
+    monkeypatch.setitem(sys.modules, "databricks.sdk.runtime", module)
+
+
+def test_a_key_of_a_databricks_scope(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def get(scope: str, key: str) -> str:
+        asked.append((scope, key))
+        return f"planted-{len(asked)}"
+
+    scopes(monkeypatch, get)
+    assert [resolve_secret("databricks:headwater/eventhub") for _ in range(2)] == ["planted-1"] * 2
+    clock[0] += vault.SECONDS + 1
+    assert resolve_secret("databricks:headwater/eventhub") == "planted-2"
+    assert asked == [("headwater", "eventhub")] * 2
+
+
+def test_a_key_that_is_not_there_is_named(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clock
+
+    def get(**_: str) -> str:
+        raise RuntimeError("Secret does not exist with scope: headwater and key: eventhub")
+
+    scopes(monkeypatch, get)
+    with pytest.raises(SettingsError, match="put-secret headwater eventhub"):
+        resolve_secret("databricks:headwater/eventhub")
+
+
+def test_elsewhere_than_on_databricks_it_is_said(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clock
+    monkeypatch.setitem(sys.modules, "databricks.sdk.runtime", None)
+    with pytest.raises(SettingsError, match="this is no Databricks Runtime: use another kind"):
+        resolve_secret("databricks:headwater/eventhub")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["keyvault:mine", "keyvault:mine/", "keyvault:mine/a_b", "keyvault:a b/c", "databricks:scope",
+     "databricks:a/b/c", "vault:mine/name", "keyvault:mine/../name"],
+)  # fmt: skip
+def test_what_is_no_reference_is_refused(reference: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(json.dumps({"mysql": {"password": reference}}))
+    with pytest.raises(SettingsError, match=r"mysql\.password"):
+        settings.load(str(path))
