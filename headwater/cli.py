@@ -31,6 +31,11 @@ COMMANDS = {
     "maintain": ("batch.maintain", "maintain", "OPTIMIZE, ZORDER and VACUUM by the contracts."),
     "audit": ("batch.audit", "audit", "Hold Bronze against Silver: nothing lost or doubled."),
     "erase": ("batch.erase", "erase", "Remove a person everywhere, for good, with a proof."),
+    "catalog": (
+        "headwater.access",
+        "catalog_group",
+        "Name tables in Unity Catalog; grants and masks from the contracts.",
+    ),
     "config": ("headwater.config", "config_group", "Show the settings; say what is missing."),
     "contracts": ("headwater.commands", "contracts_group", "Check the contracts."),
     "status": ("headwater.commands", "status", "Show tables, stream lag and the last jobs."),

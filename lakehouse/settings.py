@@ -174,6 +174,20 @@ class MySQL(_Strict):
     ssl_ca: str = ""
 
 
+class Unity(_Strict):
+    """Names in Unity Catalog, and who may see what there.
+
+    catalog: where the tables are named; empty where there is no Unity Catalog, as on a laptop.
+    schema_prefix: what stands before bronze, silver, gold and ops.
+    readers, stewards: groups; personal data is shown to stewards alone.
+    """
+
+    catalog: str = ""
+    schema_prefix: str = ""
+    readers: str = "headwater-readers"
+    stewards: str = "headwater-stewards"
+
+
 class Settings(BaseSettings):
     """All there is to set.
 
@@ -203,6 +217,7 @@ class Settings(BaseSettings):
     publish_to: tuple[str, ...] = ("duckdb",)
     duckdb: str = ""
     mysql: MySQL = MySQL()
+    unity: Unity = Unity()
     spark: dict[str, str] = {}
 
     @classmethod

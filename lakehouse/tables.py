@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakehouse import catalog
 from lakehouse.compatibility import widens
 from lakehouse.contracts import Contracts
 from lakehouse.errors import TableError
@@ -496,37 +497,33 @@ def register(
     """
     from delta.tables import DeltaTable
 
+    in_unity = bool(settings.unity.catalog)
+    for statement in catalog.functions(settings, contracts, layouts):
+        spark.sql(statement)
     names = []
     for table in all_tables(contracts, layouts):
         path = table.path(settings)
         if not DeltaTable.isDeltaTable(spark, path):
             continue
-        spark.sql(f"CREATE DATABASE IF NOT EXISTS {table.layer}")
-        made = f"CREATE TABLE IF NOT EXISTS {table.full_name}"
-        spark.sql(f"{made} USING delta LOCATION {literal(path)}")
-        names.append(table.full_name)
-    if silver(contracts).full_name not in names:
+        if not in_unity:
+            # There they are the bundle's.
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {catalog.named(settings, table.layer)}")
+        name = catalog.named(settings, table.layer, table.name)
+        spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {literal(path)}")
+        names.append(catalog.shown(settings, table.layer, table.name))
+        layout = layouts.get(table.full_name)
+        if layout is not None and (view := catalog.gold_view(settings, layout)):
+            spark.sql(view)
+            names.append(catalog.shown(settings, table.layer, table.name + catalog.MASKED))
+    if catalog.shown(settings, "silver", "events") not in names:
         return names
-    there = set(spark.table("silver.events").columns)
+    there = set(spark.table(catalog.named(settings, "silver", "events")).columns)
     # A table that an older version wrote has it once a stream has started.
     rescued = "rescued" if "rescued" in there else "CAST(NULL AS string)"
-    spark.sql(
-        "CREATE OR REPLACE VIEW silver.quarantine AS SELECT topic, partition, offset, timestamp, "
-        "date, entity, violations, written_by, source, id, type, time, subject, key, raw "
-        "FROM silver.events WHERE outcome = 'quarantined'"
-    )
-    names.append("silver.quarantine")
+    spark.sql(catalog.quarantine_view(settings))
+    names.append(catalog.shown(settings, "silver", "quarantine"))
     for contract in contracts.values():
-        if contract.name not in there:
-            continue
-        columns = ", ".join(f"`{contract.name}`.`{c.name}`" for c in contract.columns)
-        spark.sql(
-            f"CREATE OR REPLACE VIEW silver.`{contract.name}` AS SELECT {columns}, "
-            "source AS _source, id AS _id, time AS _time, topic AS _topic, "
-            "partition AS _partition, offset AS _offset, timestamp AS _timestamp, date AS _date, "
-            f"{rescued} AS _rescued "
-            "FROM silver.events "
-            f"WHERE entity = '{contract.name}' AND outcome = 'accepted'"
-        )
-        names.append(f"silver.{contract.name}")
+        if contract.name in there:
+            spark.sql(catalog.entity_view(settings, contract, rescued))
+            names.append(catalog.shown(settings, "silver", contract.name))
     return names

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from headwater import job
+from lakehouse import catalog, tables
 from lakehouse import settings as settings_files
-from lakehouse import tables
 from tests import bundle
 from tests.helpers import ROOT
 
@@ -97,6 +97,8 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
          "jobs.gold_daily.gold", "--rebild"),
         ("batch.yml", "[maintain, --env, azure]", "[maintane, --env, azure]",
          "jobs.maintenance.maintain", "maintane"),
+        ("batch.yml", "[catalog, apply, --env", "[catalog, aply, --env",
+         "jobs.gold_daily.names", "aply"),
         ("batch.yml", "[maintain, --env, azure]", "[maintain, --env, azur]",
          "jobs.maintenance.maintain", "no environment 'azur'"),
         ("streaming.yml", "[stream, silver,", "[stream, sliver,",
@@ -143,6 +145,7 @@ def test_the_clusters_environment_is_one(wheel: Path, monkeypatch: pytest.Monkey
     assert settings.broker.bootstrap == GIVEN["event_hubs"]
     assert settings.publish_to == ("mysql",)
     assert settings.broker.sasl_password == "databricks:headwater/eventhub-connection-string"
+    assert catalog.shown(settings, "gold", "dim_users") == "headwater_prod.gold.dim_users"
     assert settings.mysql.password == "databricks:headwater/mysql-password"
 
 

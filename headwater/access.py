@@ -1,0 +1,79 @@
+"""`headwater catalog`: tables, views, masks and grants in Unity Catalog, from the contracts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lakehouse.command import settings_options
+from lakehouse.errors import SettingsError
+
+if TYPE_CHECKING:
+    from lakehouse.contracts import Contracts
+    from lakehouse.layouts import Layouts
+    from lakehouse.settings import Settings
+
+
+@click.group("catalog")
+def catalog_group() -> None:
+    """Unity Catalog: names of three levels, who may see what, and personal data masked."""
+
+
+@catalog_group.command("sql")
+@settings_options
+def catalog_sql(settings: Settings) -> None:
+    """Print what `apply` does, a statement a line, to be read or run elsewhere.
+
+    Entities and tables that do not exist yet are in it.
+    """
+    from lakehouse import catalog
+
+    contracts, layouts = _known(settings)
+    views = [catalog.entity_view(settings, contract) for contract in contracts.values()]
+    masked = [view for layout in layouts.gold if (view := catalog.gold_view(settings, layout))]
+    for statement in (
+        *catalog.functions(settings, contracts, layouts),
+        catalog.quarantine_view(settings),
+        *views,
+        *masked,
+        *catalog.grants(settings, contracts, layouts),
+    ):
+        click.echo(f"{statement};")
+
+
+@catalog_group.command("apply")
+@settings_options
+def catalog_apply(settings: Settings) -> None:
+    """Name every table that exists, make its views, and grant what readers and stewards may see.
+
+    As often as you like; a new contract wants it once.
+    """
+    from lakehouse import catalog, tables
+    from lakehouse.progress import doing
+    from lakehouse.session import spark as make_session
+
+    contracts, layouts = _known(settings)
+    with doing("starting Spark"):
+        spark = make_session(settings, "catalog")
+    with doing("naming tables"):
+        names = set(tables.register(spark, settings, contracts, layouts))
+    with doing("granting"):
+        for statement in catalog.grants(settings, contracts, layouts):
+            # Of what is not there yet nothing can be granted.
+            granted = statement.split(" ON ")[1].split(" TO ")[0].split(" ", 1)
+            if granted[0] not in {"TABLE", "VIEW"} or granted[1].replace("`", "") in names:
+                spark.sql(statement)
+    click.echo(f"{len(names)} tables and views are named in {settings.unity.catalog}")
+
+
+def _known(settings: Settings) -> tuple[Contracts, Layouts]:
+    from lakehouse import contracts, layouts
+
+    if not settings.unity.catalog:
+        raise SettingsError(
+            f"unity.catalog: environment {settings.environment} has none: set "
+            "HEADWATER_UNITY__CATALOG to the catalog of Unity Catalog"
+        )
+    loaded = contracts.load(settings.contracts_dir)
+    return loaded, layouts.load(settings.contracts_dir, loaded)
