@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass, field
@@ -93,6 +95,27 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
                 for task in resource.get("tasks", []):
                     _task(bundle, where, resource, task, distribution, entry_points)
     return bundle.findings
+
+
+def build_wheel(root: Path, made: Path) -> Path:
+    """The wheel, as setup.py makes it, with all that is made on the way in the folder `made`."""
+    commands = f"egg_info --egg-base {made} build --build-base {made} bdist_wheel --dist-dir {made}"
+    command = [sys.executable, "setup.py", "-q", *commands.split()]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    return next(made.glob("*.whl"))
+
+
+def commands(root: Path) -> list[list[str]]:
+    """The commands that the bundle's tasks run, each once, without options and settings."""
+    jobs: dict[str, Any] = {}
+    for path in (root / "resources").glob("*.yml"):
+        jobs |= _yaml(path)["resources"].get("jobs", {})
+    found = []
+    for task in (task for job in jobs.values() for task in job["tasks"]):
+        words = [w for w in task["python_wheel_task"]["parameters"] if not SETTING.fullmatch(w)]
+        options = [i for i, word in enumerate(words) if word.startswith("-")]
+        found.append(words[: min(options, default=len(words))])
+    return [words for i, words in enumerate(found) if words not in found[:i]]
 
 
 def environment(root: Path, target: str, given: dict[str, str], wheel: Path) -> dict[str, str]:

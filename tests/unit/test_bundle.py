@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,16 +29,7 @@ FILES = ["databricks.yml", "resources", "requirements"]
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, as setup.py makes it."""
-    made = tmp_path_factory.mktemp("wheel")
-    commands = f"egg_info --egg-base {made} build --build-base {made} bdist_wheel --dist-dir {made}"
-    subprocess.run(
-        [sys.executable, "setup.py", "-q", *commands.split()],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    return next(made.glob("*.whl"))
+    return bundle.build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture
@@ -192,7 +181,8 @@ def test_what_the_jobs_install_is_what_is_tested() -> None:
     locked = (ROOT / "requirements/local.lock").read_text()
     wanted = (ROOT / "requirements/databricks.txt").read_text().splitlines()
     pins = [line for line in wanted if not line.startswith("#")]
-    assert pins
+    pins += re.findall(r"- (\S+==\S+)", _read("resources/on_demand.yml"))
+    assert len(pins) == 4
     assert [pin for pin in pins if f"{pin} \\" not in locked] == []
     jar = re.search(r"mysql-connector-j</artifactId>\s*<version>([^<]+)", _read("pom.xml"))
     assert jar
