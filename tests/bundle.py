@@ -118,12 +118,11 @@ def commands(root: Path) -> list[list[str]]:
     return [words for i, words in enumerate(found) if words not in found[:i]]
 
 
-def environment(root: Path, target: str, given: dict[str, str], wheel: Path) -> dict[str, str]:
-    """The variables of the clusters' environment, as they are for a target."""
-    bundle = Bundle(root, target, given, wheel)
+def resolved(root: Path, target: str, given: dict[str, str]) -> dict[str, Any]:
+    """The bundle as it is for a target, with values in the place of references."""
+    bundle = Bundle(root, target, given, root)
     _load(bundle)
-    found: dict[str, str] = _Resolver(bundle).all()["variables"]["environment"]["default"]
-    return found
+    return _Resolver(bundle).all()
 
 
 def _load(bundle: Bundle) -> None:

@@ -125,8 +125,18 @@ def test_a_variable_without_a_value_is_named(wheel: Path) -> None:
     assert [line for line in found if "variable storage has no value in prod" in line]
 
 
-def test_the_clusters_environment_is_one(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in bundle.environment(ROOT, "prod", GIVEN, wheel).items():
+@pytest.mark.parametrize(("target", "status"), [("dev", "PAUSED"), ("prod", "UNPAUSED")])
+def test_what_is_a_developers_is_paused(target: str, status: str) -> None:
+    jobs = bundle.resolved(ROOT, target, GIVEN)["resources"]["jobs"]
+    found = {name: job.get("schedule") or job.get("continuous") for name, job in jobs.items()}
+    started = {name: one["pause_status"] for name, one in found.items() if one}
+    assert set(jobs) - set(started) == {"smoke", "backfill"}
+    assert set(started.values()) == {status}
+
+
+def test_the_clusters_environment_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = bundle.resolved(ROOT, "prod", GIVEN)
+    for name, value in raw["variables"]["environment"]["default"].items():
         monkeypatch.setenv(name, value)
     settings = settings_files.load("azure")
     assert settings.tables == f"{GIVEN['storage']}/tables"
