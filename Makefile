@@ -55,7 +55,7 @@ wheel: setup  ## dist/headwater-*.whl
 	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist . && ls dist/*.whl
 
 lock: setup  ## requirements/*.lock from requirements/*.in (needs uv on the PATH)
-	@for name in build local; do \
+	@for name in build local producer spark; do \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    --no-emit-index-url --no-emit-find-links requirements/$$name.in -o requirements/$$name.lock > /dev/null; \
 	done
