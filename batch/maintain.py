@@ -1,6 +1,7 @@
 """Maintenance: small files made into few sorted ones, and files that no version needs removed.
 
-What is done to a table stands in its contract: ZORDER columns, and how long old files are kept. Of
+What is done to a table stands in its contract: columns that its files are sorted by (ZORDER, or, by
+setting and of tables without partitions, liquid clustering), and how long old files are kept. Of
 the tables that a stream writes only those partitions are touched that it has left, or all of them
 while no stream runs on this machine; and of these only such with more than SMALL_FILES small files,
 because ZORDER writes a partition anew as a whole.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lakehouse.command import run, settings_options
+from lakehouse.sql import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,7 +44,8 @@ LEAST_HOURS = 168
 class Report:
     """One table: files and bytes of its newest version, before and after (None: not done).
 
-    partitions: how many are to be, or were, written anew. removed: old files, to be or deleted.
+    partitions: how many are to be, or were, written anew. zorder_by: none where the table is
+    clustered. removed: old files, to be or deleted. where, recluster: SQL of what is to be done.
     """
 
     table: str
@@ -55,6 +58,7 @@ class Report:
     files_after: int | None = None
     bytes_after: int | None = None
     where: str = field(default="", repr=False)
+    recluster: str = field(default="", repr=False)
 
 
 @click.command("maintain")
@@ -201,15 +205,21 @@ def _plan(
     path = tables.quoted_path(table.path(settings))
     old = spark.sql(f"VACUUM {path} RETAIN {hours} HOURS DRY RUN").count() if vacuum else 0
     where = " OR ".join(f"({_predicate(row, table)})" for row in due) if table.partitions else ""
+    liquid = layout.zorder_by if settings.clustering == "liquid" and not table.partitions else ()
+    recluster = ""
+    if tuple(detail.clusteringColumns) != liquid:
+        columns = ", ".join(quoted(name) for name in liquid)
+        recluster = f"({columns})" if liquid else "NONE"
     return Report(
         table.full_name,
         len(due),
-        layout.zorder_by,
+        () if liquid else layout.zorder_by,
         hours,
         detail.numFiles,
         detail.sizeInBytes,
         old,
         where=where,
+        recluster=recluster,
     )
 
 
@@ -234,6 +244,8 @@ def _do(spark: SparkSession, settings: Settings, table: Table, report: Report) -
     from lakehouse import tables
 
     path = tables.quoted_path(table.path(settings))
+    if report.recluster:
+        spark.sql(f"ALTER TABLE {path} CLUSTER BY {report.recluster}")
     if report.partitions:
         where = f" WHERE {report.where}" if report.where else ""
         columns = ", ".join(f"`{name}`" for name in report.zorder_by)
@@ -252,7 +264,7 @@ def _detail(spark: SparkSession, settings: Settings, table: Table) -> Row:
     from delta.tables import DeltaTable
 
     detail = DeltaTable.forPath(spark, table.path(settings)).detail()
-    return detail.select("numFiles", "sizeInBytes").collect()[0]
+    return detail.select("numFiles", "sizeInBytes", "clusteringColumns").collect()[0]
 
 
 if __name__ == "__main__":

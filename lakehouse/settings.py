@@ -197,6 +197,8 @@ class Settings(BaseSettings):
     contracts: a folder of contracts; those of the distribution where left empty.
     publish_to: kinds of warehouses that Gold is published to: duckdb, mysql.
     duckdb: the file of the embedded warehouse; warehouse.duckdb of the runtime folder if empty.
+    clustering: how `headwater maintain` sorts tables by their contracts' zorderBy: `liquid` is for
+    tables without partitions alone, those with partitions stay with ZORDER.
     spark: further Spark properties, by name.
     """
 
@@ -218,6 +220,7 @@ class Settings(BaseSettings):
     duckdb: str = ""
     mysql: MySQL = MySQL()
     unity: Unity = Unity()
+    clustering: Literal["zorder", "liquid"] = "zorder"
     spark: dict[str, str] = {}
 
     @classmethod

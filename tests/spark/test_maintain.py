@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -86,3 +87,25 @@ def test_what_the_stream_has_left_is_written_anew(
         if commit["operation"] == "OPTIMIZE"
     ]
     assert optimized == ['["topic","partition","offset"]'] * 2
+
+
+@pytest.mark.long
+def test_a_table_is_clustered_or_sorted_as_the_setting_says(
+    spark: SparkSession, settings: Settings, few: Contracts, layouts: Layouts
+) -> None:
+    metrics = tables.gold(layouts["gold.agg_user_metrics"])
+    columns = layouts["gold.agg_user_metrics"].zorder_by
+    tables.ensure(spark, settings, metrics)
+    nulls = [f"CAST(NULL AS {kind}) AS {name}" for name, kind in metrics.columns.items()]
+    # A partition a file.
+    tables.append(spark.range(0, COMMITS, 1, COMMITS).selectExpr(*nulls), settings, metrics)
+
+    def kept(clustering: str) -> tuple[tuple[str, ...], list[str], int | None]:
+        under = settings.model_copy(update={"clustering": clustering})
+        [done] = maintain.keep(spark, under, few, layouts, (metrics.full_name,), vacuum=False)
+        detail = spark.sql(f"DESCRIBE DETAIL {tables.quoted_path(metrics.path(settings))}")
+        return done.zorder_by, detail.collect()[0].clusteringColumns, done.files_after
+
+    assert kept("liquid") == ((), list(columns), 1)
+    assert kept("zorder") == (columns, [], 1)
+    assert len(table(settings, "gold/agg_user_metrics")) == COMMITS
