@@ -67,7 +67,16 @@ def test_what_the_deployment_names_is_in_the_bundle() -> None:
     assert named == [one["name"] for one in declared]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/deploy.md", "docs/security.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/containers.md",
+        "docs/deploy.md",
+        "docs/operate.md",
+        "docs/security.md",
+    ],
+)
 def test_links_and_tests_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     folder = (ROOT / page).parent
