@@ -164,9 +164,12 @@ def keep(
         for (_, table), report in zip(there, reports, strict=True):
             say(f"{table.full_name}: {report.partitions:,} partitions")
             _do(spark, settings, table, report)
-        touched = zip(there, reports, strict=True)
-        done = [table for (_, table), report in touched if report.partitions or report.removed]
-        run.written = tables.versions(spark, settings, done)
+        written = [
+            table
+            for (_, table), report in zip(there, reports, strict=True)
+            if report.partitions or report.removed or report.recluster
+        ]
+        run.written = tables.versions(spark, settings, written)
         run.details = {
             name: sum(getattr(report, name) or 0 for report in reports)
             for name in ("partitions", "removed", "files", "files_after")
