@@ -98,6 +98,15 @@ def stop_on_signals(stopping: threading.Event) -> None:
         signal.signal(number, lambda *_: stopping.set())
 
 
+FULL = "No space left on device"
+
+
+def _with_room(said: str) -> str:
+    """What went wrong, and where there is to be room, which neither Java nor Python says."""
+    room = "make room in the data folder, or where Spark keeps temporary files (spark.local.dir)"
+    return f"{said}: {room}, and run it again" if FULL in said else said
+
+
 def run(command: click.Command, arguments: list[str] | None = None) -> None:
     """Runs a command to its exit code; what a user can meet is one line on stderr."""
     guard_streams()
@@ -113,12 +122,12 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"headwater: {error.strerror or error}{where}", err=True)
+        click.echo(f"headwater: {_with_room(error.strerror or str(error))}{where}", err=True)
         code = 1
     except Exception as error:
         # Spark's own errors come with the stack of two languages.
         if not type(error).__module__.startswith(("pyspark", "py4j", "delta")):
             raise
-        click.echo(f"headwater: Spark: {reason(str(error))}", err=True)
+        click.echo(f"headwater: Spark: {_with_room(reason(str(error)))}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lakehouse.errors import LockedError
+from lakehouse.errors import HeadwaterError, LockedError
 from lakehouse.settings import Settings
 
 
@@ -27,6 +27,11 @@ def held(settings: Settings, job: str, what: str) -> Iterator[None]:
                 "stop that one first, or wait for it"
             ) from None
         file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        try:
+            os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise HeadwaterError(
+                f"{path} cannot be written ({error.strerror}), and nothing was begun: make room in "
+                "that folder, and run it again"
+            ) from None
         yield

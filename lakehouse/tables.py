@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lakehouse import catalog
 from lakehouse.compatibility import widens
@@ -207,6 +207,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
 
     path = table.path(settings)
     if not DeltaTable.isDeltaTable(spark, path):
+        _remove_unfinished(spark, path)
         builder = DeltaTable.createIfNotExists(spark).location(path)
         for name, kind in table.columns.items():
             builder = builder.addColumn(name, kind)
@@ -241,6 +242,24 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
         # Last: statistics name columns, which have to be there.
         _set(spark, quoted, lacking)
     return False
+
+
+def _remove_unfinished(spark: SparkSession, path: str) -> None:
+    """Removes the log of a table whose making was cut off before its first commit.
+
+    Delta takes that for a table which is gone, and would never make it again. Whoever commits
+    meanwhile is left alone: a folder that is not empty stays.
+    """
+    context: Any = spark.sparkContext
+    log = context._jvm.org.apache.hadoop.fs.Path(f"{path}/_delta_log")
+    files = log.getFileSystem(context._jsc.hadoopConfiguration())
+    if not files.exists(log):
+        return
+    inside = [status.getPath() for status in files.listStatus(log)]
+    if all(file.getName().startswith(".") for file in inside):
+        for file in inside:
+            files.delete(file, False)
+        files.delete(log, False)
 
 
 def _set(spark: SparkSession, quoted: str, properties: dict[str, str]) -> None:
