@@ -256,7 +256,7 @@ def _remove_unfinished(spark: SparkSession, path: str) -> None:
     if not files.exists(log):
         return
     inside = [status.getPath() for status in files.listStatus(log)]
-    if all(file.getName().startswith(".") for file in inside):
+    if all(file.getName().startswith((".", "_staged_commits")) for file in inside):
         for file in inside:
             files.delete(file, False)
         files.delete(log, False)

@@ -35,7 +35,7 @@ JOBS = ("reconcile", "gold", "maintain", "publish")
 JOBS_SCRIPT = """
 mount -t tmpfs -o size=256m tmpfs "$DATA" || exit 1
 headwater produce --events "$EVENTS" --seed 34 || exit 2
-HEADWATER_STREAM__MAX_OFFSETS_PER_TRIGGER=300 headwater stream --available-now || exit 3
+HEADWATER_STREAM__MAX_OFFSETS_PER_TRIGGER=600 headwater stream --available-now || exit 3
 for job in reconcile gold maintain publish; do
   cat /dev/zero >"$DATA/filler" 2>/dev/null
   truncate -s "-$LEFT" "$DATA/filler"

@@ -25,15 +25,18 @@ def test_the_id_of_a_topic_is_compared_whatever_its_letters(
         tables.ensure(spark, settings, tables.of_topics(tables.gaps(), {topic: "BBBB"}))
 
 
-@pytest.mark.parametrize("left", [[], [".00000000000000000000.json.0f3a.tmp"]])
+@pytest.mark.parametrize("left", [(), (".00000000000000000000.json.0f3a.tmp", "_staged_commits/")])
 def test_a_table_whose_making_was_cut_off_is_made(
-    spark: SparkSession, settings: Settings, left: list[str]
+    spark: SparkSession, settings: Settings, left: tuple[str, ...]
 ) -> None:
     """By a kill, or a full disk: there is a log by then, and no commit in it."""
     log = Path(tables.gaps().path(settings)) / "_delta_log"
     log.mkdir(parents=True)
     for name in left:
-        (log / name).write_text('{"commitInfo"')
+        if name.endswith("/"):
+            (log / name).mkdir()
+        else:
+            (log / name).write_text('{"commitInfo"')
     assert tables.ensure(spark, settings, tables.gaps())
     assert tables.read(spark, settings, tables.gaps()).count() == 0
     assert not tables.ensure(spark, settings, tables.gaps())
