@@ -104,7 +104,8 @@ FULL = "No space left on device"
 def _with_room(said: str) -> str:
     """What went wrong, and where there is to be room, which neither Java nor Python says."""
     room = "make room in the data folder, or where Spark keeps temporary files (spark.local.dir)"
-    return f"{said}: {room}, and run it again" if FULL in said else said
+    wanted = FULL in said and "make room" not in said
+    return f"{said}: {room}, and run it again" if wanted else said
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> None:
@@ -118,7 +119,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except HeadwaterError as error:
-        click.echo(f"headwater: {error}", err=True)
+        click.echo(f"headwater: {_with_room(str(error))}", err=True)
         code = error.exit_code
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

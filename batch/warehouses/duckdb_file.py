@@ -36,9 +36,13 @@ class DuckDB(Warehouse):
     def _open(self) -> Any:
         import duckdb
 
+        there = self._path.exists()
         try:
             return duckdb.connect(str(self._path))
         except duckdb.Error as error:
+            if not there:
+                # On a full disk, half of a file is left, which no later run could open.
+                self._path.unlink(missing_ok=True)
             said = str(error).splitlines()[0]
             raise WarehouseError(f"{self.where} cannot be opened: {said}") from None
 
