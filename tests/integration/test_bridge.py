@@ -139,18 +139,23 @@ def moved_past(settings: Settings, before: int) -> bool:
     return sent_on(settings) > before
 
 
+def kill_as_it_sends(settings: Settings) -> None:
+    """Starts a bridge, and kills it once it has sent something on."""
+    before = sent_on(settings)
+    process = start(settings)
+    try:
+        wait_until(partial(moved_past, settings, before), 60, "sending")
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
 def killed_under_load(settings: Settings, load: Load, kills: int, events: int) -> None:
     """So many bridges, one after another, each killed while it sends; then one to the end."""
     for _ in range(kills):
-        before = sent_on(settings)
         load.send(events)
-        process = start(settings)
-        try:
-            wait_until(partial(moved_past, settings, before), 60, "sending")
-        finally:
-            process.kill()
-            process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        kill_as_it_sends(settings)
     headwater(settings, "bridge", "--available-now", extra=variables(settings))
 
 
@@ -323,13 +328,7 @@ def test_ten_kills_under_load_lose_nothing_and_the_copies_go_downstream(
     events = 60_000
     send_shop(settings, Sending(events=events, defects=0.0, seed=31))
     for _ in range(10):
-        before = sent_on(settings)
-        process = start(settings)
-        try:
-            wait_until(partial(moved_past, settings, before), 60, "sending")
-        finally:
-            process.kill()
-            process.communicate()
+        kill_as_it_sends(settings)
     headwater(settings, "bridge", "--available-now", extra=variables(settings))
     there = settings.model_copy(
         update={"topics": settings.topics.model_copy(update={"events": settings.bridge.topic})}
