@@ -45,6 +45,9 @@ def session_conf(settings: Settings) -> dict[str, str]:
         # Old files of the state are removed by then; a driver that dies every minute never was, and
         # left them all.
         "spark.sql.streaming.stateStore.maintenanceInterval": "15s",
+        # Nothing goes back further than to the last committed batch, and Spark's 100 batches of
+        # state and offsets are what most of a checkpoint is made of.
+        "spark.sql.streaming.minBatchesToRetain": "20",
         # A micro-batch without records would only move the watermark; the next one does that too.
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         # Keeps the call site of every expression: half of the time that a wide plan takes to make.

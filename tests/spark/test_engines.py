@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,23 @@ def test_envelopes_have_the_same_outcome(
     assert_same(spark, few, values)
 
 
+@pytest.fixture(params=["interpreted", "compiled"])
+def plans(request: pytest.FixtureRequest, spark: SparkSession) -> Iterator[None]:
+    """Plans as on a laptop, and as on a cluster."""
+    compiled = request.param == "compiled"
+    wanted = {
+        "spark.sql.codegen.factoryMode": "CODEGEN_ONLY" if compiled else "NO_CODEGEN",
+        "spark.sql.codegen.wholeStage": str(compiled).lower(),
+    }
+    before = {name: str(spark.conf.get(name)) for name in wanted}
+    for name, value in wanted.items():
+        spark.conf.set(name, value)
+    yield
+    for name, value in before.items():
+        spark.conf.set(name, value)
+
+
+@pytest.mark.usefixtures("plans")
 @SLOW
 @given(st.data())
 def test_every_rule_and_type_of_the_catalogue(
