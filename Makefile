@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test unit spark integration faults long soak e2e check format wheel lock clean
+.PHONY: help setup setup-tests setup-long run test unit spark integration faults long soak e2e check format wheel lock clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -16,6 +16,9 @@ setup:  ## make .venv: packages, jars, the project (skipped while nothing change
 
 setup-tests: setup  ## the same, and a MariaDB server for the tests
 	@bash scripts/setup.sh tests
+
+setup-long: setup  ## the same, and Azure's storage emulator for `make long` (wants Node.js)
+	@bash scripts/setup.sh tests long
 
 run: setup  ## broker, streams, 100,000 events, reconcile, audit, summary (ARGS="--events 20000")
 	@$(BIN)/headwater run $(ARGS)
@@ -35,7 +38,7 @@ integration: setup-tests  ## tests against a real broker and real databases
 faults: setup-tests  ## tests that kill what runs
 	@$(PYTEST) -m faults $(ARGS)
 
-long: setup-tests  ## more faults than `make test` has the time for
+long: setup-long  ## more faults than `make test` has the time for
 	@$(PYTEST) -m long $(ARGS)
 
 soak: setup-tests  ## an hour of load with 50 kills, and a report (MINUTES=5 KILLS=3)

@@ -174,6 +174,24 @@ class MySQL(_Strict):
     ssl_ca: str = ""
 
 
+class Adls(_Strict):
+    """How the storage accounts of `abfss://` URIs are reached, where the cluster does not know.
+
+    auth: empty leaves it to the cluster (Databricks' external locations, a core-site.xml);
+    `managed_identity` and `service_principal` log in as `identity`, `key` with the account's key.
+    key: a reference to that key.
+    """
+
+    auth: Literal["", "managed_identity", "service_principal", "key"] = ""
+    key: SecretRef | None = None
+
+    @model_validator(mode="after")
+    def _key_is_whole(self) -> Adls:
+        if (self.auth == "key") != (self.key is not None):
+            raise ValueError("auth `key` and key go together")
+        return self
+
+
 class Unity(_Strict):
     """Names in Unity Catalog, and who may see what there.
 
@@ -214,6 +232,7 @@ class Settings(BaseSettings):
     topics: Topics = Topics()
     broker: Broker = Broker()
     identity: Identity = Identity()
+    adls: Adls = Adls()
     bridge: Bridge = Bridge()
     stream: Stream = Stream()
     publish_to: tuple[str, ...] = ("duckdb",)
@@ -222,6 +241,14 @@ class Settings(BaseSettings):
     unity: Unity = Unity()
     clustering: Literal["zorder", "liquid"] = "zorder"
     spark: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _principal_of_storage(self) -> Settings:
+        if self.adls.auth == "service_principal" and not self.identity.client_secret:
+            raise ValueError(
+                "adls.auth: service_principal wants identity.tenant_id, client_id and client_secret"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

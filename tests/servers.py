@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,3 +104,29 @@ def mariadb(folder: Path) -> MariaDB:
     server = MariaDB(free_port(), folder, program)
     server.start()
     return server
+
+
+# Where the emulator's well-known account is looked for, by Spark's client as by delta-rs.
+EMULATOR = ("127.0.0.1", 10000)
+
+
+def azurite(folder: Path) -> subprocess.Popen[bytes]:
+    """Azure's storage emulator (blobs alone), with its data in a folder."""
+    program = ROOT / ".venv/azurite/node_modules/.bin/azurite-blob"
+    assert program.exists(), "no Azurite: `make setup-long` (it wants Node.js 18 or newer)"
+    host, port = EMULATOR
+    where = ["--blobHost", host, "--blobPort", str(port), "--location", str(folder / "blobs")]
+    with (folder / "azurite.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(program), *where, "--skipApiVersionCheck", "--disableTelemetry"],
+            stdout=log,
+            stderr=log,
+        )
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "azurite.log").read_text()[-2000:]
+        with socket.socket() as probe:
+            return probe.connect_ex(EMULATOR) == 0
+
+    wait_until(answers, 60, "Azurite")
+    return process

@@ -73,6 +73,7 @@ def test_optimize_vacuum_and_merge_beside_a_live_stream(
     assert unlike_the_ledger(settings) == []
 
 
+@pytest.mark.long
 def test_a_partition_that_lags_by_an_hour(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:

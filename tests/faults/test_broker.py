@@ -173,6 +173,7 @@ def lag(settings: Settings) -> int:
     return sum(end - done.get(key, 0) for key, end in ends.items())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_own_signals")
 def test_a_query_that_fails_is_started_again_so_often(
     spark: SparkSession,

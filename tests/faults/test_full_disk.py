@@ -101,6 +101,7 @@ def test_a_full_disk_of_the_broker_loses_nothing_that_it_acknowledged(
     assert 1_000 < acknowledged < 201_000
 
 
+@pytest.mark.long
 def test_a_full_data_folder_stops_the_streams_and_nothing_is_lost(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:

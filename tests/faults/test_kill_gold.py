@@ -21,6 +21,7 @@ from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line,
 from tests.servers import MariaDB
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_gold_and_of_publish(
     spark: SparkSession,
     contracts: Contracts,

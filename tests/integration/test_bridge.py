@@ -159,6 +159,7 @@ def killed_under_load(settings: Settings, load: Load, kills: int, events: int) -
     headwater(settings, "bridge", "--available-now", extra=variables(settings))
 
 
+@pytest.mark.long
 def test_a_kill_loses_nothing_and_keeps_the_order_of_keys(settings: Settings) -> None:
     load = Load(settings)
     killed_under_load(settings, load, 1, 30_000)

@@ -118,6 +118,7 @@ def test_a_record_from_the_future(settings: Settings) -> None:
     assert re.fullmatch(rf"{where} has a record of 3,(5\d\d|600) s in the future", finding.said)
 
 
+@pytest.mark.long
 def test_no_broker_no_room_and_a_job_that_failed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,6 +182,7 @@ def test_a_warehouse_that_refuses_is_named(
         copy(shop, settings.model_copy(update={"mysql": away}), "mysql")
 
 
+@pytest.mark.long
 def test_a_key_that_stands_twice_is_refused(
     shop: Shop, mariadb: MariaDB, settings: Settings
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_connection_cut_in_the_middle(
     agree(shop, mariadb, settings)
 
 
+@pytest.mark.long
 def test_the_command_says_it_in_one_line(shop: Shop, settings: Settings) -> None:
     """A warehouse that is down, and a DuckDB file that another process holds."""
     done = headwater(

@@ -66,6 +66,7 @@ def settings_of(tmp_path: Path, bootstrap: str, **more: Any) -> Settings:
     return settings_for(tmp_path, bootstrap, contracts=str(tmp_path / "contracts"), **more)
 
 
+@pytest.mark.long
 def test_changes_under_a_running_stream(
     spark: SparkSession, bootstrap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +146,7 @@ def start(spark: SparkSession, settings: Settings, contracts: Contracts) -> Runn
     return silver.start(spark, settings, contracts, available_now=True)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.long), "after"])
 def test_a_batch_that_was_cut_off_ends_under_the_rules_it_began_with(
     spark: SparkSession,
     bootstrap: str,

@@ -124,6 +124,7 @@ def test_whom_the_client_does_not_trust(
     assert f"no TLS connection to broker {by_name}" in refusal(bootstrap=by_name)
 
 
+@pytest.mark.long
 def test_a_producer_outlives_its_tokens(
     secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

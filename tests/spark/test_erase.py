@@ -79,6 +79,7 @@ def content(house: House, table: tables.Table) -> dict[int, tuple[Any, ...]]:
     return {row.offset: tuple(row) for row in rows}
 
 
+@pytest.mark.long
 def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts) -> None:
     house.bronze(*((0, offset, offset, value) for offset, (value, *_) in RECORDS.items()))
     house.reconcile()

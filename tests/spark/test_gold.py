@@ -166,6 +166,7 @@ def test_a_customers_history_as_one_writes_it_down(shop: Shop) -> None:
     assert rebuilt.rows == 0, "a rebuild finds nothing to change"
 
 
+@pytest.mark.long
 def test_rows_of_silver_that_change_in_place(shop: Shop) -> None:
     """As a replay leaves them: an event let in from quarantine, and one with other values."""
     other = {**PRODUCT, "product_id": "P00002"}
@@ -200,6 +201,7 @@ def test_rows_of_silver_that_change_in_place(shop: Shop) -> None:
     assert units() == {"K001": 2, "K003": 1}
 
 
+@pytest.mark.long
 def test_what_was_changed_by_hand_is_refused_by_name(shop: Shop) -> None:
     shop.say(("12:00", "order", order(1, "12:00")), ("12:00", "order_item", line(1)))
     shop.build()

@@ -70,6 +70,7 @@ def test_the_first_by_broker_time_then_coordinates_stands(house: House) -> None:
     assert house.audit().holds
 
 
+@pytest.mark.long
 def test_copies_of_an_event_that_gives_way_get_an_outcome_of_their_own(house: House) -> None:
     """(0, 1) left no row: (0, 0) had its content. Then comes what the broker took before both."""
     house.bronze((0, 0, 10, category("x", name="A")), (0, 1, 11, category("x", name="A")))
@@ -85,6 +86,7 @@ def test_copies_of_an_event_that_gives_way_get_an_outcome_of_their_own(house: Ho
     assert house.audit().holds
 
 
+@pytest.mark.long
 def test_what_gives_way_and_what_cannot(house: House) -> None:
     """(0, 1) was in conflict with (0, 0), and has the content of (1, 0), which stands now.
 
@@ -226,6 +228,7 @@ def test_tampering_breaks_the_law(
     assert any(said in line for line in broken), (what, broken)
 
 
+@pytest.mark.long
 def test_a_range_is_looked_at_again_from_a_moment_on(
     spark: SparkSession,
     settings: Settings,

@@ -112,6 +112,7 @@ def test_every_kind_of_repair_gets_the_outcome_of_its_new_bytes(house: House) ->
             repaired(house, offset, b"{}")
 
 
+@pytest.mark.long
 def test_a_rule_made_milder_lets_its_records_in_by_rule(house: House) -> None:
     long_name = "x" * 101
     house_of(
@@ -131,6 +132,7 @@ def test_a_rule_made_milder_lets_its_records_in_by_rule(house: House) -> None:
     assert replayed(house, wanted) == {"accepted": 0, "duplicates": 0, "quarantined": 0}
 
 
+@pytest.mark.long
 def test_what_is_asked_for_is_what_is_found(house: House) -> None:
     other = event("category", {"category_id": "K001", "name": ""}, id="b", source="elsewhere")
     house_of(house, (0, 0, 0, category("a", name="")), (0, 1, 60, other), (0, 2, 120, b"{"))
@@ -149,6 +151,7 @@ def test_what_is_asked_for_is_what_is_found(house: House) -> None:
         assert sum(count for _, count in rules) == len(offsets)
 
 
+@pytest.mark.long
 def test_a_stricter_rule_in_place_and_copies_outside_the_range(house: House) -> None:
     """(0, 2) is a copy of (0, 0) that left no row. The replay takes (0, 0) back: it needs one."""
     house_of(
@@ -181,6 +184,7 @@ def test_a_stricter_rule_in_place_and_copies_outside_the_range(house: House) -> 
     assert house.rows()[0, 0] == ("accepted", [], "replay")
 
 
+@pytest.mark.long
 def test_what_replays_and_conflicts_have_to_do_with_each_other(house: House) -> None:
     """(0, 1) was a conflict with (0, 0), which is not accepted any more. (0, 2) has no record."""
     house_of(
@@ -216,6 +220,7 @@ def test_a_replay_under_the_same_rules_writes_nothing(house: House) -> None:
     assert tables.version(house.spark, house.settings, house.silver_table) == before
 
 
+@pytest.mark.long
 def test_a_row_changed_by_hand_is_made_anew(house: House) -> None:
     house_of(house, (0, 0, 0, category("a")), (0, 1, 1, b"{"))
     before = house.rows()
@@ -228,6 +233,7 @@ def test_a_row_changed_by_hand_is_made_anew(house: House) -> None:
     assert counts(house) == (2, 1, 1, 0)
 
 
+@pytest.mark.long
 def test_the_commands(house: House) -> None:
     house_of(
         house,

@@ -1,0 +1,77 @@
+"""Logins to ADLS Gen2: the properties that hadoop-azure's documentation of ABFS names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lakehouse import adls, settings
+from lakehouse.errors import SettingsError
+
+LAKE = "abfss://lake@one.dfs.core.windows.net/headwater"
+PREFIX = "spark.hadoop.fs.azure.account."
+PRINCIPAL = "{tenant_id: t1, client_id: c1, client_secret: 'env:PLANTED'}"
+
+
+def load(tmp_path: Path, text: str, storage: str = LAKE) -> settings.Settings:
+    path = tmp_path / "x.yml"
+    path.write_text(f"storage: {storage}\nruntime: {tmp_path}\n{text}\n")
+    return settings.load(str(path))
+
+
+def test_each_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED", "planted")
+    host = "one.dfs.core.windows.net"
+    tokens = "org.apache.hadoop.fs.azurebfs.oauth2."
+    for text, wanted in (
+        ("", {}),
+        ("adls: {auth: key, key: 'env:PLANTED'}", {"auth.type": "SharedKey", "key": "planted"}),
+        (
+            f"adls: {{auth: service_principal}}\nidentity: {PRINCIPAL}",
+            {
+                "auth.type": "OAuth",
+                "oauth.provider.type": f"{tokens}ClientCredsTokenProvider",
+                "oauth2.client.endpoint": "https://login.microsoftonline.com/t1/oauth2/token",
+                "oauth2.client.id": "c1",
+                "oauth2.client.secret": "planted",
+            },
+        ),
+        (
+            "adls: {auth: managed_identity}\nidentity: {client_id: c1}",
+            {
+                "auth.type": "OAuth",
+                "oauth.provider.type": f"{tokens}MsiTokenProvider",
+                "oauth2.client.id": "c1",
+            },
+        ),
+    ):
+        found = adls.spark_options(load(tmp_path, text))
+        assert found == {f"{PREFIX}{name}.{host}": value for name, value in wanted.items()}
+
+
+def test_each_account_has_the_login_and_no_other_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", "planted")
+    text = "adls: {auth: key, key: 'env:PLANTED'}"
+    other = "checkpoint_root: abfss://c@two.dfs.core.windows.net/x\n"
+    hosts = {
+        name.partition(".key.")[2] for name in adls.spark_options(load(tmp_path, other + text))
+    }
+    assert hosts - {""} == {"one.dfs.core.windows.net", "two.dfs.core.windows.net"}
+    assert adls.spark_options(load(tmp_path, text, str(tmp_path))) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("adls: {auth: key}", "adls: .*key go together"),
+        ("adls: {key: 'env:PLANTED'}", "adls: .*key go together"),
+        ("adls: {auth: service_principal}", "adls.auth: service_principal wants identity"),
+        ("adls: {auth: key, key: plain}", "adls.key"),
+    ],
+)
+def test_a_login_that_lacks_something_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(tmp_path, text)
