@@ -38,7 +38,7 @@ integration: setup-tests  ## tests against a real broker and real databases
 faults: setup-tests  ## tests that kill what runs
 	@$(PYTEST) -m faults $(ARGS)
 
-long: setup-long  ## more faults than `make test` has the time for
+long: setup-long  ## what `make test` has not the time for: most faults, and more
 	@$(PYTEST) -m long $(ARGS)
 
 soak: setup-tests  ## an hour of load with 50 kills, and a report (MINUTES=5 KILLS=3)
