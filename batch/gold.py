@@ -132,8 +132,8 @@ def build(
         silver = tables.silver(contracts)
         tables.read(spark, settings, silver)
         tables.check(spark, settings, silver)
-        last = None if rebuild else runs.last(spark, settings, JOB)
-        if last is None:
+        last = runs.last(spark, settings, JOB)
+        if last is None or rebuild:
             after, changed = None, None
             until = tables.version(spark, settings, silver) if until is None else until
         else:
@@ -150,7 +150,9 @@ def build(
         _Builder(spark, settings, contracts, layouts, Source(rows, changed), result, say).build()
         run.rows = result.rows
         run.read = {SILVER: until}
-        run.written = tables.versions(spark, settings, map(tables.gold, layouts.gold))
+        run.written = tables.versions(
+            spark, settings, map(tables.gold, layouts.gold), last.written if last else {}
+        )
         run.details = {"mode": result.mode, "after": after}
     return result
 

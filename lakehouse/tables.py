@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -262,6 +262,14 @@ def _remove_unfinished(spark: SparkSession, path: str) -> None:
         files.delete(log, False)
 
 
+def _log_of(spark: SparkSession, path: str) -> Callable[[int], bool]:
+    """Whether a table's log has a version: by Delta's protocol, a file each, numbered on."""
+    context: Any = spark.sparkContext
+    jvm_path = context._jvm.org.apache.hadoop.fs.Path
+    files = jvm_path(path).getFileSystem(context._jsc.hadoopConfiguration())
+    return lambda version: bool(files.exists(jvm_path(f"{path}/_delta_log/{version:020d}.json")))
+
+
 def _set(spark: SparkSession, quoted: str, properties: dict[str, str]) -> None:
     listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
     spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")
@@ -362,20 +370,37 @@ def quoted_path(path: str) -> str:
     return f"delta.{quoted(path)}"
 
 
-def version(spark: SparkSession, settings: Settings, table: Table) -> int:
-    """The table's newest version."""
+def version(spark: SparkSession, settings: Settings, table: Table, known: int | None = None) -> int:
+    """The table's newest version. known: one that it had, from which on it is looked for: without
+    that, or where the log begins after it, Spark reads the log, which takes it some jobs.
+    """
     from delta.tables import DeltaTable
 
+    has = _log_of(spark, table.path(settings))
+    if known is not None and has(known):
+        while has(known + 1):
+            known += 1
+        return known
     history = DeltaTable.forPath(spark, table.path(settings)).history(1)
     return int(history.select("version").collect()[0].version)
 
 
-def versions(spark: SparkSession, settings: Settings, wanted: Iterable[Table]) -> dict[str, int]:
-    """The newest version of each table, by the table's full name."""
+def versions(
+    spark: SparkSession,
+    settings: Settings,
+    wanted: Iterable[Table],
+    known: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """The newest version of each table, by the table's full name. known: versions that they had, as
+    `version` takes them, by the same names; a table that is not there was just made."""
     from lakehouse.session import side_by_side
 
+    def newest(table: Table) -> int:
+        had = None if known is None else known.get(table.full_name, 0)
+        return version(spark, settings, table, had)
+
     tables = list(wanted)
-    found = side_by_side(lambda table: version(spark, settings, table), tables)
+    found = side_by_side(newest, tables)
     return dict(zip((table.full_name for table in tables), found, strict=True))
 
 
@@ -424,6 +449,10 @@ def newest_by_headwater(
     """
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
+
+    has = _log_of(spark, table.path(settings))
+    if has(after) and not has(after + 1):
+        return after if until is None else until
 
     commits = (
         DeltaTable.forPath(spark, table.path(settings))
