@@ -10,7 +10,9 @@ from urllib.parse import unquote
 
 from headwater import lag
 from lakehouse import checkpoints, contracts, kafka, layouts, tables
+from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
+from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 
 
@@ -21,10 +23,9 @@ def status(settings: Settings) -> dict[str, Any]:
     it; None where all is read.
     """
     loaded = contracts.load(settings.contracts_dir)
-    found: dict[str, Any] = {"tables": [], "streams": [], "jobs": [], "broker_error": None}
-    for table in tables.all_tables(loaded, layouts.load(settings.contracts_dir, loaded)):
-        if (row := _table(settings, table)) is not None:
-            found["tables"].append(row)
+    known = layouts.load(settings.contracts_dir, loaded)
+    found: dict[str, Any] = {"tables": sizes(settings, loaded, known), "broker_error": None}
+    found |= {"streams": [], "jobs": jobs(settings)}
     ends: kafka.Offsets | None = None
     try:
         topics = loaded.topics(settings.topics.events)
@@ -40,8 +41,13 @@ def status(settings: Settings) -> dict[str, Any]:
             if done and (unread := lag.unread(settings, dict.fromkeys(ends, 0) | done, ends)):
                 stream["oldest_unread"] = asdict(unread[0]) | {"said": str(unread[0])}
         found["streams"].append(stream)
-    found["jobs"] = jobs(settings)
     return found
+
+
+def sizes(settings: Settings, loaded: Contracts, known: Layouts) -> list[dict[str, Any]]:
+    """Rows, files, bytes and last commit of every table that is there."""
+    found = (_table(settings, table) for table in tables.all_tables(loaded, known))
+    return [row for row in found if row is not None]
 
 
 def open_table(settings: Settings, table: tables.Table) -> Any:

@@ -202,12 +202,12 @@ def _follow(
     meters: dict[str, Meter],
     loaded: Any,
 ) -> Report:
-    """Shows how far everything is; returns once all that was sent is committed by all queries."""
-    from lakehouse import checkpoints, kafka
+    """Shows how far everything is; returns once all that was sent is committed by all queries, as
+    they report it: what is shown last has all of it."""
+    from lakehouse import kafka
     from producer.command import finish
 
     ends: kafka.Offsets | None = None
-    files = [checkpoints.ArrowFiles(settings, name) for name in checkpoints.QUERIES]
     with Panel(sender.what.events) as panel:
         while True:
             for query in running:
@@ -222,12 +222,10 @@ def _follow(
                     break
                 if ends is None:
                     ends = kafka.end_offsets(settings, loaded.topics(settings.topics.events))
-                done = [checkpoints.committed(file) for file in files]
+                done = [meter.position for meter in meters.values()]
                 if all(d.get(k, 0) >= end for d in done for k, end in ends.items()):
                     break
             time.sleep(POLL_SECONDS)
-        for query in running:
-            meters[query.name].take(query.query.recentProgress)
         panel.show(sender.report, meters, last=True)
     report = sender.report
     if report.failed or report.caught_up:
@@ -294,8 +292,10 @@ def _summary(
     """Rows by table and view, quarantined records by rule, and what was sold."""
     from pyspark.sql import functions as F
 
+    from headwater import report
     from lakehouse import tables
 
+    held = {row["table"]: row["rows"] for row in report.sizes(settings, loaded, known)}
     silver = tables.read(spark, settings, tables.silver(loaded))
     counts = silver.groupBy("entity", "outcome").count().collect()  # two rows an entity
     rules = (
@@ -308,14 +308,12 @@ def _summary(
         .collect()
     )
     rows: list[tuple[Any, ...]] = [
-        ("bronze.events", tables.read(spark, settings, tables.bronze()).count()),
-        ("silver.events", sum(row["count"] for row in counts)),
+        *((name, held[name]) for name in ("bronze.events", "silver.events")),
         ("silver.quarantine", sum(r["count"] for r in counts if r.outcome == "quarantined")),
     ]
     accepted = {row.entity: row["count"] for row in counts if row.outcome == "accepted"}
     rows += [(f"silver.{name}", accepted.get(name, 0)) for name in loaded]
-    for layout in known.gold:
-        rows.append((layout.full_name, tables.read(spark, settings, tables.gold(layout)).count()))
+    rows += [(layout.full_name, held[layout.full_name]) for layout in known.gold]
     return {
         "tables": rows,
         "rules": [(row.rule, row["count"]) for row in rules],
