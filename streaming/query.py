@@ -113,6 +113,7 @@ def start(
     """
     closing, waiting = threading.Event(), threading.Event()
     app: list[str] = []
+    cut_off = checkpoints.unfinished(checkpoints.SparkFiles(spark, settings, name))
 
     def run(batch: DataFrame, number: int) -> None:
         if closing.is_set():
@@ -124,8 +125,9 @@ def start(
             if found is None:
                 raise StreamError(f"checkpoint {checkpoints.location(settings, name)} has no id")
             app.append(found)
-            # Only the first batch of a run can be one that the table has already. Delta would not
-            # even compute it then, and its state would be missing: so it is computed here.
+        if number == cut_off:
+            # The table may have it already. Delta would not even compute it then, and its state
+            # would be missing: so it is computed here.
             batch = batch.localCheckpoint()
         write(batch, app[0], number)
         if number == last:
