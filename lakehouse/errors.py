@@ -59,7 +59,8 @@ class BusyError(WarehouseError):
     """Another transaction of a warehouse was in the way; another try may pass."""
 
 
-TELLING = re.compile(r"(?:Caused by: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
+# Py4J gives what the JVM said a line of its own, after a colon.
+TELLING = re.compile(r"(?:Caused by: |: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
 # Before what a query says of a record that a contract does not let through. The plan of the query,
 # which stands in every error of a stream, has it as well: but for what Spark puts before an error.
 FROZEN = "HEADWATER_FROZEN "

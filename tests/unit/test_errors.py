@@ -35,3 +35,15 @@ def test_an_error_that_tells_nothing_is_told_by_what_is_behind_it() -> None:
     )
     assert reason("java.io.IOException: full", cause) == "IOException: full"
     assert reason("Failed to create new client") == "Failed to create new client"
+
+
+def test_of_an_error_in_a_batch_what_the_jvm_said_is_told() -> None:
+    said = (
+        "[FOREACH_BATCH_USER_FUNCTION_ERROR] An error occurred in the user provided function. "
+        "Reason: An exception was raised by the Python Proxy. Return Message: Traceback:\n"
+        '  File "streaming/query.py", line 1, in run\n'
+        "py4j.protocol.Py4JJavaError: An error occurred while calling o73.save.\n"
+        ": java.util.concurrent.TimeoutException: no answer within 120 seconds\n"
+        "\tat x.y(z)\n"
+    )
+    assert reason(said) == "TimeoutException: no answer within 120 seconds"
