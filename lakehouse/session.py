@@ -76,7 +76,8 @@ def spark(settings: Settings, name: str) -> SparkSession:
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(f"headwater-{name}")
-    if "MASTER" not in os.environ and "SPARK_REMOTE" not in os.environ:
+    # spark-submit has said where it runs.
+    if not {"PYSPARK_GATEWAY_PORT", "MASTER", "SPARK_REMOTE"} & os.environ.keys():
         builder = builder.config("spark.master", os.environ.get("SPARK_MASTER", "local[*]"))
     for key, value in session_conf(settings).items():
         builder = builder.config(key, value)
