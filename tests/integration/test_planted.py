@@ -1,0 +1,188 @@
+"""Secrets planted wherever one can be given, looked for in all that a full run writes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pyarrow.parquet as pq
+import pytest
+
+from lakehouse.settings import MySQL, Settings
+from tests.helpers import BIN, environment, free_port, headwater, settings_for, wait_until
+from tests.secured import Secured
+
+EVENTS = 2_000
+# Everything that Spark and its clients have to say, into a file.
+LOG4J = """\
+rootLogger.level = info
+rootLogger.appenderRef.file.ref = file
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {file}
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d %p %c: %m%n%ex
+"""
+PAGES = ("environment/", "SQL/", "StreamingQuery/", "jobs/", "executors/")
+
+
+def forms(secret: str) -> set[str]:
+    """How a secret may turn up in text."""
+    escaped = secret.replace("\\", "\\\\").replace('"', '\\"')
+    return {
+        secret,
+        escaped,
+        escaped.replace("\\", "\\\\").replace('"', '\\"'),
+        json.dumps(secret)[1:-1],
+        quote(secret, safe=""),
+        quote_plus(secret),
+        secret.replace("&", "&amp;").replace('"', "&quot;"),
+        base64.b64encode(secret.encode()).decode(),
+    }
+
+
+def texts(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every file under a folder, by name and as text; those of Parquet as what is in them."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix == ".parquet":
+            yield str(path), repr(pq.ParquetFile(path).read().to_pylist())
+        elif path.is_file():
+            yield str(path), path.read_bytes().decode(errors="replace")
+
+
+def pages(port: int) -> Iterator[tuple[str, str]]:
+    """What Spark's own pages show of a running driver, and what its API answers."""
+    base = f"http://127.0.0.1:{port}"
+
+    def text(url: str) -> str:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return str(answer.read().decode())
+
+    for page in PAGES:
+        yield page, text(f"{base}/{page}")
+    [application] = json.loads(text(f"{base}/api/v1/applications"))
+    for part in ("environment", "sql?details=true&planDescription=true", "jobs"):
+        yield part, text(f"{base}/api/v1/applications/{application['id']}/{part}")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
+    secured: Secured, mysql: MySQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broker, database, storage and identity have a secret each; commands succeed, and fail."""
+    database, storage, identity = os.environ["TEST_SECRET"], uuid.uuid4().hex, f"{uuid.uuid4()}~&+/"
+    planted = {
+        "PLANTED_BROKER": secured.password,
+        "PLANTED_DATABASE": database,
+        "PLANTED_IDENTITY": identity,
+    }
+    for name, secret in planted.items():
+        monkeypatch.setenv(name, secret)
+    planted["storage"] = storage
+    folder = tmp_path / "written"
+    (folder / "events").mkdir(parents=True)
+    (folder / "log4j2.properties").write_text(LOG4J.format(file=folder / "spark.log"))
+    broker = secured.by_password(sasl_password="env:PLANTED_BROKER")
+    ours = secured.identity().model_copy(update={"client_secret": "env:PLANTED_IDENTITY"})
+    there = mysql.model_copy(update={"password": "env:PLANTED_DATABASE"})
+    settings = settings_for(folder, broker.bootstrap)
+    port = free_port()
+    extra = variables(broker=broker, identity=ours, mysql=there) | {
+        "HEADWATER_SPARK": json.dumps(
+            {
+                "spark.hadoop.fs.azure.account.key.one.dfs.core.windows.net": storage,
+                "spark.eventLog.enabled": "true",
+                "spark.eventLog.compress": "false",
+                "spark.eventLog.dir": (folder / "events").as_uri(),
+                "spark.ui.enabled": "true",
+                "spark.ui.port": str(port),
+            }
+        ),
+        "HEADWATER_PUBLISH_TO": json.dumps(["duckdb", "mysql"]),
+        "SPARK_SUBMIT_OPTS": f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
+    }
+    said: list[tuple[str, str]] = []
+
+    def run(*words: str, code: int = 0, **changed: str) -> str:
+        done = headwater(settings, *words, code=code, extra=extra | changed)
+        said.append((" ".join(words), done.stdout + done.stderr))
+        return done.stdout + done.stderr
+
+    run("produce", "--events", str(EVENTS))
+    said += while_it_streams(settings, extra, port)
+    run("reconcile")
+    run("gold")
+    run("publish")
+    run("audit", "--json")
+    for words in ("status", "config show", "config check", "quarantine list"):
+        run(*words.split())
+    run("doctor")
+    # What fails says where it was going, and as whom.
+    wrong = {"HEADWATER_MYSQL__USER": "nobody"}
+    assert "nobody" in run("publish", "--full", "--to", "mysql", code=1, **wrong)
+    away = {"HEADWATER_BROKER__SASL_USERNAME": "somebody"}
+    run("produce", "--events", "1", code=1, **away)
+    run("stream", "--available-now", code=1, **away)
+
+    looked_at = [*said, *texts(folder)]
+    names = [name for name, _ in looked_at]
+    for kind in ("spark.log", "events/", "silver/events/", "ledger/", "environment"):
+        assert any(kind in name for name in names), f"nothing of {kind} was looked at"
+    # What is no secret is found there: the search can tell.
+    for shown, kind in (
+        (broker.bootstrap, "spark.log"),
+        (broker.bootstrap, "events/"),
+        (settings.topics.events, "silver/events/"),
+        ("spark.hadoop.fs.azure.account.key", "environment"),
+    ):
+        assert any(kind in name and shown in text for name, text in looked_at), (shown, kind)
+    assert "sasl.jaas.config = [hidden]" in (folder / "spark.log").read_text()
+    found = [
+        (name, of)
+        for name, text in looked_at
+        for of, secret in planted.items()
+        if any(form in text for form in forms(secret))
+    ]
+    assert found == []
+
+
+def variables(**models: object) -> dict[str, str]:
+    """Groups of settings as variables of the environment."""
+    return {
+        f"HEADWATER_{group}__{name}".upper(): str(value)
+        for group, model in models.items()
+        for name, value in model.model_dump(exclude_defaults=True).items()  # type: ignore[attr-defined]
+    }
+
+
+def while_it_streams(settings: Settings, extra: dict[str, str], port: int) -> list[tuple[str, str]]:
+    """What a running stream shows on Spark's pages once it has committed, and what it prints."""
+    process = subprocess.Popen(
+        [str(BIN / "headwater"), "stream"],
+        env=environment(settings) | extra,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    done = Path(settings.checkpoints.removeprefix("file://")) / "silver/commits/0"
+
+    def has_committed() -> bool:
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        return done.exists()
+
+    try:
+        wait_until(has_committed, 180, "the first commit of Silver")
+        shown = list(pages(port))
+    finally:
+        process.terminate()
+        printed = process.communicate(timeout=60)[0]
+    return [*shown, ("stream", printed)]
