@@ -1,6 +1,6 @@
 """The bridge by Kafka's protocol against the bridge by AMQP, both to servers of this machine.
 
-    .venv/bin/python -m benchmarks.bridge [--records 30000] [--rounds 3]
+    headwater bench bridge [--records 30000] [--rounds 3]
 
 Records of 300 bytes, of few keys and of many. The hub is the tests' own server in this process, so
 the figures are a lower bound of what AMQP can do, and say nothing of Azure.
@@ -9,12 +9,14 @@ the figures are a lower bound of what AMQP can do, and say nothing of Azure.
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+
+from benchmarks import measure
 
 if TYPE_CHECKING:
     from lakehouse.settings import Settings
@@ -25,8 +27,9 @@ KEYS = (50, 5_000)
 @click.command()
 @click.option("--records", default=30_000, show_default=True, help="Records a round.")
 @click.option("--rounds", default=3, show_default=True, help="Interleaved rounds of each.")
-def main(records: int, rounds: int) -> None:
-    """Print records a second by protocol and number of keys, as Markdown."""
+@measure.json_option
+def main(records: int, rounds: int, as_json: bool) -> None:
+    """The bridge by Kafka's protocol and by AMQP, for few keys and for many."""
     from headwater import broker
     from lakehouse import settings
     from lakehouse.settings import Bridge, BridgeTo
@@ -35,7 +38,6 @@ def main(records: int, rounds: int) -> None:
 
     server = HubServer(hub=4)
     os.environ["BENCHMARK_SECRET"] = server.connection_string
-    rates: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         local = settings.load("local", storage=folder)
         where = str(broker.start(local).bootstrap)
@@ -49,30 +51,24 @@ def main(records: int, rounds: int) -> None:
                 sasl_password="env:BENCHMARK_SECRET",
             ),
         }
+
+        def once(topic: str, to: BridgeTo) -> float:
+            there = Bridge(to=to, topic="hub", group=uuid.uuid4().hex)
+            report = send_on(local.model_copy(update={"bridge": there}), topic, available_now=True)
+            return report.acknowledged / report.seconds
+
         try:
             for keys in KEYS:
                 topic = f"keys-{keys}"
                 fill(local, topic, records, keys)
-                for turn in range(rounds + 1):
-                    for name, to in targets.items():
-                        group = uuid.uuid4().hex
-                        there = Bridge(to=to, topic="hub", group=group)
-                        found = local.model_copy(update={"bridge": there})
-                        report = send_on(found, topic, available_now=True)
-                        if turn:  # the first round warms up
-                            rate = report.acknowledged / report.seconds
-                            rates.setdefault((name, keys), []).append(rate)
+                cases = {name: partial(once, topic, to) for name, to in targets.items()}
+                found = measure.take_turns(cases, rounds)
+                notes = {"records": records, "keys": keys}
+                result = measure.Result("The bridge", "records/s", "AMQP", found, notes)
+                measure.show(result, as_json)
         finally:
             broker.stop(local)
             server.stop()
-    click.echo("| by | keys | records/s, median | min | max | ratio |\n|---|---|---|---|---|---|")
-    for (name, keys), found_rates in rates.items():
-        middle = statistics.median(found_rates)
-        ratio = statistics.median(rates["Kafka", keys]) / middle
-        low, high = min(found_rates), max(found_rates)
-        click.echo(
-            f"| {name} | {keys:,} | {middle:,.0f} | {low:,.0f} | {high:,.0f} | {ratio:.1f} |"
-        )
 
 
 def fill(local: Settings, topic: str, records: int, keys: int) -> None:

@@ -1,25 +1,24 @@
 """What a Gold increment costs over a small history and over a large one, in one run.
 
-    .venv/bin/python -m benchmarks.gold_increment [--events 20000] [--large 1000000]
+    headwater bench gold_increment [--events 20000] [--large 1000000]
 
 Both histories are the simulator's, classified into Silver without a broker, copies included; the
-increments are the shop's next events. They take turns. Printed as Markdown: seconds, and the ratio
-of large to small.
+increments are the shop's next events.
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks import measure
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -35,8 +34,9 @@ RECORDS_A_FILE = 50_000
 @click.option("--small", default=100_000, show_default=True, help="Records of the small history.")
 @click.option("--large", default=1_000_000, show_default=True, help="Records of the large one.")
 @click.option("--rounds", default=3, show_default=True, help="Increments of each.")
-def main(events: int, small: int, large: int, rounds: int) -> None:
-    """Time increments over two histories, and print their ratio."""
+@measure.json_option
+def main(events: int, small: int, large: int, rounds: int, as_json: bool) -> None:
+    """What a Gold increment costs over a small history and over a large one."""
     from batch import gold
     from lakehouse import contracts, layouts, settings
     from lakehouse.session import spark as make_session
@@ -47,36 +47,30 @@ def main(events: int, small: int, large: int, rounds: int) -> None:
         loaded = contracts.load(base.contracts_dir)
         known = layouts.load(base.contracts_dir, loaded)
         spark = make_session(base, "benchmark")
-        houses = {}
-        first: dict[int, float] = {}
-        for size in (small, large):
+        first: dict[str, str] = {}
+
+        def over(size: int) -> Callable[[], float]:
             house = settings.load("local", storage=f"{folder}/{size}")
             records = shop_of(1, instant(None, False), 0.3).records()
-            take(spark, house, loaded, records, 0, size)
-            started = time.perf_counter()
-            gold.build(spark, house, loaded, known)
-            first[size] = time.perf_counter() - started
-            houses[size] = (house, records, size)
-        seconds: dict[int, list[float]] = {small: [], large: []}
-        rows: dict[int, list[int]] = {small: [], large: []}
-        for turn in range(rounds + 1):
-            for size, (house, records, begin) in houses.items():
-                take(spark, house, loaded, records, begin + turn * events, events)
-                started = time.perf_counter()
-                result = gold.build(spark, house, loaded, known)
-                if turn:  # the first round warms up
-                    seconds[size].append(time.perf_counter() - started)
-                    rows[size].append(result.rows)
+            sent = 0
+
+            def grow(count: int) -> float:
+                nonlocal sent
+                take(spark, house, loaded, records, sent, count)
+                sent += count
+                return measure.seconds(lambda: gold.build(spark, house, loaded, known))()
+
+            first[f"first build of {size:,}, s"] = f"{grow(size):.1f}"
+            return lambda: grow(events)
+
+        cases = {f"a history of {size:,}": over(size) for size in (small, large)}
+        found = measure.take_turns(cases, rounds)
         spark.stop()
-    base_seconds = statistics.median(seconds[small])
-    click.echo("| history | first build, s | increment, median s | min | max | rows | ratio |")
-    click.echo("|---|---|---|---|---|---|---|")
-    for size, found in seconds.items():
-        middle = statistics.median(found)
-        click.echo(
-            f"| {size:,} | {first[size]:.1f} | {middle:.1f} | {min(found):.1f} | {max(found):.1f} "
-            f"| {statistics.median(rows[size]):,.0f} | {middle / base_seconds:.2f} |"
-        )
+    notes = {"records of an increment": events, **first}
+    over_small, over_large = cases
+    target = {over_large: 1.5}
+    result = measure.Result("A Gold increment", "seconds", over_small, found, notes, target)
+    measure.show(result, as_json)
 
 
 def take(

@@ -1,6 +1,6 @@
 """What keeping unknown fields costs: the same records classified with `newFields` drop and evolve.
 
-    .venv/bin/python -m benchmarks.rescued_fields [--rows 200000] [--rounds 7]
+    headwater bench rescued_fields [--rows 200000] [--rounds 7]
 
 The simulator's mix, which has no unknown fields, and the same with two more in the data of every
 record; read from memory, classified, and thrown away (Spark's noop sink), in interleaved rounds.
@@ -9,15 +9,15 @@ record; read from memory, classified, and thrown away (Spark's noop sink), in in
 from __future__ import annotations
 
 import dataclasses
-import platform
-import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
+
+from benchmarks import measure
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--rows", default=200_000, show_default=True, help="Records a round.")
 @click.option("--rounds", default=7, show_default=True, help="Rounds of each.")
-def main(rows: int, rounds: int) -> None:
-    """Print the median, smallest and largest seconds by mode and input, as Markdown."""
+@measure.json_option
+def main(rows: int, rounds: int, as_json: bool) -> None:
+    """What keeping unknown fields costs."""
     from lakehouse import settings
 
     with tempfile.TemporaryDirectory() as folder:
-        measure(settings.load("local", storage=folder), rows, rounds)
+        local = settings.load("local", storage=folder)
+        measure.show(classified(local, rows, rounds), as_json)
 
 
-def measure(settings: Settings, rows: int, rounds: int) -> None:
+def classified(settings: Settings, rows: int, rounds: int) -> measure.Result:
     from lakehouse import contracts, session
     from lakehouse.contracts import Contracts
     from lakehouse.silver import classify
@@ -45,29 +47,20 @@ def measure(settings: Settings, rows: int, rounds: int) -> None:
     spark.sparkContext.setLogLevel("ERROR")
     loaded = contracts.load(settings.contracts_dir)
     inputs = {"as they are": records(spark, rows, b""), "two more": records(spark, rows, MORE)}
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for turn in range(rounds + 2):
-        for mode in ("drop", "evolve"):
-            changed = [dataclasses.replace(c, new_fields=mode) for c in loaded.values()]
-            for name, raw in inputs.items():
-                limit = settings.stream.max_record_bytes
-                frame = classify(raw, Contracts(changed), limit, "benchmark")
-                started = time.perf_counter()
-                frame.write.format("noop").mode("overwrite").save()
-                if turn >= 2:  # the first two warm up
-                    seconds.setdefault((mode, name), []).append(time.perf_counter() - started)
-    click.echo(
-        f"{rows:,} records, {rounds} rounds, {platform.machine()}, Python "
-        f"{platform.python_version()}, Spark {spark.version}"
-    )
-    click.echo(
-        "| newFields | fields | median s | min | max | against drop |\n|---|---|---|---|---|---|"
-    )
-    for (mode, name), found in seconds.items():
-        middle = statistics.median(found)
-        ratio = middle / statistics.median(seconds["drop", name])
-        values = " | ".join(f"{value:.2f}" for value in (middle, min(found), max(found), ratio))
-        click.echo(f"| {mode} | {name} | {values} |")
+
+    def case(mode: str, raw: DataFrame) -> Callable[[], None]:
+        changed = Contracts([dataclasses.replace(c, new_fields=mode) for c in loaded.values()])
+        frame = classify(raw, changed, settings.stream.max_record_bytes, "benchmark")
+        return lambda: frame.write.format("noop").mode("overwrite").save()
+
+    cases = {
+        f"{mode}, fields {name}": measure.seconds(case(mode, raw))
+        for mode in ("drop", "evolve")
+        for name, raw in inputs.items()
+    }
+    found = measure.take_turns(cases, rounds, warm=2)
+    base = "drop, fields as they are"
+    return measure.Result("Unknown fields", "seconds", base, found, {"records": rows})
 
 
 MORE = b'"data":{"colour":"red","nested":{"a":[1,2,3]},'

@@ -1,6 +1,6 @@
 """What one Silver commit costs: one table, with and without partitions, against a table an entity.
 
-    .venv/bin/python -m benchmarks.silver_layout [--rows 5000] [--rounds 7]
+    headwater bench silver_layout [--rows 5000] [--rounds 7]
 
 The simulator's mix, classified once and kept in memory, is appended in interleaved rounds:
 
@@ -12,17 +12,15 @@ The simulator's mix, classified once and kept in memory, is appended in interlea
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
+
+from benchmarks import measure
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -33,15 +31,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--rows", default=5_000, show_default=True, help="Records a commit.")
 @click.option("--rounds", default=7, show_default=True, help="Commits of each layout.")
-def main(rows: int, rounds: int) -> None:
-    """Print the median, smallest and largest seconds of a commit by layout, as Markdown."""
+@measure.json_option
+def main(rows: int, rounds: int, as_json: bool) -> None:
+    """What a commit of Silver costs by layout."""
     from lakehouse import settings
 
     with tempfile.TemporaryDirectory() as folder:
-        measure(settings.load("local", storage=folder), rows, rounds)
+        local = settings.load("local", storage=folder)
+        measure.show(commits(local, rows, rounds), as_json)
 
 
-def measure(settings: Settings, rows: int, rounds: int) -> None:
+def commits(settings: Settings, rows: int, rounds: int) -> measure.Result:
     from pyspark.sql import functions as F
 
     from lakehouse import contracts, session, tables
@@ -87,25 +87,10 @@ def measure(settings: Settings, rows: int, rounds: int) -> None:
         "one table by date and entity": one("entities", "date", "entity"),
         "a table an entity": many,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in layouts}
-    for turn in range(rounds + 2):
-        for name, commit in layouts.items():
-            started = time.perf_counter()
-            commit()
-            if turn >= 2:  # the first two warm up
-                seconds[name].append(time.perf_counter() - started)
-    base = statistics.median(seconds["one table by date"])
-    click.echo(
-        f"{rows:,} records, {rounds} rounds, {platform.machine()}, Python "
-        f"{platform.python_version()}, Spark {spark.version}, "
-        f"{json.dumps(session.session_conf(settings)['spark.sql.shuffle.partitions'])} tasks"
-    )
-    click.echo("| layout | median s | min | max | against by date |\n|---|---|---|---|---|")
-    for name, found in seconds.items():
-        middle = statistics.median(found)
-        click.echo(
-            f"| {name} | {middle:.2f} | {min(found):.2f} | {max(found):.2f} | {middle / base:.2f} |"
-        )
+    timed = {name: measure.seconds(commit) for name, commit in layouts.items()}
+    found = measure.take_turns(timed, rounds, warm=2)
+    notes = {"records": rows, "partitions of the shuffle": settings.stream.state_partitions}
+    return measure.Result("A commit of Silver", "seconds", "one table by date", found, notes)
 
 
 def append(frame: DataFrame, path: str, by: tuple[str, ...]) -> None:

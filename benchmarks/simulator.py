@@ -1,6 +1,6 @@
 """The simulator, ledger included, against confluent-kafka sending prebuilt bytes to one broker.
 
-    .venv/bin/python -m benchmarks.simulator [--events 200000] [--rounds 3]
+    headwater bench simulator [--events 200000] [--rounds 3]
 
 All send with the same client options and a delivery report a record; the simulator compresses with
 lz4, as its settings say, so prebuilt bytes are sent both ways. They are the simulator's own first
@@ -9,23 +9,27 @@ lz4, as its settings say, so prebuilt bytes are sent both ways. They are the sim
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks import measure
+
 if TYPE_CHECKING:
     from lakehouse.settings import Settings
+
+
+BASE = "prebuilt bytes"
 
 
 @click.command()
 @click.option("--events", default=200_000, show_default=True, help="Records a round.")
 @click.option("--rounds", default=3, show_default=True, help="Interleaved rounds of each.")
-def main(events: int, rounds: int) -> None:
-    """Print records a second of both and their ratio, as Markdown."""
+@measure.json_option
+def main(events: int, rounds: int, as_json: bool) -> None:
+    """The simulator against sending prebuilt bytes."""
     from headwater import broker
     from lakehouse import kafka, settings
     from producer.command import Sending, instant, send_shop, shop_of
@@ -37,31 +41,19 @@ def main(events: int, rounds: int) -> None:
             kafka.ensure_topics(local, ["prebuilt", "simulated"])
             records = list(islice(shop_of(1, instant(None, False), 0.3).records(), 20_000))
             prebuilt = [(record.key, record.value) for record in records]
-            rates: dict[str, list[float]] = {
-                "prebuilt bytes": [],
-                "prebuilt bytes, lz4": [],
-                "simulator": [],
+            what = Sending(events=events, topic="simulated")
+            cases = {
+                BASE: lambda: send_prebuilt(local, prebuilt, events, "none"),
+                "prebuilt bytes, lz4": lambda: send_prebuilt(local, prebuilt, events, "lz4"),
+                "simulator": lambda: send_shop(local, what),
             }
-            for turn in range(rounds + 1):
-                marks = [time.perf_counter()]
-                for compression in ("none", "lz4"):
-                    send_prebuilt(local, prebuilt, events, compression)
-                    marks.append(time.perf_counter())
-                send_shop(local, Sending(events=events, topic="simulated"))
-                marks.append(time.perf_counter())
-                if turn:  # the first round warms up
-                    for name, begin, end in zip(rates, marks, marks[1:], strict=False):
-                        rates[name].append(events / (end - begin))
+            timed = {name: measure.rate(send, events) for name, send in cases.items()}
+            found = measure.take_turns(timed, rounds)
         finally:
             broker.stop(local)
-    base = statistics.median(rates["prebuilt bytes"])
-    click.echo("| what | records/s, median | min | max | ratio |\n|---|---|---|---|---|")
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        click.echo(
-            f"| {name} | {middle:,.0f} | {min(found):,.0f} | {max(found):,.0f} "
-            f"| {middle / base:.2f} |"
-        )
+    target = {"simulator": 0.5}
+    result = measure.Result("Sending", "records/s", BASE, found, {"records": events}, target)
+    measure.show(result, as_json)
 
 
 def send_prebuilt(

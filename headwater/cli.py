@@ -41,6 +41,7 @@ COMMANDS = {
     "status": ("headwater.commands", "status", "Show tables, stream lag and the last jobs."),
     "doctor": ("headwater.commands", "doctor", "Find what is wrong, and say what to do."),
     "sql": ("headwater.commands", "sql", "Query every table and view by name."),
+    "bench": ("headwater.bench", "bench", "Measure how fast it is, against what else there is."),
 }
 
 
