@@ -111,7 +111,9 @@ def megabytes(process: subprocess.Popen[bytes]) -> int:
     try:
         parent = psutil.Process(process.pid)
         tree = [parent, *parent.children(recursive=True)]
-        return sum(one.memory_info().rss for one in tree) >> 20
+        # A program that a JVM is about to start has the JVM's memory, and its command, until then.
+        memory = {tuple(one.cmdline()): one.memory_info().rss for one in tree}
+        return sum(memory.values()) >> 20
     except psutil.NoSuchProcess:
         return 0
 
