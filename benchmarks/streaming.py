@@ -60,6 +60,7 @@ def main(events: int, rounds: int, as_json: bool) -> None:
     from lakehouse import contracts, kafka, settings
     from lakehouse.session import spark as make_session
     from producer.command import Sending, send_shop
+    from tests.helpers import drain
 
     with tempfile.TemporaryDirectory() as folder:
         base = settings.load("local", storage=folder)
@@ -76,7 +77,7 @@ def main(events: int, rounds: int, as_json: bool) -> None:
 
             def ours(*queries: str) -> None:
                 last["ours"] = place = next(places)
-                drain(spark, place, loaded, queries)
+                drain(spark, place, loaded, *queries)
 
             def loop() -> None:
                 last[LOOP] = place = next(places)
@@ -104,15 +105,6 @@ def main(events: int, rounds: int, as_json: bool) -> None:
     ):
         some = {name: found[name] for name in (first, *against)}
         measure.show(measure.Result(title, "records/s", first, some, notes, against), as_json)
-
-
-def drain(
-    spark: SparkSession, place: Settings, contracts: Contracts, queries: tuple[str, ...]
-) -> None:
-    from streaming.command import start_all
-
-    for running in start_all(spark, place, contracts, queries, available_now=True):
-        running.query.awaitTermination()
 
 
 def plainly(spark: SparkSession, work: Callable[[], None]) -> None:
