@@ -135,12 +135,12 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
 
     looked_at = [*said, *texts(folder)]
     names = [name for name, _ in looked_at]
-    for kind in ("spark.log", "events/", "silver/events/", "ledger/", "environment"):
+    for kind in ("spark.log", "written/events/", "silver/events/", "ledger/", "environment"):
         assert any(kind in name for name in names), f"nothing of {kind} was looked at"
     # What is no secret is found there: the search can tell.
     for shown, kind in (
         (broker.bootstrap, "spark.log"),
-        (broker.bootstrap, "events/"),
+        ("spark.hadoop.fs.azure.account.key", "written/events/"),
         (settings.topics.events, "silver/events/"),
         ("spark.hadoop.fs.azure.account.key", "environment"),
     ):
