@@ -8,6 +8,7 @@ import subprocess
 from itertools import islice
 from pathlib import Path
 
+import click
 import duckdb
 import pytest
 from deltalake import DeltaTable
@@ -133,8 +134,12 @@ def test_commands_of_the_readme_exist() -> None:
             command = cli.get_command(None, words[0])  # type: ignore[arg-type]
             assert command is not None
             known = {option for parameter in command.params for option in parameter.opts}
-            for sub in getattr(command, "commands", {}).values():
-                known |= {option for parameter in sub.params for option in parameter.opts}
+            if isinstance(command, click.Group):
+                context = click.Context(command)
+                for name in command.list_commands(context):
+                    sub = command.get_command(context, name)
+                    assert sub is not None
+                    known |= {option for parameter in sub.params for option in parameter.opts}
             used = [word for word in words[1:] if word.startswith("--")]
             assert set(used) <= known, f"{text.name}: {line}"
             found += 1
