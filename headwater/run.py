@@ -247,6 +247,7 @@ class Panel:
         self._total = total
         self._live = Live(console=self._console) if self._console.is_terminal else None
         self._last = 0.0
+        self._batches, self._since = 0, time.monotonic()
 
     def __enter__(self) -> Panel:
         if self._live:
@@ -259,6 +260,8 @@ class Panel:
 
     def show(self, report: Report, meters: dict[str, Meter], last: bool = False) -> None:
         silver = meters["silver"]
+        if silver.batches != self._batches:
+            self._batches, self._since = silver.batches, time.monotonic()
         latency = "?" if silver.latency is None else f"{silver.latency:.1f} s"
         lag = max(0, report.acknowledged - silver.rows)
         facts = {
@@ -266,6 +269,9 @@ class Panel:
             "events/s": f"{report.sent / report.seconds if report.seconds else 0:,.0f} sent, "
             f"{silver.rate:,.0f} through Silver",
             "lag": f"{lag:,} records",
+            "in work": "nothing"
+            if last
+            else f"Silver's micro-batch {silver.batches + 1}, {time.monotonic() - self._since:.0f} s",
             "latency": f"{latency} (oldest record of the last micro-batch)",
             "bronze": f"{meters['bronze'].rows:,}",
             "accepted": f"{silver.accepted:,}",
