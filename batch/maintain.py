@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 JOB = "maintain"
 SMALL_BYTES = 32 * 1024 * 1024
-SMALL_FILES = 4
+# A rewrite for fewer costs the seconds of one, and leaves few files where few were: with 4 here,
+# maintenance in a first `headwater run` of 100,000 records took 6 to 13 s.
+SMALL_FILES = 8
 # A record may come that much later into the partition of its time.
 LEFT_AFTER = timedelta(hours=2)
 # Delta refuses to remove younger files; readers of a version may still need them.

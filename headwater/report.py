@@ -94,6 +94,17 @@ def rows(settings: Settings, table: tables.Table, columns: list[str]) -> Iterato
         yield pq.read_table(place, columns=columns, use_threads=False)
 
 
+def content(settings: Settings, table: tables.Table, columns: list[str]) -> Any:
+    """The columns of a table that is there, as one Arrow table."""
+    import pyarrow as pa
+
+    files = list(rows(settings, table, columns))
+    if files:
+        return pa.concat_tables(files)
+    schema = pa.schema(open_table(settings, table).schema().to_arrow())
+    return schema.empty_table().select(columns)
+
+
 def jobs(settings: Settings) -> list[dict[str, Any]]:
     """The last run of each job: the columns of ops.runs, plain."""
     last: dict[str, dict[str, Any]] = {}

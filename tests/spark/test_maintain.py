@@ -19,7 +19,7 @@ from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 from tests.helpers import table
 
-COMMITS = 6
+COMMITS = maintain.SMALL_FILES + 1
 
 
 def files(settings: Settings) -> dict[str, int]:
