@@ -43,6 +43,8 @@ setup(
             "deltalake>=1.0",
             "psutil>=5.9",
         ],
+        # The quality gate: `headwater quality`, and publish where a version was not checked before.
+        "quality": ["great-expectations>=1.4", "pandas>=2.2"],
         "azure": ["azure-identity>=1.15", "azure-eventhub>=5.11"],
         "producer": ["confluent-kafka>=2.10", "faker>=30", "orjson>=3.9", "pyarrow>=17"],
     },

@@ -147,7 +147,7 @@ def build(
                 return Result("increment", after, until)
         rows = tables.read(spark, settings, silver, until).where(f"outcome = '{ACCEPTED}'")
         result = Result("full" if after is None else "increment", after, until)
-        _Builder(spark, settings, contracts, layouts, Source(rows, changed), result, say).build()
+        _Builder(spark, settings, layouts, Source(rows, changed), result, say).build()
         run.rows = result.rows
         run.read = {SILVER: until}
         run.written = tables.versions(
@@ -241,14 +241,13 @@ class _Builder:
         self,
         spark: SparkSession,
         settings: Settings,
-        contracts: Contracts,
         layouts: Layouts,
         source: Source,
         result: Result,
         say: Say,
     ) -> None:
         self.spark, self.settings = spark, settings
-        self.contracts, self.layouts = contracts, layouts
+        self.layouts = layouts
         self.source, self.result, self.say = source, result, say
 
     def build(self) -> None:
@@ -378,10 +377,9 @@ class _Builder:
 
         found: list[tuple[str, DataFrame, Keys | None]] = []
         for layout in self.layouts.gold:
-            name, entity = layout.full_name, layout.entity
-            if entity is None or name in {USERS, LOCATIONS, PRODUCTS}:
+            name, entity, natural = layout.full_name, layout.entity, layout.natural_key
+            if entity is None or natural is None or name in {USERS, LOCATIONS, PRODUCTS}:
                 continue
-            natural = next(c.name for c in self.contracts[entity].columns if c.primary_key)
             keys = keys_of(self.source.touched(entity, natural))
             make = dimensions.scd1 if layout.scd == 1 else dimensions.scd2
             found.append(
@@ -427,7 +425,10 @@ class _Builder:
             self.say(name)
             scope = None if name in self.made else among(self._existing(name), keys)
             key = self.layouts[name].primary_key
-            return bring(self.spark, self.settings, self._table(name), key, rows, scope)
+            # An increment goes on only from what the last run left.
+            return bring(
+                self.spark, self.settings, self._table(name), key, rows, scope, mend=keys is None
+            )
 
         names = (name for name, _, _ in parts)
         self.result.tables |= zip(names, side_by_side(one, parts), strict=True)

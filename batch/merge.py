@@ -32,12 +32,14 @@ def bring(
     key: tuple[str, ...],
     rows: DataFrame,
     scope: DataFrame | None,
+    mend: bool = False,
 ) -> Difference:
     """Makes the rows of `scope` those of `rows`: inserts, updates and deletes where they differ.
 
     key: the primary key, which is unique in both. scope: rows of the table as they are now; None
-    for a table that was just made. Nothing is committed where nothing differs. Raises TableError
-    where another writer does not let it through.
+    for a table that was just made. mend: whether a key may stand twice in scope all the same, by
+    somebody's hand; one row takes the place of both. Nothing is committed where nothing differs.
+    Raises TableError where another writer does not let it through.
     """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
@@ -53,14 +55,19 @@ def bring(
     new = rows.select(*columns, F.struct(*columns).alias("_new"))
     old = scope.select(*identity, F.struct(*columns).alias("_old"))
     action = (
-        F.when(F.col("_old").isNull(), "insert")
-        .when(F.col("_new").isNull(), "delete")
-        .when(~F.col("_new").eqNullSafe(F.col("_old")), "update")
+        F.when(F.col("_old").isNull(), F.array(F.lit("insert")))
+        .when(F.col("_new").isNull(), F.array(F.lit("delete")))
+        .when(~F.col("_new").eqNullSafe(F.col("_old")), F.array(F.lit("update")))
     )
+    if mend:
+        counted = (F.first("_old").alias("_old"), F.count(F.lit(1)).alias("_rows"))
+        old = old.groupBy(*identity).agg(*counted)
+        both = F.array(F.lit("delete"), F.lit("insert"))
+        twice = (F.col("_rows") > 1) & F.col("_new").isNotNull()
+        action = F.when(twice, both).otherwise(action)
     differing = (
         new.join(old, identity, "full_outer")
-        .withColumn("_action", action)
-        .where("_action IS NOT NULL")
+        .withColumn("_action", F.explode(action))
         .select(*columns, "_action")
         .localCheckpoint()
     )
@@ -93,7 +100,8 @@ def _merge(
 
     from lakehouse import tables
 
-    on: Column = F.lit(True)
+    # What is inserted is in the table already only where it is deleted there, too.
+    on: Column = F.col("new._action") != "insert"
     for name in identity:
         on = on & (F.col(f"old.{name}") == F.col(f"new.{name}"))
     for name, values in parts.items():

@@ -1,4 +1,7 @@
-"""Publish: Gold into warehouses, by what changed since the version that each of them holds."""
+"""Publish: Gold into warehouses, by what changed since the version that each of them holds.
+
+First the quality gate: what breaks a critical expectation is kept from every warehouse.
+"""
 
 from __future__ import annotations
 
@@ -102,21 +105,28 @@ def copy(
     kinds: tuple[str, ...],
     full: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    gate: bool = True,
 ) -> Result:
     """Publishes to kinds of warehouses, one after the other.
 
-    Raises WarehouseError where one is not there, not to be written to, or would not agree with
+    gate: whether Gold has to be what its contracts demand; QualityError where it is not. Raises
+    WarehouseError where a warehouse is not there, not to be written to, or would not agree with
     Gold; that one is then as it was. Raises TableError where there is no Gold.
     """
+    from batch import quality
     from batch.warehouses import connect
     from lakehouse import runs
 
     result = Result()
     with runs.recorded(spark, settings, JOB) as run:
+        if gate:
+            commits = quality.demand(spark, settings, layouts, say)
+        else:
+            commits = quality.commits_of(spark, settings, layouts)
         for kind in kinds:
             warehouse = connect(kind, settings)
             try:
-                tables = _bring(spark, settings, layouts, warehouse, full, say)
+                tables = _bring(spark, settings, layouts, warehouse, commits, full, say)
             finally:
                 warehouse.close()
             result.warehouses[warehouse.where] = tables
@@ -131,6 +141,7 @@ def _bring(
     settings: Settings,
     layouts: Layouts,
     warehouse: Warehouse,
+    commits: dict[str, dict[int, int]],
     full: bool,
     say: Callable[[str], None],
 ) -> list[Published]:
@@ -143,7 +154,8 @@ def _bring(
         name = warehouse.name_of(layout)
         assert name is not None
         say(f"{warehouse.where}: {name}")
-        return _prepare(spark, settings, layout, name, None if full else states.get(name))
+        held = None if full else states.get(name)
+        return _prepare(spark, settings, layout, name, commits[layout.full_name], held)
 
     def drop_stages() -> None:
         # Those that a run left behind when it died, too.
@@ -179,17 +191,23 @@ def _bring(
 
 
 def _prepare(
-    spark: SparkSession, settings: Settings, layout: Layout, name: str, held: State | None
+    spark: SparkSession,
+    settings: Settings,
+    layout: Layout,
+    name: str,
+    commits: dict[int, int],
+    held: State | None,
 ) -> tuple[Target, DataFrame | None]:
-    """What a table has to become, and the rows for its stage; None where nothing has changed."""
+    """What a table has to become, and the rows for its stage; None where nothing has changed.
+
+    commits: when each version was committed; the newest of them is what passed the quality gate.
+    """
     from pyspark.sql import functions as F
 
     from batch.warehouses.base import DELETED, State, Target
     from lakehouse import tables
 
     table = tables.gold(layout)
-    rows = tables.read(spark, settings, table)
-    commits = tables.commits(spark, settings, table)
     newest = max(commits)
     rows = tables.read(spark, settings, table, newest)
     state, expected = State(newest, commits[newest]), _content(rows, layout)

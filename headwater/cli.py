@@ -27,6 +27,7 @@ COMMANDS = {
         "See what is quarantined, repair it, judge it again.",
     ),
     "gold": ("batch.gold", "gold", "Build dimensions, facts and metrics from Silver."),
+    "quality": ("batch.quality", "quality", "Hold Gold against its contracts; keep scores."),
     "publish": ("batch.publish", "publish", "Bring warehouses to the newest versions of Gold."),
     "maintain": ("batch.maintain", "maintain", "OPTIMIZE, ZORDER and VACUUM by the contracts."),
     "audit": ("batch.audit", "audit", "Hold Bronze against Silver: nothing lost or doubled."),

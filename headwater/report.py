@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from headwater import lag
-from lakehouse import checkpoints, contracts, kafka, layouts, tables
+from lakehouse import adls, checkpoints, contracts, kafka, layouts, tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
 from lakehouse.layouts import Layouts
@@ -56,7 +56,8 @@ def open_table(settings: Settings, table: tables.Table) -> Any:
     from deltalake.exceptions import TableNotFoundError
 
     try:
-        return DeltaTable(table.path(settings))
+        path = table.path(settings)
+        return DeltaTable(path, storage_options=adls.delta_options(settings, path))
     except TableNotFoundError:
         return None
 
@@ -90,8 +91,8 @@ def rows(settings: Settings, table: tables.Table, columns: list[str]) -> Iterato
 
     delta = open_table(settings, table)
     for uri in delta.file_uris() if delta is not None else []:
-        place = uri if "://" in uri else unquote(uri)
-        yield pq.read_table(place, columns=columns, use_threads=False)
+        files, place = adls.file_system(settings, uri if "://" in uri else unquote(uri))
+        yield pq.read_table(place, columns=columns, use_threads=False, filesystem=files)
 
 
 def content(settings: Settings, table: tables.Table, columns: list[str]) -> Any:

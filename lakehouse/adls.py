@@ -1,9 +1,9 @@
-"""How Spark logs in to the storage accounts of `abfss://` URIs."""
+"""How Spark, and commands without a JVM, log in to the storage accounts of `abfss://` URIs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from lakehouse.settings import resolve_secret
 
@@ -44,6 +44,57 @@ def spark_options(settings: Settings) -> dict[str, str]:
         for account in accounts(settings)
         for name, value in options.items()
     }
+
+
+def delta_options(settings: Settings, uri: str) -> dict[str, str]:
+    """Storage options of the Delta library for a table of that URI; none of another scheme.
+
+    As object_store's documentation of Azure names them; a managed identity is what it looks for by
+    itself. Raises SettingsError where a secret is missing.
+    """
+    names = {
+        "account_key": "azure_storage_account_key",
+        "tenant_id": "azure_storage_tenant_id",
+        "client_id": "azure_storage_client_id",
+        "client_secret": "azure_storage_client_secret",
+    }
+    if urlsplit(uri).scheme != "abfss":
+        return {}
+    return {names[key]: value for key, value in _login(settings).items()}
+
+
+def file_system(settings: Settings, uri: str) -> tuple[Any, str]:
+    """Arrow's file system for a URI or path, and the path in it.
+
+    Raises SettingsError where a secret is missing.
+    """
+    from pyarrow import fs
+
+    if "://" not in uri:
+        return fs.LocalFileSystem(), uri
+    place = urlsplit(uri)
+    if place.scheme != "abfss" or not place.hostname:
+        files, path = fs.FileSystem.from_uri(uri)
+        return files, path
+    account = place.hostname.partition(".")[0]
+    azure = fs.AzureFileSystem(account, **_login(settings))
+    return azure, f"{place.username}{unquote(place.path)}"
+
+
+def _login(settings: Settings) -> dict[str, str]:
+    """What is set of a login, by the names of Arrow's AzureFileSystem."""
+    auth, identity = settings.adls.auth, settings.identity
+    if auth == "key" and settings.adls.key:
+        return {"account_key": resolve_secret(settings.adls.key)}
+    if auth == "service_principal" and identity.client_secret:
+        return {
+            "tenant_id": identity.tenant_id,
+            "client_id": identity.client_id,
+            "client_secret": resolve_secret(identity.client_secret),
+        }
+    if auth == "managed_identity" and identity.client_id:
+        return {"client_id": identity.client_id}
+    return {}
 
 
 def accounts(settings: Settings) -> list[str]:

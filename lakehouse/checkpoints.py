@@ -6,6 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lakehouse import adls
 from lakehouse.errors import CheckpointError
 from lakehouse.kafka import Offsets
 
@@ -205,7 +206,7 @@ class ArrowFiles:
         from pyarrow import fs
 
         self.root = location(settings, query)
-        self._fs, self._root = fs.FileSystem.from_uri(self.root)
+        self._fs, self._root = adls.file_system(settings, self.root)
         self._selector = fs.FileSelector
 
     def names(self, folder: str) -> list[str]:

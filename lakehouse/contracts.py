@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -57,6 +57,8 @@ SPARK_TYPES = {
     "object": "string",
     "array": "string",
 }
+# ODCS's severities of a rule of a table: whether what breaks it is kept from the warehouses.
+ERROR, WARNING = "error", "warning"
 EVOLVE, FREEZE, QUARANTINE, DROP = MODES = ("evolve", "freeze", "quarantine", "drop")
 CONTRACT_KEYS = {
     "eventType": "the CloudEvents type of its records; headwater.NAME where left out",
@@ -265,6 +267,7 @@ class Reader:
     """Reads one file, and keeps where each key stands."""
 
     column_keys: frozenset[str] = COLUMN_KEYS
+    severities: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -351,15 +354,6 @@ class Reader:
         columns = self.columns(table)
         if not columns:
             self.find((*base, "properties"), "a contract wants at least one property")
-        kinds = {column.name: column.spark_type for column in columns}
-        for i, column in enumerate(columns):
-            for rule in column.checks:
-                other = rule.arguments.get("column")
-                where = (*base, "properties", i, "quality")
-                if other is not None and other not in kinds:
-                    self.find(where, f"rule {rule.name!r}: no column {other!r}")
-                elif other is not None and kinds[other] != column.spark_type:
-                    self.find(where, f"rule {rule.name!r}: {other!r} has another type")
         topic, time_column = custom.get("topic"), custom.get("time")
         event_type, id_keys = custom.get("eventType", f"headwater.{name}"), custom.get("id", [])
         id_keys = [id_keys] if isinstance(id_keys, str) else id_keys
@@ -436,6 +430,15 @@ class Reader:
                     self.find((*where, "name"), f"the key {key!r} is read already")
                 taken.append(key.lower())
             columns.append(column)
+        kinds = {column.name: column.spark_type for column in columns}
+        for i, column in enumerate(columns):
+            for rule in column.checks:
+                other = rule.arguments.get("column")
+                at: Path_ = ("schema", 0, "properties", i, "quality")
+                if other is not None and other not in kinds:
+                    self.find(at, f"rule {rule.name!r}: no column {other!r}")
+                elif other is not None and kinds[other] != column.spark_type:
+                    self.find(at, f"rule {rule.name!r}: {other!r} has another type")
         return columns
 
     def custom(self, item: dict[str, Any], where: Path_, known: Iterable[str]) -> dict[str, Any]:
@@ -485,8 +488,14 @@ class Reader:
             if quality.get("type") != "custom" or quality.get("engine") != "headwater":
                 self.find(at, "Headwater reads checks of type custom, engine headwater")
                 continue
+            severity = quality.get("severity")
+            if severity is not None and severity not in self.severities:
+                known = ", ".join(self.severities) or "none: what breaks it is quarantined"
+                self.find((*at, "severity"), f"{severity!r}; there are: {known}")
             rule = self._rule(quality["implementation"], (*at, "implementation"), rules.CHECKS)
-            checks += [self._typed(rule, spark_type, (*at, "implementation"))] if rule else []
+            if rule is not None:
+                rule = self._typed(rule, spark_type, (*at, "implementation"))
+                checks.append(replace(rule, critical=severity != WARNING))
         cleaners = []
         steps = custom.get("clean", [])
         for step in steps if isinstance(steps, list) else [steps]:

@@ -51,6 +51,10 @@ class TableError(HeadwaterError):
     """A table is missing, or is not what the contracts say."""
 
 
+class QualityError(HeadwaterError):
+    """A table of Gold breaks what its contract demands of it."""
+
+
 class WarehouseError(HeadwaterError):
     """A warehouse is not there, refuses what was asked of it, or does not agree with Gold."""
 

@@ -1,8 +1,10 @@
 """Contracts of whole tables, under `tables/` beside those of the entities, in ODCS v3 too.
 
-They say how a table is laid out and kept, and of Gold's tables what columns they have and where
-they are published to. `customProperties` of such a contract: the keys of LAYOUT_KEYS; of a
-property: `pii: true`, `references: TABLE` for a surrogate key of another table.
+They say how a table is laid out and kept, and of Gold's tables what columns they have, what these
+have to meet and where they are published to. `customProperties` of such a contract: the keys of
+LAYOUT_KEYS; of a property: `pii: true`, `references: TABLE` for a surrogate key of another table.
+`quality` of a property: as in the contract of an entity; a check of `severity: warning` lowers the
+table's score, any other one keeps the table from the warehouses.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lakehouse.contracts import Column, Contracts, Finding, Path_, Reader
+from lakehouse.contracts import ERROR, WARNING, Column, Contracts, Finding, Path_, Reader
 from lakehouse.errors import ContractError
 
 LAYERS = ("bronze", "silver", "gold", "ops")
@@ -32,7 +34,10 @@ TECHNICAL = frozenset({"effective_from", "effective_to", "is_current", "is_infer
 
 @dataclass(frozen=True)
 class Layout:
-    """One table: its columns (of Gold's tables only), how it is laid out, kept and published."""
+    """One table: its columns (of Gold's tables only), how it is laid out, kept and published.
+
+    natural_key: of a dimension, the column with the key of its entity.
+    """
 
     layer: str
     name: str
@@ -40,6 +45,7 @@ class Layout:
     columns: tuple[Column, ...]
     entity: str | None
     scd: int | None
+    natural_key: str | None
     partition_by: tuple[str, ...]
     zorder_by: tuple[str, ...]
     vacuum_hours: int
@@ -119,6 +125,7 @@ class _Reader(Reader):
     """Reads one file; see Reader."""
 
     column_keys = frozenset({"pii", "references"})
+    severities = (ERROR, WARNING)
 
     def layout(self, raw: dict[str, Any], contracts: Contracts) -> Layout | None:
         table = self.table(raw)
@@ -158,8 +165,9 @@ class _Reader(Reader):
             self.find(("schema", 0, "properties"), "a table of gold wants a primary key")
         if (entity is None) != (scd is None):
             self.find(at, "entity and scd go together")
-        elif entity is not None:
-            self._dimension(entity, scd, columns, contracts)
+        natural = None
+        if entity is not None and scd is not None:
+            natural = self._dimension(entity, scd, columns, contracts)
         if self.findings:
             return None
         description = raw.get("description") or {}
@@ -170,6 +178,7 @@ class _Reader(Reader):
             columns=tuple(columns),
             entity=entity,
             scd=scd,
+            natural_key=natural,
             partition_by=lists["partitionBy"],
             zorder_by=lists["zorderBy"],
             vacuum_hours=hours,
@@ -179,7 +188,8 @@ class _Reader(Reader):
 
     def _dimension(
         self, entity: Any, scd: Any, columns: list[Column], contracts: Contracts
-    ) -> None:
+    ) -> str | None:
+        """Its natural key."""
         at: Path_ = ("customProperties",)
         if scd not in (1, 2):
             self.find(at, f"scd: {scd!r} is neither 1 nor 2")
@@ -193,10 +203,11 @@ class _Reader(Reader):
         source = contracts.get(entity)
         if source is None:
             self.find(at, f"entity: no contract {entity!r}")
-            return
+            return None
         natural = [column.name for column in source.columns if column.primary_key]
         if len(natural) != 1 or natural[0] not in names:
             self.find(at, f"entity: {entity} wants one primary key, and a column of its name here")
+            return None
         of_entity = {column.name: column.spark_type for column in source.columns}
         for column in columns:
             if column.name in {*keys, *TECHNICAL}:
@@ -206,3 +217,4 @@ class _Reader(Reader):
                     ("schema", 0, "properties"),
                     f"{column.name}: {entity} has no such column of type {column.spark_type}",
                 )
+        return natural[0]

@@ -39,10 +39,14 @@ QUANTIFIER = re.compile(r"\{[0-9]{1,4}(?:,[0-9]{0,4})?\}")
 
 @dataclass(frozen=True)
 class Rule:
-    """One use of a function of the catalogue: its name and its arguments."""
+    """One use of a function of the catalogue: its name and its arguments.
+
+    critical: whether what breaks it, in a table of Gold, is not to be published.
+    """
 
     name: str
     arguments: Mapping[str, Any]
+    critical: bool = True
 
 
 Check = Callable[..., nw.Expr]

@@ -68,6 +68,20 @@ REPAIRS_SCHEMA = {
 }
 
 
+QUALITY_SCHEMA = {
+    "checked_at": "timestamp",
+    "table": "string",
+    "version": "bigint",
+    "committed": "bigint",
+    "suite": "string",
+    "rows": "bigint",
+    "expectations": "int",
+    "score": "double",
+    "broken": "array<struct<what: string, critical: boolean, rows: bigint>>",
+    "metrics": "map<string, double>",
+    "anomalies": "array<string>",
+}
+
 ERASURES_SCHEMA = {
     "topic": "string",
     "partition": "int",
@@ -176,6 +190,17 @@ def repairs() -> Table:
     return Table("ops", "repairs", REPAIRS_SCHEMA, (), stats)
 
 
+def quality() -> Table:
+    """What tables of Gold were worth: one row a table and check. By batch.quality.
+
+    committed: when the version was, ms since 1970. suite: a hash of what was expected. score: 0 to
+    100. broken: expectations, and how many rows break each. metrics: what anomalies are looked for
+    in.
+    """
+    stats = {STATISTICS: "checked_at,table,version"}
+    return Table("ops", "quality", QUALITY_SCHEMA, (), stats)
+
+
 def erasures() -> Table:
     """Records whose content was erased, and what had become of them: one row each. By batch.erase.
 
@@ -187,7 +212,8 @@ def erasures() -> Table:
 def all_tables(contracts: Contracts, layouts: Layouts) -> list[Table]:
     """Every table there is or will be."""
     stars = [gold(layout) for layout in layouts.gold]
-    return [bronze(), silver(contracts), *stars, runs(), gaps(), repairs(), erasures()]
+    ops = [runs(), quality(), gaps(), repairs(), erasures()]
+    return [bronze(), silver(contracts), *stars, *ops]
 
 
 def of_topics(table: Table, ids: dict[str, str]) -> Table:

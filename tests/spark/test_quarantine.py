@@ -65,6 +65,7 @@ def counts(house: House) -> tuple[int, int, int, int]:
     return balance.bronze, balance.accepted, balance.quarantined, balance.duplicates
 
 
+@pytest.mark.long
 def test_every_kind_of_repair_gets_the_outcome_of_its_new_bytes(house: House) -> None:
     house_of(
         house,

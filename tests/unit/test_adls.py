@@ -50,6 +50,38 @@ def test_each_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert found == {f"{PREFIX}{name}.{host}": value for name, value in wanted.items()}
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", {}),
+        ("adls: {auth: key, key: 'env:PLANTED'}", {"azure_storage_account_key": "cGxhbnRlZA=="}),
+        (
+            f"adls: {{auth: service_principal}}\nidentity: {PRINCIPAL}",
+            {
+                "azure_storage_tenant_id": "t1",
+                "azure_storage_client_id": "c1",
+                "azure_storage_client_secret": "cGxhbnRlZA==",
+            },
+        ),
+        (
+            "adls: {auth: managed_identity}\nidentity: {client_id: c1}",
+            {"azure_storage_client_id": "c1"},
+        ),
+    ],
+)
+def test_commands_without_a_jvm_log_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, wanted: dict[str, str]
+) -> None:
+    monkeypatch.setenv("PLANTED", "cGxhbnRlZA==")
+    found = load(tmp_path, text)
+    assert adls.delta_options(found, f"{LAKE}/tables/ops/runs") == wanted
+    assert adls.delta_options(found, str(tmp_path)) == {}
+    files, place = adls.file_system(found, f"{LAKE}/tables/ops/runs/part%20one.parquet")
+    assert (files.type_name, place) == ("abfs", "lake/headwater/tables/ops/runs/part one.parquet")
+    files, place = adls.file_system(found, "/data/a b%20c/x")
+    assert (files.type_name, place) == ("local", "/data/a b%20c/x")
+
+
 def test_each_account_has_the_login_and_no_other_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

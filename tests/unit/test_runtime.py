@@ -45,6 +45,7 @@ def test_every_task_starts_with_what_a_runtime_has(tmp_path: Path) -> None:
     requirements = ROOT / "requirements"
     run("runtime/bin/python", "-m", "pip", "install", "-q", str(wheel), *BROUGHT,
         "-r", str(requirements / "databricks.txt"),
+        "-r", str(requirements / "databricks-quality.txt"),
         "-c", str(requirements / "databricks-runtime-18.txt"))  # fmt: skip
     (site,) = tmp_path.glob("runtime/lib/python*/site-packages")
     for name in SPARK:
@@ -55,6 +56,7 @@ def test_every_task_starts_with_what_a_runtime_has(tmp_path: Path) -> None:
     tasks = bundle.commands(ROOT)
     assert ["stream", "silver"] in tasks
     assert ["catalog", "apply"] in tasks
+    assert ["quality"] in [words[:1] for words in tasks]
     for words in tasks:
         run("runtime/bin/headwater-job", *words, "--help")
     run("runtime/bin/headwater-job", "contracts", "check")
