@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -119,18 +120,25 @@ def copy(
 
     result = Result()
     with runs.recorded(spark, settings, JOB) as run:
-        if gate:
-            commits = quality.demand(spark, settings, layouts, say)
-        else:
-            commits = quality.commits_of(spark, settings, layouts)
-        for kind in kinds:
-            warehouse = connect(kind, settings)
-            try:
-                tables = _bring(spark, settings, layouts, warehouse, commits, full, say)
-            finally:
-                warehouse.close()
-            result.warehouses[warehouse.where] = tables
-            run.read |= {table.table: table.version for table in tables}
+        commits = quality.commits_of(spark, settings, layouts)
+
+        def looked_at() -> None:
+            if gate:
+                quality.demand(spark, settings, layouts, commits, say)
+
+        # Beside the staging: it is over before anything is merged.
+        with ThreadPoolExecutor(1) as pool:
+            passing = pool.submit(looked_at)
+            for kind in kinds:
+                warehouse = connect(kind, settings)
+                try:
+                    tables = _bring(
+                        spark, settings, layouts, warehouse, commits, passing.result, full, say
+                    )
+                finally:
+                    warehouse.close()
+                result.warehouses[warehouse.where] = tables
+                run.read |= {table.table: table.version for table in tables}
         run.rows = result.staged
         run.details = {where: len(tables) for where, tables in result.warehouses.items()}
     return result
@@ -142,9 +150,11 @@ def _bring(
     layouts: Layouts,
     warehouse: Warehouse,
     commits: dict[str, dict[int, int]],
+    passed: Callable[[], None],
     full: bool,
     say: Callable[[str], None],
 ) -> list[Published]:
+    """passed: returns once Gold may be published, or raises why it may not."""
     from lakehouse.session import side_by_side
 
     wanted = [layout for layout in layouts.gold if warehouse.name_of(layout) is not None]
@@ -169,12 +179,15 @@ def _bring(
                 warehouse.begin_stage(target.stage, target.layout)
         send = [(target.stage, rows) for target, rows in targets if rows is not None]
         side_by_side(lambda part: warehouse.stage(*part), send)
+        passed()
         say(f"{warehouse.where}: merging")
         warehouse.merge([target for target, _ in targets])
     except BaseException:
         # What went wrong matters more than that its stages are left, for the next run.
         with suppress(WarehouseError):
             drop_stages()
+        # And what is wrong with Gold itself, more than what a warehouse says to it.
+        passed()
         raise
     drop_stages()
     return [

@@ -141,14 +141,17 @@ def refuse(checked: Iterable[Checked]) -> None:
 
 
 def demand(
-    spark: SparkSession, settings: Settings, layouts: Layouts, say: Say = lambda _: None
-) -> dict[str, dict[int, int]]:
-    """The commits of every table of Gold (version to ms since 1970), its newest version checked.
+    spark: SparkSession,
+    settings: Settings,
+    layouts: Layouts,
+    commits: Mapping[str, Mapping[int, int]],
+    say: Say = lambda _: None,
+) -> None:
+    """Raises QualityError where something critical is broken in the newest of these versions.
 
-    A version that passed before is not looked at again, unless something else is expected of it
-    now. Raises QualityError where something critical is broken, and TableError without Gold.
+    commits: as `commits_of` has them. A version that passed before is not looked at again, unless
+    something else is expected of it now.
     """
-    commits = commits_of(spark, settings, layouts)
     passed = {
         (row.table, row.version, row.committed, row.suite)
         for row in _past(spark, settings)
@@ -164,7 +167,6 @@ def demand(
     if unknown:
         docs = settings.runtime_dir / "quality"
         refuse(check(spark, settings, layouts, tuple(unknown), docs, say, commits))
-    return commits
 
 
 def check(
@@ -178,8 +180,8 @@ def check(
 ) -> list[Checked]:
     """Checks the newest versions of tables of Gold (all for none), and keeps what came of it.
 
-    docs: the folder for Data Docs of it; none are written where left out. commits: as `demand` has
-    them, where they are known. Raises TableError where a table is missing.
+    docs: the folder for Data Docs of it; none are written where left out. commits: as `commits_of`
+    has them, where they are known. Raises TableError where a table is missing.
     """
     from lakehouse import runs
     from lakehouse.session import side_by_side
@@ -200,10 +202,9 @@ def check(
         checked = []
         for suite, frame, outcome in results:
             name = suite.layout.full_name
+            version = (newest[name], commits[name][newest[name]])
             before = [row for row in past if row.table == name]
-            one = _judged(suite, frame, outcome, before)
-            one.version, one.committed = newest[name], commits[name][newest[name]]
-            checked.append(one)
+            checked.append(_judged(suite, frame, outcome, version, before))
         _keep(spark, settings, checked)
         run.rows = sum(one.rows for one in checked)
         scores = {one.table: one.score for one in checked}
@@ -224,18 +225,27 @@ def _suite(layout: Layout) -> Suite:
 def commits_of(
     spark: SparkSession, settings: Settings, layouts: Layouts
 ) -> dict[str, dict[int, int]]:
-    """When each version of Gold's tables that is still known was committed. Raises TableError."""
+    """When each version of Gold's tables that is still known was committed, ms since 1970.
+
+    Raises TableError where a table is missing.
+    """
     from lakehouse import tables
     from lakehouse.session import side_by_side
 
-    wanted = [tables.gold(layout) for layout in layouts.gold]
-
-    def of_table(table: tables.Table) -> dict[int, int]:
+    def of_table(layout: Layout) -> dict[int, int]:
+        table = tables.gold(layout)
         tables.read(spark, settings, table)
         return tables.commits(spark, settings, table)
 
-    found = side_by_side(of_table, wanted)
-    return dict(zip((table.full_name for table in wanted), found, strict=True))
+    # What refers to others first: beside a running Gold, which writes these others first, it finds
+    # them.
+    referring = [layout for layout in layouts.gold if _suite(layout).references]
+    others = [layout for layout in layouts.gold if layout not in referring]
+    found: dict[str, dict[int, int]] = {}
+    for part in (referring, others):
+        names = (layout.full_name for layout in part)
+        found |= dict(zip(names, side_by_side(of_table, part), strict=True))
+    return found
 
 
 def _past(spark: SparkSession, settings: Settings) -> list[Any]:
@@ -364,8 +374,11 @@ def _write_docs(context: Any, folder: Path) -> None:
         shutil.copytree(made, folder, dirs_exist_ok=True)
 
 
-def _judged(suite: Suite, frame: Any, outcome: Any, past: list[Any]) -> Checked:
-    """What came of one table; version and committed are the caller's to fill in.
+def _judged(
+    suite: Suite, frame: Any, outcome: Any, version: tuple[int, int], past: list[Any]
+) -> Checked:
+    """What came of one table. version: its number, and when it was committed. past: what came of
+    earlier checks.
 
     Raises QualityError where an expectation could not be looked at.
     """
@@ -397,8 +410,8 @@ def _judged(suite: Suite, frame: Any, outcome: Any, past: list[Any]) -> Checked:
     unusual = anomalies.found(metrics, before)
     return Checked(
         table=name,
-        version=-1,
-        committed=-1,
+        version=version[0],
+        committed=version[1],
         suite=suite.fingerprint,
         rows=rows,
         expectations=len(outcome.results),

@@ -67,8 +67,11 @@ class Suite:
 
         for column, table in self.references.items():
             known = keys[table].select(F.col(keys[table].columns[0]).alias(column))
-            known = known.distinct().withColumn(_known(column, table), F.lit(True))
-            rows = rows.join(known, column, "left").fillna({_known(column, table): False})
+            known = known.distinct().withColumn("_known", F.lit(True))
+            # A fact whose order is not known yet refers to nobody.
+            found = F.when(F.col(column).isNotNull(), F.col("_known").isNotNull())
+            rows = rows.join(known, column, "left").withColumn(_known(column, table), found)
+            rows = rows.drop("_known")
         return rows
 
     def counted(self, frame: Any) -> Any:

@@ -6,7 +6,6 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lakehouse import adls
 from lakehouse.errors import CheckpointError
 from lakehouse.kafka import Offsets
 
@@ -204,6 +203,8 @@ class ArrowFiles:
 
     def __init__(self, settings: Settings, query: str) -> None:
         from pyarrow import fs
+
+        from lakehouse import adls
 
         self.root = location(settings, query)
         self._fs, self._root = adls.file_system(settings, self.root)

@@ -56,7 +56,8 @@ def test_run_and_run_again(tmp_path: Path, times: int) -> None:
     rows = {found["table"]: found["rows"] for found in status["tables"]}
     assert rows["bronze.events"] == sent
     jobs = {job["job"]: job["result"] for job in status["jobs"]}
-    assert jobs == dict.fromkeys(["reconcile", "gold", "maintain", "publish"], "succeeded")
+    names = ["reconcile", "gold", "maintain", "quality", "publish"]
+    assert jobs == dict.fromkeys(names, "succeeded")
     of_gold = next(job for job in status["jobs"] if job["job"] == "gold")
     [(of_silver, version)] = of_gold["read"].items()
     history = DeltaTable(f"{settings.tables}/silver/events").history()
@@ -109,6 +110,7 @@ def test_every_job_by_spark_submit(bootstrap: str, tmp_path: Path) -> None:
         ("batch/reconcile.py",),
         ("batch/gold.py",),
         ("batch/maintain.py", "--dry-run", "gold.fact_orders"),
+        ("batch/quality.py",),
         ("batch/publish.py",),
         ("batch/audit.py", "--json"),
     ):

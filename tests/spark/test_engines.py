@@ -184,7 +184,7 @@ def test_envelopes_have_the_same_outcome(
     assert_same(spark, few, values)
 
 
-@pytest.fixture(params=["interpreted", "compiled"])
+@pytest.fixture(params=["interpreted", pytest.param("compiled", marks=pytest.mark.long)])
 def plans(request: pytest.FixtureRequest, spark: SparkSession) -> Iterator[None]:
     """Plans as on a laptop, and as on a cluster."""
     compiled = request.param == "compiled"
