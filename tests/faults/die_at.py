@@ -55,7 +55,7 @@ def main() -> None:
     def of_table(_rows: Any, _settings: Any, table: tables.Table, *_: Any) -> bool:
         return table.full_name == what
 
-    def of_gold(_spark: Any, _settings: Any, table: tables.Table, *_: Any) -> bool:
+    def of_gold(_spark: Any, _settings: Any, table: tables.Table, *_: Any, **__: Any) -> bool:
         return table.full_name == what
 
     def commit(_self: Any, statement: str, *_: Any) -> bool:
