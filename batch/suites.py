@@ -162,4 +162,4 @@ def of_rule(column: str, rule: Rule) -> list[Expectation]:
         pair = {"column_A": column, "column_B": given["column"], "or_equal": True}
         pair["ignore_row_if"] = "either_value_is_missing"
         return [Expectation("ExpectColumnPairValuesAToBeGreaterThanB", pair, rule.critical)]
-    raise NotImplementedError(f"rule {rule.name!r} is no expectation yet")
+    raise ValueError(f"rule {rule.name!r} has no expectation that stands for it")
