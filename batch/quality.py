@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,7 +185,6 @@ def check(
     has them, where they are known. Raises TableError where a table is missing.
     """
     from lakehouse import runs
-    from lakehouse.session import side_by_side
 
     wanted = [layout for layout in layouts.gold if not names or layout.full_name in names]
     with runs.recorded(spark, settings, JOB) as run:
@@ -194,11 +194,10 @@ def check(
         run.read = {layout.full_name: newest[layout.full_name] for layout in wanted}
         past = _past(spark, settings)
 
-        def fetched(layout: Layout) -> tuple[Suite, Any]:
-            say(f"reading {layout.full_name}")
-            return _fetch(spark, settings, layouts, layout, newest)
-
-        results = validated(side_by_side(fetched, wanted), docs, say)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(load)
+            parts = _fetch(spark, settings, layouts, wanted, newest, say)
+        results = validated(parts, docs, say)
         checked = []
         for suite, frame, outcome in results:
             name = suite.layout.full_name
@@ -268,28 +267,61 @@ def _fetch(
     spark: SparkSession,
     settings: Settings,
     layouts: Layouts,
-    layout: Layout,
+    wanted: list[Layout],
     versions: Mapping[str, int],
-) -> tuple[Suite, Any]:
-    """A table's suite, and its rows with what only the suite asks for: in pandas where they fit."""
+    say: Say,
+) -> list[tuple[Suite, Any]]:
+    """The tables' suites, and their rows with what only a suite asks for: in pandas where they,
+    and what they refer to, fit."""
     import pandas as pd
 
     from lakehouse import tables
+    from lakehouse.session import side_by_side
 
-    def read(one: Layout) -> DataFrame:
-        table = tables.gold(one)
-        return tables.read(spark, settings, table, versions[one.full_name])
+    def read(layout: Layout) -> DataFrame:
+        table = tables.gold(layout)
+        rows = tables.read(spark, settings, table, versions[layout.full_name])
+        return rows if layout in wanted else rows.select(*layout.primary_key)
 
-    suite = _suite(layout)
-    rows = read(layout)
-    keys = {}
-    for name in set(suite.references.values()):
-        referenced = layouts[f"{layout.layer}.{name}"]
-        keys[name] = read(referenced).select(*referenced.primary_key)
-    frame = suite.marked(rows, keys)
-    if rows.count() > PANDAS_ROWS:
-        return suite, suite.counted(frame)
-    return suite, suite.counted(frame.toArrow().to_pandas(types_mapper=pd.ArrowDtype))
+    def fetched(layout: Layout) -> pd.DataFrame | None:
+        say(f"reading {layout.full_name}")
+        found = read(layout).limit(PANDAS_ROWS + 1).toArrow()
+        if found.num_rows > PANDAS_ROWS:
+            return None
+        frame: pd.DataFrame = found.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
+
+    def of_table(layout: Layout) -> tuple[Suite, Any]:
+        suite = _suite(layout)
+        referenced = [of_gold[name] for name in suite.references.values()]
+        small = all(in_pandas[one.name] is not None for one in (layout, *referenced))
+
+        def rows_of(one: Layout) -> Any:
+            return in_pandas[one.name] if small else read(one)
+
+        keys = {one.name: rows_of(one)[list(one.primary_key)] for one in referenced}
+        return suite, suite.counted(suite.marked(rows_of(layout), keys))
+
+    of_gold = {layout.name: layout for layout in layouts.gold}
+    named = {name for layout in wanted for name in _suite(layout).references.values()}
+    needed = [one for one in layouts.gold if one in wanted or one.name in named]
+    names = (layout.name for layout in needed)
+    in_pandas = dict(zip(names, side_by_side(fetched, needed), strict=True))
+    return [of_table(layout) for layout in wanted]
+
+
+def load() -> Any:
+    """Great Expectations. The first call takes seconds, which others need not wait for. Raises
+    QualityError where it is not installed."""
+    try:
+        import great_expectations
+        import great_expectations.expectations
+    except ImportError as error:
+        raise QualityError(
+            f"Gold cannot be checked: {error}: install headwater[quality], or check it where that "
+            "is installed (`headwater quality`) before publishing"
+        ) from None
+    return great_expectations
 
 
 def validated(
@@ -302,13 +334,7 @@ def validated(
 
     examples: of so many rows that break an expectation the keys are listed.
     """
-    try:
-        import great_expectations as gx
-    except ImportError as error:
-        raise QualityError(
-            f"Gold cannot be checked: {error}: install headwater[quality], or check it where that "
-            "is installed (`headwater quality`) before publishing"
-        ) from None
+    gx = load()
     from great_expectations.core.batch_definition import BatchDefinition
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from pyspark.sql import DataFrame
@@ -316,15 +342,16 @@ def validated(
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    pandas, spark = (
-        context.data_sources.add_pandas("pandas"),
-        context.data_sources.add_spark("spark"),
-    )
+    sources: dict[bool, Any] = {}
     found = []
     for suite, frame in parts:
         name = suite.layout.full_name
         say(f"checking {name}")
-        source = spark if isinstance(frame, DataFrame) else pandas
+        on_spark = isinstance(frame, DataFrame)
+        if on_spark not in sources:
+            add = context.data_sources.add_spark if on_spark else context.data_sources.add_pandas
+            sources[on_spark] = add("spark" if on_spark else "pandas")
+        source = sources[on_spark]
         batch: BatchDefinition[Any] = source.add_dataframe_asset(
             name
         ).add_batch_definition_whole_dataframe("all rows")

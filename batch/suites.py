@@ -19,8 +19,6 @@ import narwhals as nw
 from lakehouse.rules import E164, EMAIL, Rule
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
     from lakehouse.contracts import Column
     from lakehouse.layouts import Layout
 
@@ -58,21 +56,22 @@ class Suite:
         said = [(e.kind, sorted(e.arguments.items()), e.critical) for e in self.expectations]
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()[:16]
 
-    def marked(self, rows: DataFrame, keys: Mapping[str, DataFrame]) -> DataFrame:
-        """The rows with what is known of their references.
+    def marked(self, frame: Any, keys: Mapping[str, Any]) -> Any:
+        """A pandas or Spark frame with what is known of its references.
 
-        keys: the primary key of each table that is referenced, by the table's name.
+        keys: the primary key of each table that is referenced, by the table's name, as a frame of
+        the same kind.
         """
-        from pyspark.sql import functions as F
-
+        rows = nw.from_native(frame)
         for column, table in self.references.items():
-            known = keys[table].select(F.col(keys[table].columns[0]).alias(column))
-            known = known.distinct().withColumn("_known", F.lit(True))
+            known = nw.from_native(keys[table])
+            known = known.select(nw.col(known.columns[0]).alias(column)).unique()
+            known = known.with_columns(_known=nw.lit(True))
+            rows = rows.join(known, on=column, how="left")
             # A fact whose order is not known yet refers to nobody.
-            found = F.when(F.col(column).isNotNull(), F.col("_known").isNotNull())
-            rows = rows.join(known, column, "left").withColumn(_known(column, table), found)
-            rows = rows.drop("_known")
-        return rows
+            found = nw.when(~nw.col(column).is_null()).then(~nw.col("_known").is_null())
+            rows = rows.with_columns(found.alias(_known(column, table))).drop("_known")
+        return rows.to_native()
 
     def counted(self, frame: Any) -> Any:
         """A pandas or Spark frame with whether keys stand once. (By Narwhals: on Spark, Great

@@ -73,7 +73,7 @@ def _run(
     sending: Sending,
     stopping: threading.Event,
 ) -> bool:
-    from batch import audit, gold, maintain, publish, reconcile
+    from batch import audit, gold, maintain, publish, quality, reconcile
     from lakehouse import checkpoints, contracts, layouts
     from lakehouse.locks import held
     from lakehouse.progress import doing
@@ -116,6 +116,7 @@ def _run(
         with ThreadPoolExecutor() as pool:
             # What stands beside something else here neither waits for it nor changes its rows.
             auditing = pool.submit(audit.audit_tables, spark, settings, loaded)
+            pool.submit(quality.load)
             with doing("building Gold, auditing"):
                 built = gold.build(spark, settings, loaded, known)
                 found = auditing.result()

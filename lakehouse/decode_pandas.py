@@ -40,7 +40,7 @@ from lakehouse.decode import (
 )
 from lakehouse.errors import FrozenError
 from lakehouse.silver import ACCEPTED, QUARANTINED
-from lakehouse.validate import broken, cleaned
+from lakehouse.validate import cleaned, kept
 
 WHITESPACE = " \t\r\n"
 ARROW_TYPES = {
@@ -111,10 +111,15 @@ def classify(
     flags: dict[str, nw.Expr] = {}
     for contract in contracts.values():
         mine, column_of = nw.col("entity") == contract.name, partial(_column, contract)
-        for column, expression in cleaned(contract, column_of).items():
-            clean[f"{contract.name}__{column}"] = nw.when(mine).then(expression)
-        for (column, rule), expression in broken(contract, column_of).items():
-            flags[f"{contract.name}__{column}.{rule}"] = mine & expression
+        for cleaned_column, expression in cleaned(contract, column_of).items():
+            clean[f"{contract.name}__{cleaned_column}"] = nw.when(mine).then(expression)
+        rules = kept(contract, column_of)
+        for column in contract.columns:
+            name, missing = flat(contract, column), column_of(column.name).is_null()
+            if column.required:
+                flags[f"{name}.required"] = mine & missing
+            for rule, expression in rules[column.name].items():
+                flags[f"{name}.{rule}"] = mine & ~missing & ~expression
     for step in (clean, flags):
         if step:
             checked = checked.with_columns(**step)

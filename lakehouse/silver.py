@@ -6,6 +6,8 @@ outcome on whichever way it comes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import narwhals as nw
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,7 +15,7 @@ from pyspark.sql import functions as F
 from lakehouse.contracts import Contract, Contracts
 from lakehouse.decode import decode, joined, problems, split
 from lakehouse.sql import literal, quoted, when
-from lakehouse.validate import broken, cleaned
+from lakehouse.validate import cleaned, kept
 
 ACCEPTED = "accepted"
 QUARANTINED = "quarantined"
@@ -85,52 +87,86 @@ def classify(
 
 
 def _validated(df: DataFrame, contracts: Contracts) -> DataFrame:
-    """Decoded records, clean, with all that is wrong with each in `violations`, as `joined`."""
+    """Decoded records, clean, with all that is wrong with each in `violations`, as `joined`.
+
+    Rules alone are expressions of Narwhals: each of its steps is a call into the JVM, which take
+    longer than all else that makes this plan.
+    """
     clean: dict[str, nw.Expr] = {}
-    flags: dict[str, nw.Expr] = {}
-    names: list[tuple[str, str]] = []
+    good: dict[str, nw.Expr] = {}
     for contract in contracts.values():
         column_of = nw.col(contract.name).struct.field
-        if expressions := cleaned(contract, column_of):
-            fields = {column.name: column_of(column.name) for column in contract.columns}
-            clean[contract.name] = _struct(contract, fields | expressions)
-        rules = broken(contract, column_of)
-        if rules:
-            named = {_name(*rule): expression for rule, expression in rules.items()}
-            flags[_flags(contract)] = _struct(contract, named)
-        mine = f"{quoted(contract.name)} IS NOT NULL"
-        names.append((mine, joined(_names(contract, list(rules)))))
-    frame = nw.from_native(df)
-    # A step without expressions is an error, and contracts without cleaners or rules are none.
-    for step in (clean, flags):
-        if step:
-            frame = frame.with_columns(**step)
-    df = frame.to_native().withColumn("of_columns", F.expr(when(*names)))
+        for column, expression in cleaned(contract, column_of).items():
+            clean[_clean(contract, column)] = expression
+        if rules := _rules(kept(contract, column_of)):
+            # As one struct, worked out for the contract's own rows alone.
+            mine = ~nw.col(contract.name).is_null()
+            good[_kept(contract)] = nw.when(mine).then(nw.struct(**rules))
+    df = _with_columns(df, clean)
+    df = df.withColumns(
+        {
+            contract.name: F.expr(_struct(contract, clean))
+            for contract in contracts.values()
+            if any(_clean(contract, column.name) in clean for column in contract.columns)
+        }
+    ).drop(*clean)
+    df = _with_columns(df, good)
+    names = [
+        (f"{quoted(contract.name)} IS NOT NULL", joined(_names(contract)))
+        for contract in contracts.values()
+    ]
+    df = df.withColumn("of_columns", F.expr(when(*names)))
     return df.withColumn("violations", F.expr(joined(["problems", "of_columns"])))
 
 
-def _struct(contract: Contract, fields: dict[str, nw.Expr]) -> nw.Expr:
-    """Fields as one struct, worked out for the contract's own rows alone."""
-    return nw.when(~nw.col(contract.name).is_null()).then(nw.struct(**fields))
+def _with_columns(df: DataFrame, expressions: dict[str, nw.Expr]) -> DataFrame:
+    # A step without expressions is an error, and contracts without cleaners or rules are none.
+    return nw.from_native(df).with_columns(**expressions).to_native() if expressions else df
 
 
-def _flags(contract: Contract) -> str:
-    return f"{contract.name}__broken"
+def _rules(found: dict[str, dict[str, nw.Expr]]) -> dict[str, nw.Expr]:
+    return {
+        _name(column, rule): expression
+        for column, rules in found.items()
+        for rule, expression in rules.items()
+    }
+
+
+def _struct(contract: Contract, clean: Collection[str]) -> str:
+    """A contract's columns as one struct, of those that are cleaned the clean ones."""
+    parts = []
+    for column in contract.columns:
+        name = _clean(contract, column.name)
+        was = f"{quoted(contract.name)}.{quoted(column.name)}"
+        parts += [literal(column.name), quoted(name) if name in clean else was]
+    there = f"{quoted(contract.name)} IS NOT NULL"
+    return when((there, f"named_struct({', '.join(parts)})"))
+
+
+def _clean(contract: Contract, column: str) -> str:
+    return f"{contract.name}__clean__{column}"
+
+
+def _kept(contract: Contract) -> str:
+    return f"{contract.name}__kept"
 
 
 def _name(column: str, rule: str) -> str:
     return f"{column}.{rule}"
 
 
-def _names(contract: Contract, rules: list[tuple[str, str]]) -> list[str]:
+def _names(contract: Contract) -> list[str]:
     """What is wrong with each column of a row, and every rule that it breaks; else null."""
     problem = {c.name: f"{quoted(problems(contract))}.{quoted(c.name)}" for c in contract.columns}
     names = [problem[c.name] for c in contract.columns if not contract.does_without(c)]
-    for column, rule in rules:
-        named = _name(column, rule)
-        is_broken = f"{quoted(_flags(contract))}.{quoted(named)}"
-        if rule == "required":
+    for column in contract.columns:
+        value = f"{quoted(contract.name)}.{quoted(column.name)}"
+        if column.required:
             # A column that could not be typed has its name already: missing is not another fault.
-            is_broken += f" AND {problem[column]} IS NULL"
-        names.append(when((is_broken, literal(named))))
+            missing = f"{value} IS NULL AND {problem[column.name]} IS NULL"
+            names.append(when((missing, literal(_name(column.name, "required")))))
+        for rule in column.checks:
+            name = _name(column.name, rule.name)
+            is_broken = f"{value} IS NOT NULL AND NOT {quoted(_kept(contract))}.{quoted(name)}"
+            names.append(when((is_broken, literal(name))))
     return names

@@ -27,14 +27,14 @@ def cleaned(contract: Contract, column_of: ColumnOf) -> dict[str, nw.Expr]:
     return result
 
 
-def broken(contract: Contract, column_of: ColumnOf) -> dict[tuple[str, str], nw.Expr]:
-    """By column and rule, whether it is broken. column_of: the column of a name, clean."""
-    result = {}
-    for column in contract.columns:
-        value = column_of(column.name)
-        if column.required:
-            result[column.name, "required"] = value.is_null()
-        for check in column.checks:
-            good = rules.apply(rules.CHECKS, check, value, column_of)
-            result[column.name, check.name] = ~value.is_null() & ~good
-    return result
+def kept(contract: Contract, column_of: ColumnOf) -> dict[str, dict[str, nw.Expr]]:
+    """By column and rule, whether a value that is there keeps it. column_of: the column of a name,
+    clean. `required` is not among them: every engine has its own word for a missing value.
+    """
+    return {
+        column.name: {
+            check.name: rules.apply(rules.CHECKS, check, column_of(column.name), column_of)
+            for check in column.checks
+        }
+        for column in contract.columns
+    }

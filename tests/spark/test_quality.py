@@ -191,7 +191,7 @@ def test_a_version_that_passed_is_not_looked_at_again(
     fetch = quality._fetch
 
     def counted(*arguments: Any) -> Any:
-        looked_at.append(arguments[3].full_name)
+        looked_at.extend(layout.full_name for layout in arguments[3])
         return fetch(*arguments)
 
     monkeypatch.setattr(quality, "_fetch", counted)
