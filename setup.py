@@ -42,9 +42,16 @@ setup(
             "pyarrow>=17",
             "deltalake>=1.0",
             "psutil>=5.9",
+            "duckdb>=1",
+            "pymysql>=1.1",
+            "confluent-kafka>=2.10",
+            "faker>=30",
+            "orjson>=3.9",
         ],
         # The quality gate: `headwater quality`, and publish where a version was not checked before.
         "quality": ["great-expectations>=1.4", "pandas>=2.2"],
+        # The page of `headwater report`.
+        "report": ["plotly>=6", "duckdb>=1", "deltalake>=1.0", "pyarrow>=17"],
         "azure": ["azure-identity>=1.15", "azure-eventhub>=5.11"],
         "producer": ["confluent-kafka>=2.10", "faker>=30", "orjson>=3.9", "pyarrow>=17"],
     },

@@ -8,8 +8,10 @@
 
 The law: in the closed range (behind the last reconcile) nothing is pending; no coordinate is twice
 in Bronze or in Silver, and none is in Silver alone; no (source, id) is accepted twice; and of no
-partition an offset is missing between those that Bronze holds, but for gaps that were accepted:
-records that the broker let go of before they were read (`headwater stream --accept-gap`).
+partition an offset is missing, from its first one on, but for those of ops.gaps (records that the
+broker let go of before they were read: `headwater stream --accept-gap`; and those that Bronze has
+kept for as long as its contract says: `headwater maintain`), and for offsets that hold no record in
+the broker (marks of transactions, and what compaction took).
 """
 
 from __future__ import annotations
@@ -89,6 +91,8 @@ def show(result: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lakehouse import gaps
+
     table = Table("source", "bronze", "accepted", "quarantined", "duplicates", "pending")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -102,7 +106,10 @@ def show(result: Audit) -> None:
             f"{result.open:,} records came after the last reconcile: `headwater reconcile`"
         )
     for gap in result.gaps:
-        console.print(f"accepted gap: {gap} were gone before they were read", highlight=False)
+        said = f"accepted gap: {gap} were gone before they were read"
+        if gap.why == gaps.RETIRED:
+            said = f"retired: {gap} were kept as long as the contract of Bronze says"
+        console.print(said, highlight=False)
     if result.holds:
         where = " up to the last reconcile" if result.open else ""
         console.print(
@@ -118,6 +125,7 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     from lakehouse import erasures, gaps, repairs, runs, tables
     from lakehouse.contracts import Contracts
     from lakehouse.decode import decode
+    from lakehouse.gaps import Gap
     from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
 
     closed = runs.closed_range(spark, settings)
@@ -209,20 +217,16 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         ):
             if count:
                 broken.append(f"{where}: {count:,} {what}")
-    if any(row.held and row.last - row.first + 1 != row.held for row in partitions):
-        unknown = gaps.without(gaps.holes(spark, settings), accepted_gaps)
-        broken += [f"{gap} are missing in Bronze" for gap in unknown[:NAMED]]
-        if len(unknown) > NAMED:
-            more = sum(gap.records for gap in unknown[NAMED:])
-            broken.append(f"and {more:,} more in {len(unknown) - NAMED:,} more ranges")
-    held = {(row.topic, row.partition): row.last for row in partitions if row.held}
-    for (topic, partition), end in sorted(closed.items()):
-        last = held.get((topic, partition), -1)
-        if gaps.passed(last + 1, topic, partition, accepted_gaps) < end:
-            broken.append(
-                f"topic {topic} partition {partition}: the last reconcile closed it up to offset "
-                f"{end - 1}, and Bronze ends at {last if last >= 0 else 'none'}"
-            )
+    held = [row for row in partitions if row.held]
+    missing = [Gap(row.topic, row.partition, 0, row.first) for row in held if row.first]
+    if any(row.last - row.first + 1 != row.held for row in held):
+        missing += gaps.holes(spark, settings)
+    last = {(row.topic, row.partition): row.last for row in held}
+    for (topic, partition), end in closed.items():
+        begin = last.get((topic, partition), -1) + 1
+        if begin < end:
+            missing.append(Gap(topic, partition, begin, end))
+    broken += _missing(settings, gaps.without(missing, accepted_gaps))
     pending = 0
     for row in gone:
         balance = balances[row.topic]
@@ -248,6 +252,26 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         )
     overdue = sum(row.overdue for row in rest)
     return Audit(list(balances.values()), broken, pending - overdue, accepted_gaps)
+
+
+def _missing(settings: Settings, found: list[Gap]) -> list[str]:
+    """A line a range that is missing in Bronze, unless the broker says that nothing is there."""
+    from lakehouse import gaps
+    from lakehouse.errors import BrokerError
+
+    asked = ""
+    if found:
+        try:
+            empty = set(gaps.vacant(settings, found))
+            found = [gap for gap in found if gap not in empty]
+        except BrokerError:
+            asked = " (the broker, which may know them to hold no record, does not answer)"
+    found.sort()
+    lines = [f"{gap} are missing in Bronze{asked}" for gap in found[:NAMED]]
+    if len(found) > NAMED:
+        more = sum(gap.records for gap in found[NAMED:])
+        lines.append(f"and {more:,} more in {len(found) - NAMED:,} more ranges")
+    return lines
 
 
 if __name__ == "__main__":

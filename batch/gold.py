@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -133,13 +134,16 @@ def build(
         tables.read(spark, settings, silver)
         tables.check(spark, settings, silver)
         last = runs.last(spark, settings, JOB)
+        after, changed, advanced = None, None, frozenset[str]()
         if last is None or rebuild:
-            after, changed = None, None
             until = tables.version(spark, settings, silver) if until is None else until
         else:
-            after = last.read[SILVER]
-            until = _check_unchanged(spark, settings, silver, layouts, after, until, last.written)
+            until, advanced = _check_unchanged(spark, settings, silver, layouts, last, until)
+            if not _outgrown(spark, settings, layouts, last.written):
+                after = last.read[SILVER]
+        if last is not None and after is not None:
             run.read, run.written = {SILVER: until}, dict(last.written)
+            run.commits = _commits(spark, settings, layouts, silver, until, run.written)
             if after == until and again is None:
                 return Result("nothing", after, until)
             changed = _changed(spark, settings, silver, after, until, again)
@@ -147,12 +151,14 @@ def build(
                 return Result("increment", after, until)
         rows = tables.read(spark, settings, silver, until).where(f"outcome = '{ACCEPTED}'")
         result = Result("full" if after is None else "increment", after, until)
-        _Builder(spark, settings, layouts, Source(rows, changed), result, say).build()
+        source = Source(rows, changed)
+        _Builder(spark, settings, layouts, source, result, advanced, say).build()
         run.rows = result.rows
         run.read = {SILVER: until}
         run.written = tables.versions(
             spark, settings, map(tables.gold, layouts.gold), last.written if last else {}
         )
+        run.commits = _commits(spark, settings, layouts, silver, until, run.written)
         run.details = {"mode": result.mode, "after": after}
     return result
 
@@ -201,37 +207,87 @@ def _check_unchanged(
     settings: Settings,
     silver: Table,
     layouts: Layouts,
-    after: int,
+    last: Any,
     until: int | None,
-    written: dict[str, int],
-) -> int:
-    """The version of Silver to build.
+) -> tuple[int, frozenset[str]]:
+    """The version of Silver to build, and the tables that were written after the last run that
+    ended: by one that did not, or by maintenance.
 
-    Raises TableError where the last run's tables are gone or were changed by hand since.
+    last: the run's row of ops.runs. Raises TableError where its tables are gone, are others by now,
+    or were changed by hand since.
     """
     from delta.tables import DeltaTable
 
     from lakehouse import tables
     from lakehouse.errors import TableError
 
+    after, was = last.read[SILVER], last.commits or {}
+    now = _commits(spark, settings, layouts, silver, after, last.written)
+    # Versions alone do not tell a table from another one that was made anew in its place.
+    others = {name for name, commit in now.items() if was.get(name, commit) != commit}
     until = tables.newest_by_headwater(spark, settings, silver, after, until)
-    if until < after:
+    if until < after or SILVER in others:
         raise TableError(
-            f"{SILVER} ({silver.path(settings)}) ends at version {until}, and Gold was built from "
-            f"version {after}: it is another table now; `headwater gold --rebuild` starts from it"
+            f"{SILVER} ({silver.path(settings)}) is at version {until}, and is not the table whose "
+            f"version {after} Gold was built from; `headwater gold --rebuild` starts from it"
         )
+    advanced = set()
     for layout in layouts.gold:
-        table = tables.gold(layout)
-        version = written.get(layout.full_name)
+        table, name = tables.gold(layout), layout.full_name
+        version = last.written.get(name)
         if version is None:
             continue
-        if not DeltaTable.isDeltaTable(spark, table.path(settings)):
+        there = DeltaTable.isDeltaTable(spark, table.path(settings))
+        newest = tables.newest_by_headwater(spark, settings, table, version) if there else None
+        if newest is None or newest < version or name in others:
+            found = "is gone from" if newest is None else "is another table now at"
             raise TableError(
-                f"{layout.full_name} is gone from {table.path(settings)}: the last run wrote its "
-                f"version {version}; `headwater gold --rebuild` makes it anew"
+                f"{name} {found} {table.path(settings)}: the last run wrote its version {version}; "
+                "`headwater gold --rebuild` makes it anew"
             )
-        tables.newest_by_headwater(spark, settings, table, version)
-    return until
+        if newest > version:
+            advanced.add(name)
+    return until, frozenset(advanced)
+
+
+def _commits(
+    spark: SparkSession,
+    settings: Settings,
+    layouts: Layouts,
+    silver: Table,
+    until: int,
+    written: dict[str, int],
+) -> dict[str, str]:
+    """What Delta calls the commits of these versions of Silver and Gold; where that is known."""
+    from lakehouse import tables
+    from lakehouse.session import side_by_side
+
+    wanted = [(silver, until)]
+    for layout in layouts.gold:
+        if layout.full_name in written:
+            wanted.append((tables.gold(layout), written[layout.full_name]))
+
+    def commit(one: tuple[Table, int]) -> str | None:
+        return tables.commit_id(spark, settings, *one)
+
+    found = side_by_side(commit, wanted)
+    return {table.full_name: name for (table, _), name in zip(wanted, found, strict=True) if name}
+
+
+def _outgrown(
+    spark: SparkSession, settings: Settings, layouts: Layouts, written: dict[str, int]
+) -> bool:
+    """Whether there is a contract, or a column of one, that the last run did not know: all that
+    came before has to go into it, too."""
+    from lakehouse import tables
+    from lakehouse.session import side_by_side
+
+    def unknown(layout: Layout) -> bool:
+        return layout.full_name not in written or tables.lacks_columns(
+            spark, settings, tables.gold(layout)
+        )
+
+    return any(side_by_side(unknown, layouts.gold))
 
 
 class _Builder:
@@ -244,21 +300,30 @@ class _Builder:
         layouts: Layouts,
         source: Source,
         result: Result,
+        advanced: frozenset[str],
         say: Say,
     ) -> None:
         self.spark, self.settings = spark, settings
-        self.layouts = layouts
+        self.layouts, self.advanced = layouts, advanced
         self.source, self.result, self.say = source, result, say
 
     def build(self) -> None:
         from lakehouse import tables
         from lakehouse.session import side_by_side
 
-        def ensure(layout: Layout) -> bool:
-            return tables.ensure(self.spark, self.settings, tables.gold(layout))
+        def missing(layout: Layout) -> bool:
+            """A table that is not there is made with its first rows, in one commit."""
+            table = tables.gold(layout)
+            if not tables.is_there(self.spark, self.settings, table):
+                return True
+            return tables.ensure(self.spark, self.settings, table)
 
-        made = zip(self.layouts.gold, side_by_side(ensure, self.layouts.gold), strict=True)
-        self.made = {layout.full_name for layout, new in made if new}
+        found = zip(self.layouts.gold, side_by_side(missing, self.layouts.gold), strict=True)
+        self.missing = {layout.full_name for layout, one in found if one}
+        self.years: set[int] = set()
+        if TIME not in self.missing:
+            years = self._existing(TIME).select("year").distinct().collect()
+            self.years = {row.year for row in years}
         self._star()
         self._time()
 
@@ -307,6 +372,7 @@ class _Builder:
         layout = self.layouts[PRODUCTS]
         rows = dimensions.scd1(source.history("product", products), sold, layout, "product_id")
         # Dimensions first, so that no fact points at a row that is not there yet.
+        self._time_of(orders.select("order_month"), items.select("sold_month"))
         self._bring(
             (USERS, dim_users, users),
             (LOCATIONS, dim_location, locations),
@@ -352,7 +418,12 @@ class _Builder:
 
         sold, days = self._existing(ITEMS), None
         if products is not None:
-            moved = self.source.changed_value("product", "product_id", "category_id", products)
+            # What a run that was cut off has written there came of a category between.
+            moved = (
+                keys_of(self.source.touched("product", "product_id"))
+                if CATEGORY_METRICS in self.advanced
+                else self.source.changed_value("product", "product_id", "category_id", products)
+            )
             of_moved = among(sold, moved).select(F.to_date("sold_at").alias("sales_date"))
             days = keys_of(
                 lines.select(F.to_date("_time").alias("sales_date")),
@@ -387,18 +458,33 @@ class _Builder:
             )
         return found
 
+    def _time_of(self, *months: DataFrame) -> None:
+        """Adds the years of facts that are about to be written. months: one column each."""
+        from pyspark.sql import DataFrame
+        from pyspark.sql import functions as F
+
+        years = [rows.select(F.year(rows.columns[0]).alias("year")) for rows in months]
+        coming = {row.year for row in reduce(DataFrame.union, years).distinct().collect()}
+        if not coming <= self.years:
+            self._bring_years(self.years | coming)
+
     def _time(self) -> None:
         """The hours of every year that a fact is in. Partitions tell: no file is read for it."""
         from pyspark.sql import functions as F
 
-        from batch.star import dimensions
-
         months = self._existing(ORDERS).select(F.year("order_month").alias("year"))
         months = months.union(self._existing(ITEMS).select(F.year("sold_month")))
-        years = sorted(row.year for row in months.distinct().collect())
-        there = sorted(r.year for r in self._existing(TIME).select("year").distinct().collect())
-        if years != there:
-            self._bring((TIME, dimensions.hours(self.spark, years, self.layouts[TIME]), None))
+        years = {row.year for row in months.distinct().collect()}
+        # A rebuild mends what was changed by hand.
+        if years != self.years or (self.source.changed is None and TIME not in self.result.tables):
+            self._bring_years(years)
+
+    def _bring_years(self, years: set[int]) -> None:
+        from batch.star import dimensions
+
+        self.years = years
+        rows = dimensions.hours(self.spark, sorted(years), self.layouts[TIME])
+        self._bring((TIME, rows, None))
 
     def _hold(self, rows: DataFrame) -> DataFrame:
         """What an increment is worked out from is read once; a rebuild's does not fit in place."""
@@ -423,12 +509,14 @@ class _Builder:
         def one(part: tuple[str, DataFrame, Keys | None]) -> Difference:
             name, rows, keys = part
             self.say(name)
-            scope = None if name in self.made else among(self._existing(name), keys)
+            scope = None if name in self.missing else among(self._existing(name), keys)
             key = self.layouts[name].primary_key
             # An increment goes on only from what the last run left.
-            return bring(
+            done = bring(
                 self.spark, self.settings, self._table(name), key, rows, scope, mend=keys is None
             )
+            self.missing.discard(name)
+            return done
 
         names = (name for name, _, _ in parts)
         self.result.tables |= zip(names, side_by_side(one, parts), strict=True)

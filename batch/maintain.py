@@ -3,8 +3,8 @@
 What is done to a table stands in its contract: columns that its files are sorted by (ZORDER, or, by
 setting and of tables without partitions, liquid clustering), and how long old files are kept. Of
 the tables that a stream writes only those partitions are touched that it has left, or all of them
-while no stream runs on this machine; and of these only such with more than SMALL_FILES small files,
-because ZORDER writes a partition anew as a whole.
+where the tables are on this machine and no stream runs there; and of these only such with more than
+SMALL_FILES small files, because ZORDER writes a partition anew as a whole.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -47,7 +47,8 @@ class Report:
     """One table: files and bytes of its newest version, before and after (None: not done).
 
     partitions: how many are to be, or were, written anew. zorder_by: none where the table is
-    clustered. removed: old files, to be or deleted. where, recluster: SQL of what is to be done.
+    clustered. removed: old files, to be or deleted. retired: rows of before `until`, older than the
+    contract has them kept, to be or deleted. where, recluster: SQL of what is to be done.
     """
 
     table: str
@@ -57,15 +58,27 @@ class Report:
     files: int
     bytes: int
     removed: int = 0
+    retired: int = 0
     files_after: int | None = None
     bytes_after: int | None = None
+    until: date | None = field(default=None, repr=False)
     where: str = field(default="", repr=False)
     recluster: str = field(default="", repr=False)
 
 
+class Detail(NamedTuple):
+    """Of a table's newest version."""
+
+    files: int
+    bytes: int
+    clustered_by: tuple[str, ...]
+
+
 @click.command("maintain")
 @click.argument("names", metavar="[TABLE]...", nargs=-1)
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--plan", "--dry-run", "dry_run", is_flag=True, help="Say what would be done, and do nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @settings_options
 def maintain(names: tuple[str, ...], dry_run: bool, as_json: bool, settings: Settings) -> None:
@@ -104,7 +117,8 @@ def writers_away(settings: Settings) -> Iterator[bool]:
     with ExitStack() as stack:
         for job in (JOB, "gold", "reconcile"):
             stack.enter_context(held(settings, job, f"the tables of job {job}"))
-        streaming = False
+        # A stream on another machine holds no lock here.
+        streaming = "://" in settings.tables
         for query in checkpoints.QUERIES:
             try:
                 stack.enter_context(held(settings, f"stream-{query}", f"stream {query}"))
@@ -118,12 +132,14 @@ def show(reports: list[Report]) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
-    grid = Grid("table", "partitions", "zorder by", "old files", "files", "bytes", title="Upkeep")
+    names = ("table", "retired rows", "partitions", "zorder by", "old files", "files", "bytes")
+    grid = Grid(*names, title="Upkeep")
     for r in reports:
         files = f"{r.files:,}" if r.files_after is None else f"{r.files:,} → {r.files_after:,}"
         size = f"{r.bytes:,}" if r.bytes_after is None else f"{r.bytes:,} → {r.bytes_after:,}"
         columns = ", ".join(r.zorder_by)
-        grid.add_row(r.table, f"{r.partitions:,}", columns, f"{r.removed:,}", files, size)
+        numbers = (f"{r.retired:,}", f"{r.partitions:,}")
+        grid.add_row(r.table, *numbers, columns, f"{r.removed:,}", files, size)
     Console().print(grid)
 
 
@@ -163,18 +179,20 @@ def keep(
     if dry_run:
         return reports
     with runs.recorded(spark, settings, JOB) as run:
+        run.read = tables.versions(spark, settings, [table for _, table in there])
         for (_, table), report in zip(there, reports, strict=True):
             say(f"{table.full_name}: {report.partitions:,} partitions")
             _do(spark, settings, table, report)
         written = [
             table
             for (_, table), report in zip(there, reports, strict=True)
-            if report.partitions or report.removed or report.recluster
+            if report.partitions or report.removed or report.recluster or report.retired
         ]
-        run.written = tables.versions(spark, settings, written)
+        run.written = tables.versions(spark, settings, written, run.read)
+        run.rows = sum(report.retired for report in reports)
         run.details = {
             name: sum(getattr(report, name) or 0 for report in reports)
-            for name in ("partitions", "removed", "files", "files_after")
+            for name in ("retired", "partitions", "removed", "files", "files_after")
         }
     return reports
 
@@ -193,7 +211,7 @@ def _plan(
 
     detail = _detail(spark, settings, table)
     rows = []
-    if detail.numFiles > SMALL_FILES:
+    if detail.files > SMALL_FILES:
         # Metadata columns alone: the rows are counted by, not read.
         files = (
             tables.read(spark, settings, table)
@@ -207,12 +225,13 @@ def _plan(
     now = datetime.now(UTC)
     due = [row for row in rows if not (by_stream and streaming) or _left(row, now)]
     hours = max(LEAST_HOURS, layout.vacuum_hours)
+    until, retired = _old(spark, settings, layout, table) or (None, 0)
     path = tables.quoted_path(table.path(settings))
     old = spark.sql(f"VACUUM {path} RETAIN {hours} HOURS DRY RUN").count() if vacuum else 0
     where = " OR ".join(f"({_predicate(row, table)})" for row in due) if table.partitions else ""
     liquid = layout.zorder_by if settings.clustering == "liquid" and not table.partitions else ()
     recluster = ""
-    if tuple(detail.clusteringColumns) != liquid:
+    if detail.clustered_by != liquid:
         columns = ", ".join(quoted(name) for name in liquid)
         recluster = f"({columns})" if liquid else "NONE"
     return Report(
@@ -220,12 +239,53 @@ def _plan(
         len(due),
         () if liquid else layout.zorder_by,
         hours,
-        detail.numFiles,
-        detail.sizeInBytes,
+        detail.files,
+        detail.bytes,
         old,
+        retired,
+        until=until,
         where=where,
         recluster=recluster,
     )
+
+
+def _old(
+    spark: SparkSession, settings: Settings, layout: Layout, table: Table
+) -> tuple[date, int] | None:
+    """The day before which the contract does not have rows kept, and how many there are; none of a
+    day on which a record has no outcome yet. None where there is none."""
+    from pyspark.sql import functions as F
+
+    from batch.judge import within
+    from lakehouse import runs, tables
+
+    if layout.retention is None:
+        return None
+    until = (datetime.now(UTC) - timedelta(seconds=layout.retention)).date()
+    rows = tables.read(spark, settings, table).where(F.col("date") < until)
+    if rows.isEmpty():
+        return None
+    closed = runs.closed_range(spark, settings)
+    open_since = rows.where(~within({}, closed)).agg(F.min("date")).collect()[0][0]
+    until = min(until, open_since or until)
+    count = rows.where(F.col("date") < until).count()
+    return (until, count) if count else None
+
+
+def _retire(spark: SparkSession, settings: Settings, table: Table, until: date) -> None:
+    """Removes the rows of before a day, whole partitions, once they are written down."""
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    from lakehouse import gaps, tables
+
+    old = F.col("date") < until
+    rows = tables.read(spark, settings, table).where(old)
+    tables.ensure(spark, settings, tables.gaps())
+    known = gaps.accepted(spark, settings, table.layer)
+    found = gaps.ranges(rows.select("topic", "partition", "offset"), gaps.RETIRED)
+    gaps.accept(spark, settings, table.layer, gaps.without(found, known))
+    DeltaTable.forPath(spark, table.path(settings)).delete(old)
 
 
 def _left(row: Row, now: datetime) -> bool:
@@ -249,6 +309,8 @@ def _do(spark: SparkSession, settings: Settings, table: Table, report: Report) -
     from lakehouse import tables
 
     path = tables.quoted_path(table.path(settings))
+    if report.retired and report.until is not None:
+        _retire(spark, settings, table, report.until)
     if report.recluster:
         spark.sql(f"ALTER TABLE {path} CLUSTER BY {report.recluster}")
     if report.partitions:
@@ -260,16 +322,25 @@ def _do(spark: SparkSession, settings: Settings, table: Table, report: Report) -
         spark.sql(f"VACUUM {path} RETAIN {report.vacuum_hours} HOURS")
     if report.partitions:
         detail = _detail(spark, settings, table)
-        report.files_after, report.bytes_after = detail.numFiles, detail.sizeInBytes
+        report.files_after, report.bytes_after = detail.files, detail.bytes
     else:
         report.files_after, report.bytes_after = report.files, report.bytes
 
 
-def _detail(spark: SparkSession, settings: Settings, table: Table) -> Row:
+def _detail(spark: SparkSession, settings: Settings, table: Table) -> Detail:
     from delta.tables import DeltaTable
 
+    from lakehouse.delta_log import DeltaLog
+
+    log = DeltaLog(spark, table.path(settings))
+    newest = log.newest()
+    known = {} if newest is None else log.checksum(newest)
+    clustered = [d for d in known.get("domainMetadata", ()) if d["domain"] == "delta.clustering"]
+    if known and not clustered:
+        return Detail(known["numFiles"], known["tableSizeBytes"], ())
     detail = DeltaTable.forPath(spark, table.path(settings)).detail()
-    return detail.select("numFiles", "sizeInBytes", "clusteringColumns").collect()[0]
+    row = detail.select("numFiles", "sizeInBytes", "clusteringColumns").collect()[0]
+    return Detail(row.numFiles, row.sizeInBytes, tuple(row.clusteringColumns))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def bring(
     """Makes the rows of `scope` those of `rows`: inserts, updates and deletes where they differ.
 
     key: the primary key, which is unique in both. scope: rows of the table as they are now; None
-    for a table that was just made. mend: whether a key may stand twice in scope all the same, by
+    for a table that is not there yet. mend: whether a key may stand twice in scope all the same, by
     somebody's hand; one row takes the place of both. Nothing is committed where nothing differs.
     Raises TableError where another writer does not let it through.
     """
@@ -48,7 +48,7 @@ def bring(
 
     if scope is None:
         appended = Observation()
-        tables.append(rows.observe(appended, F.count(F.lit(1)).alias("rows")), settings, table)
+        tables.create(rows.observe(appended, F.count(F.lit(1)).alias("rows")), settings, table)
         return Difference(inserted=appended.get["rows"])
     columns = list(table.columns)
     identity = list(dict.fromkeys([*key, *table.partitions]))

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
 
-    from batch.warehouses.base import Content, State, Target, Warehouse
+    from batch.warehouses.base import Content, Target, Warehouse
     from lakehouse.contracts import Column
     from lakehouse.layouts import Layout, Layouts
     from lakehouse.settings import Settings
+    from lakehouse.tables import Version
 
 JOB = "publish"
 
@@ -120,11 +121,12 @@ def copy(
 
     result = Result()
     with runs.recorded(spark, settings, JOB) as run:
-        commits = quality.commits_of(spark, settings, layouts)
+        newest = quality.newest_of(spark, settings, layouts)
+        _check_unchanged(spark, settings, layouts)
 
         def looked_at() -> None:
             if gate:
-                quality.demand(spark, settings, layouts, commits, say)
+                quality.demand(spark, settings, layouts, newest, say)
 
         # Beside the staging: it is over before anything is merged.
         with ThreadPoolExecutor(1) as pool:
@@ -133,15 +135,29 @@ def copy(
                 warehouse = connect(kind, settings)
                 try:
                     tables = _bring(
-                        spark, settings, layouts, warehouse, commits, passing.result, full, say
+                        spark, settings, layouts, warehouse, newest, passing.result, full, say
                     )
                 finally:
                     warehouse.close()
                 result.warehouses[warehouse.where] = tables
                 run.read |= {table.table: table.version for table in tables}
+            # Where there is no warehouse, what is wrong with Gold is said all the same.
+            passing.result()
         run.rows = result.staged
         run.details = {where: len(tables) for where, tables in result.warehouses.items()}
     return result
+
+
+def _check_unchanged(spark: SparkSession, settings: Settings, layouts: Layouts) -> None:
+    """Raises TableError where a table of Gold was changed by hand since Gold was built."""
+    from batch import gold
+    from lakehouse import runs, tables
+
+    last = runs.last(spark, settings, gold.JOB)
+    for layout in layouts.gold:
+        version = None if last is None else last.written.get(layout.full_name)
+        if version is not None:
+            tables.newest_by_headwater(spark, settings, tables.gold(layout), version)
 
 
 def _bring(
@@ -149,7 +165,7 @@ def _bring(
     settings: Settings,
     layouts: Layouts,
     warehouse: Warehouse,
-    commits: dict[str, dict[int, int]],
+    newest: dict[str, Version],
     passed: Callable[[], None],
     full: bool,
     say: Callable[[str], None],
@@ -158,6 +174,7 @@ def _bring(
     from lakehouse.session import side_by_side
 
     wanted = [layout for layout in layouts.gold if warehouse.name_of(layout) is not None]
+    warehouse.alone()
     states = warehouse.states(wanted)
 
     def prepared(layout: Layout) -> tuple[Target, DataFrame | None]:
@@ -165,7 +182,7 @@ def _bring(
         assert name is not None
         say(f"{warehouse.where}: {name}")
         held = None if full else states.get(name)
-        return _prepare(spark, settings, layout, name, commits[layout.full_name], held)
+        return _prepare(spark, settings, layout, name, newest[layout.full_name], held)
 
     def drop_stages() -> None:
         # Those that a run left behind when it died, too.
@@ -173,6 +190,7 @@ def _bring(
             warehouse.drop_stage(target.stage)
 
     targets = side_by_side(prepared, wanted)
+    made: list[str] = []
     try:
         for target, rows in targets:
             if rows is not None:
@@ -181,11 +199,13 @@ def _bring(
         side_by_side(lambda part: warehouse.stage(*part), send)
         passed()
         say(f"{warehouse.where}: merging")
+        made = warehouse.make(wanted)
         warehouse.merge([target for target, _ in targets])
     except BaseException:
         # What went wrong matters more than that its stages are left, for the next run.
         with suppress(WarehouseError):
             drop_stages()
+            warehouse.unmake(made)
         # And what is wrong with Gold itself, more than what a warehouse says to it.
         passed()
         raise
@@ -195,7 +215,7 @@ def _bring(
             target.layout.full_name,
             target.name,
             "nothing" if rows is None else "full" if target.full else "increment",
-            target.state.version,
+            target.state.number,
             target.staged,
             target.expected.rows,
         )
@@ -208,38 +228,36 @@ def _prepare(
     settings: Settings,
     layout: Layout,
     name: str,
-    commits: dict[int, int],
-    held: State | None,
+    newest: Version,
+    held: Version | None,
 ) -> tuple[Target, DataFrame | None]:
     """What a table has to become, and the rows for its stage; None where nothing has changed.
 
-    commits: when each version was committed; the newest of them is what passed the quality gate.
+    newest: what passed the quality gate. held: what the warehouse has.
     """
     from pyspark.sql import functions as F
 
-    from batch.warehouses.base import DELETED, State, Target
+    from batch.warehouses.base import DELETED, Target
     from lakehouse import tables
 
     table = tables.gold(layout)
-    newest = max(commits)
-    rows = tables.read(spark, settings, table, newest)
-    state, expected = State(newest, commits[newest]), _content(rows, layout)
-    # A version that was committed at another moment is one of another table.
-    full = held is None or commits.get(held.version) != held.committed
-    if not full and held == state:
-        return Target(layout, name, state, False, 0, expected), None
+    rows = tables.read(spark, settings, table, newest.number)
+    expected = _content(rows, layout)
+    full = held is None or not tables.still_is(spark, settings, table, held)
+    if not full and held == newest:
+        return Target(layout, name, newest, False, 0, expected), None
     key = list(layout.primary_key)
     if full or held is None:
         stage, count = rows.withColumn(DELETED, F.lit(False)), expected.rows
     else:
-        changed = tables.changes(spark, settings, table, held.version, newest)
+        changed = tables.changes(spark, settings, table, held.number, newest.number)
         keys = changed.select(*key).distinct().localCheckpoint()
         there = rows.withColumn(DELETED, F.lit(False))
         stage = keys.join(there, key, "left").fillna({DELETED: True})
         count = keys.count()
     if not full and count == 0:
-        return Target(layout, name, state, False, 0, expected), None
-    return Target(layout, name, state, full, count, expected), stage.select(
+        return Target(layout, name, newest, False, 0, expected), None
+    return Target(layout, name, newest, full, count, expected), stage.select(
         *(_sent(column) for column in layout.columns), DELETED
     )
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batch.suites import Expectation, Suite
     from lakehouse.layouts import Layout, Layouts
     from lakehouse.settings import Settings
+    from lakehouse.tables import Version
 
 JOB = "quality"
 # In pandas up to there: eight expectations on 100,000 rows took 0.2 s there, and 2.5 s on Spark.
@@ -145,12 +146,12 @@ def demand(
     spark: SparkSession,
     settings: Settings,
     layouts: Layouts,
-    commits: Mapping[str, Mapping[int, int]],
+    newest: Mapping[str, Version],
     say: Say = lambda _: None,
 ) -> None:
     """Raises QualityError where something critical is broken in the newest of these versions.
 
-    commits: as `commits_of` has them. A version that passed before is not looked at again, unless
+    newest: as `newest_of` has them. A version that passed before is not looked at again, unless
     something else is expected of it now.
     """
     passed = {
@@ -160,14 +161,12 @@ def demand(
     }
     unknown = []
     for layout in layouts.gold:
-        of_table = commits[layout.full_name]
-        version = max(of_table)
         suite = _suite(layout).fingerprint
-        if (layout.full_name, version, of_table[version], suite) not in passed:
+        if (layout.full_name, *newest[layout.full_name], suite) not in passed:
             unknown.append(layout.full_name)
     if unknown:
         docs = settings.runtime_dir / "quality"
-        refuse(check(spark, settings, layouts, tuple(unknown), docs, say, commits))
+        refuse(check(spark, settings, layouts, tuple(unknown), docs, say, newest))
 
 
 def check(
@@ -177,21 +176,20 @@ def check(
     names: tuple[str, ...] = (),
     docs: Path | None = None,
     say: Say = lambda _: None,
-    commits: Mapping[str, Mapping[int, int]] | None = None,
+    newest: Mapping[str, Version] | None = None,
 ) -> list[Checked]:
     """Checks the newest versions of tables of Gold (all for none), and keeps what came of it.
 
-    docs: the folder for Data Docs of it; none are written where left out. commits: as `commits_of`
+    docs: the folder for Data Docs of it; none are written where left out. newest: as `newest_of`
     has them, where they are known. Raises TableError where a table is missing.
     """
     from lakehouse import runs
 
     wanted = [layout for layout in layouts.gold if not names or layout.full_name in names]
     with runs.recorded(spark, settings, JOB) as run:
-        if commits is None:
-            commits = commits_of(spark, settings, layouts)
-        newest = {name: max(of_table) for name, of_table in commits.items()}
-        run.read = {layout.full_name: newest[layout.full_name] for layout in wanted}
+        if newest is None:
+            newest = newest_of(spark, settings, layouts)
+        run.read = {layout.full_name: newest[layout.full_name].number for layout in wanted}
         past = _past(spark, settings)
 
         with ThreadPoolExecutor(1) as pool:
@@ -201,9 +199,8 @@ def check(
         checked = []
         for suite, frame, outcome in results:
             name = suite.layout.full_name
-            version = (newest[name], commits[name][newest[name]])
             before = [row for row in past if row.table == name]
-            checked.append(_judged(suite, frame, outcome, version, before))
+            checked.append(_judged(suite, frame, outcome, newest[name], before))
         _keep(spark, settings, checked)
         run.rows = sum(one.rows for one in checked)
         scores = {one.table: one.score for one in checked}
@@ -221,26 +218,19 @@ def _suite(layout: Layout) -> Suite:
     return suite_of(layout)
 
 
-def commits_of(
-    spark: SparkSession, settings: Settings, layouts: Layouts
-) -> dict[str, dict[int, int]]:
-    """When each version of Gold's tables that is still known was committed, ms since 1970.
-
-    Raises TableError where a table is missing.
-    """
+def newest_of(spark: SparkSession, settings: Settings, layouts: Layouts) -> dict[str, Version]:
+    """The newest version of each of Gold's tables. Raises TableError where one is missing."""
     from lakehouse import tables
     from lakehouse.session import side_by_side
 
-    def of_table(layout: Layout) -> dict[int, int]:
-        table = tables.gold(layout)
-        tables.read(spark, settings, table)
-        return tables.commits(spark, settings, table)
+    def of_table(layout: Layout) -> Version:
+        return tables.newest(spark, settings, tables.gold(layout))
 
     # What refers to others first: beside a running Gold, which writes these others first, it finds
     # them.
     referring = [layout for layout in layouts.gold if _suite(layout).references]
     others = [layout for layout in layouts.gold if layout not in referring]
-    found: dict[str, dict[int, int]] = {}
+    found: dict[str, Version] = {}
     for part in (referring, others):
         names = (layout.full_name for layout in part)
         found |= dict(zip(names, side_by_side(of_table, part), strict=True))
@@ -268,7 +258,7 @@ def _fetch(
     settings: Settings,
     layouts: Layouts,
     wanted: list[Layout],
-    versions: Mapping[str, int],
+    newest: Mapping[str, Version],
     say: Say,
 ) -> list[tuple[Suite, Any]]:
     """The tables' suites, and their rows with what only a suite asks for: in pandas where they,
@@ -280,7 +270,7 @@ def _fetch(
 
     def read(layout: Layout) -> DataFrame:
         table = tables.gold(layout)
-        rows = tables.read(spark, settings, table, versions[layout.full_name])
+        rows = tables.read(spark, settings, table, newest[layout.full_name].number)
         return rows if layout in wanted else rows.select(*layout.primary_key)
 
     def fetched(layout: Layout) -> pd.DataFrame | None:
@@ -401,11 +391,8 @@ def _write_docs(context: Any, folder: Path) -> None:
         shutil.copytree(made, folder, dirs_exist_ok=True)
 
 
-def _judged(
-    suite: Suite, frame: Any, outcome: Any, version: tuple[int, int], past: list[Any]
-) -> Checked:
-    """What came of one table. version: its number, and when it was committed. past: what came of
-    earlier checks.
+def _judged(suite: Suite, frame: Any, outcome: Any, version: Version, past: list[Any]) -> Checked:
+    """What came of one table. past: what came of earlier checks.
 
     Raises QualityError where an expectation could not be looked at.
     """
@@ -437,8 +424,8 @@ def _judged(
     unusual = anomalies.found(metrics, before)
     return Checked(
         table=name,
-        version=version[0],
-        committed=version[1],
+        version=version.number,
+        committed=version.committed,
         suite=suite.fingerprint,
         rows=rows,
         expectations=len(outcome.results),

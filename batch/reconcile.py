@@ -95,6 +95,7 @@ def reconcile_range(
                 & (F.col("timestamp") >= since)
                 & (F.col("date") >= since.astimezone(UTC).date())
             )
+        run.read = tables.versions(spark, settings, [tables.bronze(), tables.silver(contracts)])
         done = judge.judge(spark, settings, contracts, looked_at, committed, "reconcile")
         run.rows = done.rows
         run.offsets = closed | end

@@ -134,7 +134,12 @@ def _start(settings: Settings, folder: Path) -> Status:
         )
     started = psutil.Process(process.pid).create_time()
     state = State(process.pid, started, port, controller)
-    (folder / "broker.json").write_text(json.dumps(asdict(state)))
+    try:
+        (folder / "broker.json").write_text(json.dumps(asdict(state)))
+    except OSError:
+        # Nobody would know of it.
+        process.kill()
+        raise
     deadline = time.monotonic() + START_SECONDS
     while not _answers(port):
         if process.poll() is not None:

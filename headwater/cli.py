@@ -40,6 +40,7 @@ COMMANDS = {
     "config": ("headwater.config", "config_group", "Show the settings; say what is missing."),
     "contracts": ("headwater.commands", "contracts_group", "Check the contracts."),
     "status": ("headwater.commands", "status", "Show tables, stream lag and the last jobs."),
+    "report": ("headwater.report", "report", "Draw sales and quality as one HTML page."),
     "doctor": ("headwater.commands", "doctor", "Find what is wrong, and say what to do."),
     "sql": ("headwater.commands", "sql", "Query every table and view by name."),
     "bench": ("headwater.bench", "bench", "Measure how fast it is, against what else there is."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import settings_options, show
+from lakehouse.command import moment, settings_options, show
 from lakehouse.errors import ContractError, HeadwaterError
 
 if TYPE_CHECKING:
@@ -129,17 +129,24 @@ def contracts_diff(
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @settings_options
 def status(as_json: bool, settings: Settings) -> None:
-    """Show tables (rows, files, bytes, last commit), stream lag and the last run of each job."""
-    from headwater import report
+    """Show tables (rows, files, bytes, last commit), how fresh each is, stream lag and the last run
+    of each job.
 
-    found = report.status(settings)
+    Exit code 1 where a table is further behind than its contract promises.
+    """
+    from headwater import status as found_by
+
+    found = found_by.state(settings)
+    late = [one for one in found["freshness"] if one["kept"] is False]
     if as_json:
         click.echo(json.dumps(found, default=str))
-        return
+        sys.exit(1 if late else 0)
+    behind = {one["table"]: one["short"] for one in found["freshness"]}
     tables = [
-        (t["table"], t["rows"], t["files"], t["bytes"], t["last_commit"]) for t in found["tables"]
+        (t["table"], t["rows"], t["files"], t["bytes"], t["last_commit"], behind.get(t["table"]))
+        for t in found["tables"]
     ]
-    show("Tables", ("table", "rows", "files", "bytes", "last commit"), tables)
+    show("Tables", ("table", "rows", "files", "bytes", "last commit", "behind"), tables)
     streams = [
         (
             s["query"],
@@ -163,6 +170,11 @@ def status(as_json: bool, settings: Settings) -> None:
         for job in found["jobs"]
     ]
     show("Jobs", ("job", "last run", "result", "rows", "read → written"), jobs)
+    for one in found["freshness"]:
+        if one["kept"] is not True:
+            click.echo(f"freshness: {one['said']}", err=True)
+    if late:
+        raise click.exceptions.Exit(1)
 
 
 @click.command("doctor")
@@ -203,27 +215,35 @@ def _versions(by_table: dict[str, int]) -> str:
     show_default=True,
     help="Rows to show at most.",
 )
+@click.option("--as-of", metavar="TIME", help="Tables as they were then, ISO-8601.")
 @click.option("--json", "as_json", is_flag=True, help="Print rows as a JSON list.")
 @settings_options
-def sql(statement: str, limit: int, as_json: bool, settings: Settings) -> None:
+def sql(statement: str, limit: int, as_of: str | None, as_json: bool, settings: Settings) -> None:
     """Run one Spark SQL STATEMENT; tables and views have their names: silver.order, bronze.events.
 
     `SHOW VIEWS IN silver` lists the views.
     """
     from pyspark.errors import PySparkException
 
-    from headwater import report
+    from headwater import status
     from lakehouse import contracts, layouts, tables
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
 
     loaded = contracts.load(settings.contracts_dir)
+    then = None if as_of is None else moment(as_of, "--as-of")
+    if then is not None and settings.unity.catalog:
+        raise click.BadParameter(
+            f"names of {settings.unity.catalog} are everybody's: write TIMESTAMP AS OF '{as_of}' "
+            "after the table in the statement",
+            param_hint="--as-of",
+        )
     with doing("starting Spark"):
         spark = make_session(settings, "sql")
         # What a statement changes is changed by hand.
         spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
         known_layouts = layouts.load(settings.contracts_dir, loaded)
-        names = tables.register(spark, settings, loaded, known_layouts)
+        names = tables.register(spark, settings, loaded, known_layouts, then)
     try:
         with doing("running the statement"):
             frame = spark.sql(statement)
@@ -233,7 +253,7 @@ def sql(statement: str, limit: int, as_json: bool, settings: Settings) -> None:
         known = f"; there are: {', '.join(names) or 'no tables yet'}"
         missing = "TABLE_OR_VIEW_NOT_FOUND" in said
         raise HeadwaterError(f"sql: {said}{known if missing else ''}") from None
-    values = [[report.plain(value) for value in row] for row in rows[:limit]]
+    values = [[status.plain(value) for value in row] for row in rows[:limit]]
     if as_json:
         listed = [dict(zip(frame.columns, row, strict=True)) for row in values]
         click.echo(json.dumps(listed, default=str))

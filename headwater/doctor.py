@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwater import lag, report
-from lakehouse import checkpoints, contracts, gaps, kafka, layouts, tables
+from headwater import lag, status
+from lakehouse import arrow, checkpoints, contracts, gaps, kafka, layouts, tables
 from lakehouse.errors import HeadwaterError
 from lakehouse.gaps import Gap
 from lakehouse.kafka import Offsets
@@ -61,9 +62,12 @@ def examine(settings: Settings, say: Callable[[str], None] = lambda _: None) -> 
 def environment(_settings: Settings) -> Findings:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("environment", OK, f"Python {version}")
-    java = shutil.which("java")
+    # The one that Spark and the broker take.
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if java is None:
-        yield Finding("environment", ERROR, "no java on the PATH", "install a JDK 17 or 21")
+        where = f"in JAVA_HOME ({home})" if home else "on the PATH"
+        yield Finding("environment", ERROR, f"no java {where}", "install a JDK 17 or 21")
         return
     done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
     told = re.search(r'version "(\d+)', done.stderr)
@@ -201,7 +205,7 @@ def _held(settings: Settings, files: checkpoints.Files) -> Findings:
     committed = checkpoints.committed(files)
     known = _accepted(settings, "bronze")
     highest: dict[tuple[str, int], int] = {}
-    for rows in report.rows(settings, tables.bronze(), ["topic", "partition", "offset"]):
+    for rows in arrow.rows(settings, tables.bronze(), ["topic", "partition", "offset"]):
         grouped = rows.group_by(["topic", "partition"], use_threads=False)
         for row in grouped.aggregate([("offset", "max")]).to_pylist():
             key = row["topic"], row["partition"]
@@ -220,7 +224,7 @@ def _held(settings: Settings, files: checkpoints.Files) -> Findings:
 
 def _accepted(settings: Settings, query: str) -> list[Gap]:
     columns = ["query", "topic", "partition", "begin", "end"]
-    parts = report.rows(settings, tables.gaps(), columns)
+    parts = arrow.rows(settings, tables.gaps(), columns)
     rows = [row for part in parts for row in part.to_pylist() if row.pop("query") == query]
     return [Gap(**row) for row in rows]
 
@@ -229,7 +233,7 @@ def table_logs(settings: Settings) -> Findings:
     loaded = contracts.load(settings.contracts_dir)
     plain = 0
     for table in tables.all_tables(loaded, layouts.load(settings.contracts_dir, loaded)):
-        delta = report.open_table(settings, table)
+        delta = arrow.open_table(settings, table)
         if delta is None:
             continue
         protocol = delta.protocol()
@@ -247,7 +251,7 @@ def table_logs(settings: Settings) -> Findings:
 
 
 def jobs(settings: Settings) -> Findings:
-    for job in report.jobs(settings):
+    for job in status.jobs(settings):
         if job["result"] == "succeeded":
             yield Finding("jobs", OK, f"{job['job']} succeeded at {job['ended_at'][:19]}")
         else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lakehouse.errors import HeadwaterError, reason
+from lakehouse.errors import NO_SPACE, HeadwaterError, reason
 from lakehouse.redact import guard_streams
 
 NAME_LENGTH = 40
@@ -98,13 +98,10 @@ def stop_on_signals(stopping: threading.Event) -> None:
         signal.signal(number, lambda *_: stopping.set())
 
 
-FULL = "No space left on device"
-
-
 def _with_room(said: str) -> str:
     """What went wrong, and where there is to be room, which neither Java nor Python says."""
     room = "make room in the data folder, or where Spark keeps temporary files (spark.local.dir)"
-    wanted = FULL in said and "make room" not in said
+    wanted = NO_SPACE in said and "make room" not in said
     return f"{said}: {room}, and run it again" if wanted else said
 
 

@@ -241,13 +241,14 @@ def check(folder: Path) -> tuple[Contracts, list[Finding]]:
         findings += reader.findings
         if contract is None:
             continue
+        reader.findings = []
         for other in contracts:
-            for what in ("name", "event_type", "topic"):
+            for what, key in (("name", ""), ("event_type", "eventType"), ("topic", "topic")):
                 value = getattr(contract, what)
                 if value is not None and value == getattr(other, what):
-                    findings.append(
-                        Finding(path, 1, what, f"{value!r} is {other.path.name}'s already")
-                    )
+                    where = reader.custom_at.get(key, ("schema", 0, "name"))
+                    reader.find(where, f"{value!r} is {other.path.name}'s already")
+        findings += reader.findings
         contracts.append(contract)
     return Contracts(contracts), findings
 
@@ -274,6 +275,8 @@ class Reader:
         self.text = ""
         self.findings: list[Finding] = []
         self.lines: dict[Path_, int] = {(): 1}
+        # Where the value of each of the contract's own custom properties is.
+        self.custom_at: dict[str, Path_] = {}
 
     def find(self, where: Path_, message: str) -> None:
         key = where
@@ -357,34 +360,33 @@ class Reader:
         topic, time_column = custom.get("topic"), custom.get("time")
         event_type, id_keys = custom.get("eventType", f"headwater.{name}"), custom.get("id", [])
         id_keys = [id_keys] if isinstance(id_keys, str) else id_keys
-        at: Path_ = ("customProperties",)
         if topic is not None and not (isinstance(topic, str) and TOPIC.fullmatch(topic)):
-            self.find(at, f"topic: {topic!r} is no name of a topic")
+            self.find_custom("topic", f"{topic!r} is no name of a topic")
         if not isinstance(event_type, str) or not event_type.strip():
-            self.find(at, f"eventType: {event_type!r} is no text")
+            self.find_custom("eventType", f"{event_type!r} is no text")
         for key in ("id", "time"):
             if key in custom and topic is None:
-                self.find(at, f"{key!r} is for a contract with a topic")
+                self.find_custom(key, "is for a contract with a topic")
         moments = {column.name for column in columns if column.spark_type == "timestamp"}
         if time_column is not None and str(time_column) not in moments:
-            self.find(at, f"time: no timestamp column {time_column!r}")
+            self.find_custom("time", f"no timestamp column {time_column!r}")
         known = {column.json_key for column in columns}
         modes = {}
         for key, fallback in (("newFields", EVOLVE), ("changedTypes", QUARANTINE)):
             modes[key] = custom.get(key, fallback)
             if modes[key] not in MODES:
-                self.find(at, f"{key}: {modes[key]!r} is none of {', '.join(MODES)}")
+                self.find_custom(key, f"{modes[key]!r} is none of {', '.join(MODES)}")
         if not isinstance(id_keys, list) or any(str(key) not in known for key in id_keys):
-            self.find(at, f"id: {id_keys!r} has to name keys of the JSON")
+            self.find_custom("id", f"{id_keys!r} has to name keys of the JSON")
             id_keys = []
         seconds = {}
         for key, fallback in (("watermark", "10 minutes"), ("clockTolerance", "5 minutes")):
             found = DURATION.fullmatch(str(custom.get(key, fallback)))
             if not found:
-                self.find(("customProperties",), f"{key}: write it like '10 minutes'")
+                self.find_custom(key, "write it like '10 minutes'")
             seconds[key] = int(found[1]) * SECONDS[found[2]] if found else 0
             if seconds[key] > MAX_SECONDS:
-                self.find(("customProperties",), f"{key}: at most 366 days")
+                self.find_custom(key, "at most 366 days")
         if self.findings:
             return None
         description = raw.get("description") or {}
@@ -451,7 +453,13 @@ class Reader:
             elif key in found:
                 self.find(at, f"{key!r} stands twice")
             found[key] = entry["value"]
+            if not where:
+                self.custom_at[key] = (*at[:-1], "value")
         return found
+
+    def find_custom(self, key: str, message: str) -> None:
+        """Something wrong with one of the contract's own custom properties."""
+        self.find(self.custom_at.get(key, ("customProperties",)), f"{key}: {message}")
 
     def column(self, item: dict[str, Any], where: Path_) -> Column:
         name = item["name"]

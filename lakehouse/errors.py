@@ -27,6 +27,10 @@ class BrokerError(HeadwaterError):
     """The broker is not there, or refuses what was asked of it."""
 
 
+class LedgerError(HeadwaterError):
+    """A truth ledger cannot be read or written."""
+
+
 class LockedError(HeadwaterError):
     """Another process holds the checkpoint or the table."""
 
@@ -63,6 +67,8 @@ class BusyError(WarehouseError):
     """Another transaction of a warehouse was in the way; another try may pass."""
 
 
+# What Java and Python both say of a full disk.
+NO_SPACE = "No space left on device"
 # Py4J gives what the JVM said a line of its own, after a colon.
 TELLING = re.compile(r"(?:Caused by: |: )?(?:[\w.$]+\.)?(\w+(?:Exception|Error)): (.+)")
 # Before what a query says of a record that a contract does not let through. The plan of the query,
@@ -81,7 +87,7 @@ def reason(text: str, cause: str = "") -> str:
     if raised := RAISED.search(text):
         return raised[1]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for sign in ("No space left on device", "OffsetOutOfRange", "failOnDataLoss"):
+    for sign in (NO_SPACE, "OffsetOutOfRange", "failOnDataLoss"):
         for line in lines:
             if sign in line and not line.startswith("at "):
                 return _short(line.removeprefix("Caused by: "))

@@ -3,6 +3,8 @@
 They say how a table is laid out and kept, and of Gold's tables what columns they have, what these
 have to meet and where they are published to. `customProperties` of such a contract: the keys of
 LAYOUT_KEYS; of a property: `pii: true`, `references: TABLE` for a surrogate key of another table.
+`slaProperties`: latency, how far the table may be behind what there is; `headwater status` tells.
+retention, how long rows of Bronze are kept; `headwater maintain` removes older ones.
 `quality` of a property: as in the contract of an entity; a check of `severity: warning` lowers the
 table's score, any other one keeps the table from the warehouses.
 """
@@ -28,6 +30,9 @@ LAYOUT_KEYS = {
     "vacuumHours": "how long files that no version needs any more are kept, h",
     "warehouse": "its name by kind of warehouse, where that is not its own: {mysql: dw_users}",
 }
+PROMISES = ("latency", "retention")
+# Of a promise, in s.
+UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 # What Headwater itself knows of a dimension's rows; all other columns are the entity's.
 TECHNICAL = frozenset({"effective_from", "effective_to", "is_current", "is_inferred"})
 
@@ -36,7 +41,8 @@ TECHNICAL = frozenset({"effective_from", "effective_to", "is_current", "is_infer
 class Layout:
     """One table: its columns (of Gold's tables only), how it is laid out, kept and published.
 
-    natural_key: of a dimension, the column with the key of its entity.
+    natural_key: of a dimension, the column with the key of its entity. latency: how far it may be
+    behind what there is, s; retention: how long its rows are kept, s; None where nothing is said.
     """
 
     layer: str
@@ -49,6 +55,8 @@ class Layout:
     partition_by: tuple[str, ...]
     zorder_by: tuple[str, ...]
     vacuum_hours: int
+    latency: float | None
+    retention: float | None
     warehouse: Mapping[str, str]
     path: Path = field(compare=False)
 
@@ -132,39 +140,46 @@ class _Reader(Reader):
         if table is None:
             return None
         custom = self.custom(raw, (), set(LAYOUT_KEYS))
-        at: Path_ = ("customProperties",)
         columns = self.columns(table)
         names = {column.name for column in columns}
         layer = custom.get("layer")
         if layer not in LAYERS:
-            self.find(at, f"layer: {layer!r} is none of {', '.join(LAYERS)}")
+            self.find_custom("layer", f"{layer!r} is none of {', '.join(LAYERS)}")
         if (layer == "gold") != bool(columns):
             self.find(("schema", 0), "tables of gold have their columns here, the others have none")
+        for i, column in enumerate(columns):
+            if column.spark_type == "double":
+                said = f"{column.name}: a double is written differently by every warehouse, and "
+                said += "cannot be held against it: physicalType: decimal(p,s)"
+                self.find(("schema", 0, "properties", i), said)
         lists = {}
         for key in ("partitionBy", "zorderBy"):
             value = custom.get(key, [])
             if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-                self.find(at, f"{key}: {value!r} is no list of columns")
+                self.find_custom(key, f"{value!r} is no list of columns")
                 value = []
             for name in value:
                 if columns and name not in names:
-                    self.find(at, f"{key}: no column {name!r}")
+                    self.find_custom(key, f"no column {name!r}")
             lists[key] = tuple(value)
         if shared := set(lists["partitionBy"]) & set(lists["zorderBy"]):
-            self.find(at, f"zorderBy: {sorted(shared)} is what the table is partitioned by")
+            self.find_custom("zorderBy", f"{sorted(shared)} is what the table is partitioned by")
         hours = custom.get("vacuumHours", 720)
         if not isinstance(hours, int) or isinstance(hours, bool) or hours < 1:
-            self.find(at, f"vacuumHours: {hours!r} is no number of hours")
+            self.find_custom("vacuumHours", f"{hours!r} is no number of hours")
             hours = 720
+        promised = self._promises(raw)
+        if "retention" in promised and layer != "bronze":
+            self.find(("slaProperties",), "retention: rows are removed from Bronze alone")
         warehouse = custom.get("warehouse", {})
         if not isinstance(warehouse, dict):
-            self.find(at, f"warehouse: {warehouse!r} is no mapping of kinds to names")
+            self.find_custom("warehouse", f"{warehouse!r} is no mapping of kinds to names")
             warehouse = {}
         entity, scd = custom.get("entity"), custom.get("scd")
         if layer == "gold" and not any(column.primary_key for column in columns):
             self.find(("schema", 0, "properties"), "a table of gold wants a primary key")
         if (entity is None) != (scd is None):
-            self.find(at, "entity and scd go together")
+            self.find_custom("entity" if scd is None else "scd", "entity and scd go together")
         natural = None
         if entity is not None and scd is not None:
             natural = self._dimension(entity, scd, columns, contracts)
@@ -182,17 +197,36 @@ class _Reader(Reader):
             partition_by=lists["partitionBy"],
             zorder_by=lists["zorderBy"],
             vacuum_hours=hours,
+            latency=promised.get("latency"),
+            retention=promised.get("retention"),
             warehouse={str(kind): str(name) for kind, name in warehouse.items()},
             path=self.path,
         )
+
+    def _promises(self, raw: dict[str, Any]) -> dict[str, float]:
+        """What is promised in slaProperties of ODCS, s."""
+        found: dict[str, float] = {}
+        for i, promise in enumerate(raw.get("slaProperties") or []):
+            at: Path_ = ("slaProperties", i)
+            name, value, unit = promise["property"], promise["value"], promise.get("unit")
+            if name not in PROMISES:
+                self.find(at, f"property: {name!r}: only {' and '.join(PROMISES)} are looked after")
+            elif name in found:
+                self.find(at, f"{name} stands twice")
+            elif isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                self.find(at, f"value: {value!r} is no time")
+            elif unit not in UNITS:
+                self.find(at, f"unit: {unit!r} is none of {', '.join(UNITS)}")
+            else:
+                found[name] = value * UNITS[unit]
+        return found
 
     def _dimension(
         self, entity: Any, scd: Any, columns: list[Column], contracts: Contracts
     ) -> str | None:
         """Its natural key."""
-        at: Path_ = ("customProperties",)
         if scd not in (1, 2):
-            self.find(at, f"scd: {scd!r} is neither 1 nor 2")
+            self.find_custom("scd", f"{scd!r} is neither 1 nor 2")
         wanted = TECHNICAL if scd == 2 else {"is_inferred"}
         names = {column.name: column for column in columns}
         if missing := sorted(wanted - set(names)):
@@ -202,11 +236,13 @@ class _Reader(Reader):
             self.find(("schema", 0, "properties"), "a dimension has one primary key, a bigint")
         source = contracts.get(entity)
         if source is None:
-            self.find(at, f"entity: no contract {entity!r}")
+            self.find_custom("entity", f"no contract {entity!r}")
             return None
         natural = [column.name for column in source.columns if column.primary_key]
         if len(natural) != 1 or natural[0] not in names:
-            self.find(at, f"entity: {entity} wants one primary key, and a column of its name here")
+            self.find_custom(
+                "entity", f"{entity} wants one primary key, and a column of its name here"
+            )
             return None
         of_entity = {column.name: column.spark_type for column in source.columns}
         for column in columns:

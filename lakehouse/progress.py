@@ -34,28 +34,39 @@ def doing(what: str) -> Iterator[None]:
 
 
 class Ticker:
-    """A line of text that changes: redrawn on a terminal, else printed every ten seconds."""
+    """A line of text that changes: redrawn on a terminal, else printed every ten seconds.
 
-    def __init__(self) -> None:
+    total: of how many it tells, where that is known: then there is a bar before it.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
         self._screen = console()
         self._last = 0.0
-        self._status = self._screen.status("") if self._screen.is_terminal else None
+        self._live = None
+        if self._screen.is_terminal:
+            ahead = SpinnerColumn() if total is None else BarColumn()
+            text = TextColumn("{task.description}", markup=False)
+            self._live = Progress(ahead, text, console=self._screen, transient=True)
+            self._task = self._live.add_task("", total=total)
 
     def __enter__(self) -> Ticker:
-        if self._status:
-            self._status.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
+        if self._live:
+            self._live.stop()
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, done: int | None = None) -> None:
+        """done: of the total."""
         now = time.monotonic()
-        if self._status:
+        if self._live:
             if now - self._last > 0.1:
                 self._last = now
-                self._status.update(text)
+                self._live.update(self._task, description=text, completed=done)
         elif now - self._last > EVERY_SECONDS:
             self._last = now
             self._screen.print(text, highlight=False)

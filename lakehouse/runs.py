@@ -31,6 +31,7 @@ class Run:
     offsets: Offsets = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
+    commits: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,6 +64,7 @@ def _append(spark: SparkSession, settings: Settings, run: Run, result: str) -> N
         "details": json.dumps(run.details, sort_keys=True),
         "read": run.read,
         "written": run.written,
+        "commits": run.commits,
     }
     schema = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
     frame = spark.createDataFrame([tuple(row[name] for name in table.columns)], schema)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from lakehouse import catalog
 from lakehouse.compatibility import widens
 from lakehouse.contracts import Contracts
+from lakehouse.delta_log import DeltaLog
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layout, Layouts
 from lakehouse.settings import Settings
 from lakehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import DataType, StructType
 
@@ -42,6 +45,7 @@ RUNS_SCHEMA = {
     "details": "string",
     "read": "map<string, bigint>",
     "written": "map<string, bigint>",
+    "commits": "map<string, string>",
 }
 
 GAPS_SCHEMA = {
@@ -51,6 +55,7 @@ GAPS_SCHEMA = {
     "begin": "bigint",
     "end": "bigint",
     "accepted_at": "timestamp",
+    "why": "string",
 }
 
 REPAIRS_SCHEMA = {
@@ -167,14 +172,16 @@ def runs() -> Table:
     """What the batch jobs did: one row a run. By lakehouse.runs.
 
     offsets: up to where a reconcile closed the range. read, written: versions of tables by name.
+    commits: of those that the next run goes on from, Delta's names of their commits.
     """
     return Table("ops", "runs", RUNS_SCHEMA)
 
 
 def gaps() -> Table:
-    """Offsets that were gone before they were read, and that a person accepted. By lakehouse.gaps.
+    """Offsets that Bronze does not have, and why that is as it should be. By lakehouse.gaps.
 
-    begin, end: the first offset of the gap, and the first one after it.
+    begin, end: the first offset of the gap, and the first one after it. why: as lakehouse.gaps has
+    it; null in rows of an older version is `expired`.
     """
     return Table("ops", "gaps", GAPS_SCHEMA)
 
@@ -233,7 +240,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
 
     path = table.path(settings)
     if not DeltaTable.isDeltaTable(spark, path):
-        _remove_unfinished(spark, path)
+        DeltaLog(spark, path).remove_unfinished()
         builder = DeltaTable.createIfNotExists(spark).location(path)
         for name, kind in table.columns.items():
             builder = builder.addColumn(name, kind)
@@ -242,9 +249,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
         builder.partitionedBy(*table.partitions).execute()
         return True
     quoted = quoted_path(path)
-    # SHOW TBLPROPERTIES would mask the id of a topic that Spark takes for a secret by its letters.
-    detail = DeltaTable.forPath(spark, path).detail()
-    properties = detail.select("properties").collect()[0].properties
+    properties = _properties(spark, path)
     lacking = {k: v for k, v in table.properties.items() if properties.get(k) != v}
     for key in lacking:
         if key.startswith(TOPIC_ID) and key in properties:
@@ -270,30 +275,31 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
     return False
 
 
-def _remove_unfinished(spark: SparkSession, path: str) -> None:
-    """Removes the log of a table whose making was cut off before its first commit.
+def commit_id(spark: SparkSession, settings: Settings, table: Table, version: int) -> str | None:
+    """What Delta calls the transaction of a version; None where its commit is not kept any more.
 
-    Delta takes that for a table which is gone, and would never make it again. Whoever commits
-    meanwhile is left alone: a folder that is not empty stays.
+    A number alone does not tell a table from another one that was made anew in its place.
     """
-    context: Any = spark.sparkContext
-    log = context._jvm.org.apache.hadoop.fs.Path(f"{path}/_delta_log")
-    files = log.getFileSystem(context._jsc.hadoopConfiguration())
-    if not files.exists(log):
-        return
-    inside = [status.getPath() for status in files.listStatus(log)]
-    if all(file.getName().startswith((".", "_staged_commits")) for file in inside):
-        for file in inside:
-            files.delete(file, False)
-        files.delete(log, False)
+    return DeltaLog(spark, table.path(settings)).commit(version).get("txnId")
 
 
-def _log_of(spark: SparkSession, path: str) -> Callable[[int], bool]:
-    """Whether a table's log has a version: by Delta's protocol, a file each, numbered on."""
-    context: Any = spark.sparkContext
-    jvm_path = context._jvm.org.apache.hadoop.fs.Path
-    files = jvm_path(path).getFileSystem(context._jsc.hadoopConfiguration())
-    return lambda version: bool(files.exists(jvm_path(f"{path}/_delta_log/{version:020d}.json")))
+def is_there(spark: SparkSession, settings: Settings, table: Table) -> bool:
+    from delta.tables import DeltaTable
+
+    return bool(DeltaTable.isDeltaTable(spark, table.path(settings)))
+
+
+def _properties(spark: SparkSession, path: str) -> dict[str, str]:
+    from delta.tables import DeltaTable
+
+    log = DeltaLog(spark, path)
+    newest = log.newest()
+    metadata = {} if newest is None else log.checksum(newest).get("metadata", {})
+    if "configuration" in metadata:
+        return dict(metadata["configuration"])
+    # SHOW TBLPROPERTIES would mask the id of a topic that Spark takes for a secret by its letters.
+    detail = DeltaTable.forPath(spark, path).detail()
+    return dict(detail.select("properties").collect()[0].properties)
 
 
 def _set(spark: SparkSession, quoted: str, properties: dict[str, str]) -> None:
@@ -322,6 +328,11 @@ def can_take(spark: SparkSession, settings: Settings, table: Table) -> None:
 
 
 Change = tuple[str, str, str | None]
+
+
+def lacks_columns(spark: SparkSession, settings: Settings, table: Table) -> bool:
+    """Whether a table that is there has yet to be brought to its contract. Raises TableError."""
+    return bool(_changes(spark, table.path(settings), table))
 
 
 def _changes(spark: SparkSession, path: str, table: Table) -> list[Change]:
@@ -397,17 +408,16 @@ def quoted_path(path: str) -> str:
 
 
 def version(spark: SparkSession, settings: Settings, table: Table, known: int | None = None) -> int:
-    """The table's newest version. known: one that it had, from which on it is looked for: without
-    that, or where the log begins after it, Spark reads the log, which takes it some jobs.
+    """The table's newest version. known: one that it had, from which on it is looked for; else from
+    its last checkpoint. Only where the log does not have that any more Spark reads it, which takes
+    it some jobs.
     """
     from delta.tables import DeltaTable
 
-    has = _log_of(spark, table.path(settings))
-    if known is not None and has(known):
-        while has(known + 1):
-            known += 1
-        return known
-    history = DeltaTable.forPath(spark, table.path(settings)).history(1)
+    path = table.path(settings)
+    if (found := DeltaLog(spark, path).newest(known)) is not None:
+        return found
+    history = DeltaTable.forPath(spark, path).history(1)
     return int(history.select("version").collect()[0].version)
 
 
@@ -430,6 +440,33 @@ def versions(
     return dict(zip((table.full_name for table in tables), found, strict=True))
 
 
+class Version(NamedTuple):
+    """A version of a table. committed: when it was, ms since 1970: another table in the same place
+    may have a version of that number, and none of that moment."""
+
+    number: int
+    committed: int
+
+
+def newest(spark: SparkSession, settings: Settings, table: Table) -> Version:
+    """The table's newest version. Raises TableError where there is no table."""
+    read(spark, settings, table)
+    return _version_of(spark, settings, table, version(spark, settings, table))
+
+
+def still_is(spark: SparkSession, settings: Settings, table: Table, was: Version) -> bool:
+    """Whether that version is one of this table, and still known."""
+    log = DeltaLog(spark, table.path(settings))
+    return log.has(was.number) and _version_of(spark, settings, table, was.number) == was
+
+
+def _version_of(spark: SparkSession, settings: Settings, table: Table, number: int) -> Version:
+    at = DeltaLog(spark, table.path(settings)).commit(number).get("timestamp")
+    if at is None:
+        at = commits(spark, settings, table)[number]
+    return Version(number, int(at))
+
+
 def commits(spark: SparkSession, settings: Settings, table: Table) -> dict[int, int]:
     """When each version that is still known was committed, ms since 1970."""
     from delta.tables import DeltaTable
@@ -438,6 +475,14 @@ def commits(spark: SparkSession, settings: Settings, table: Table) -> dict[int, 
     history = DeltaTable.forPath(spark, table.path(settings)).history()
     moments = history.select("version", F.unix_millis("timestamp").alias("at")).collect()
     return {int(row.version): int(row["at"]) for row in moments}
+
+
+def _version_at(
+    spark: SparkSession, settings: Settings, table: Table, moment: datetime
+) -> int | None:
+    """The newest version that was committed by then; None where none is known."""
+    known = commits(spark, settings, table)
+    return max((v for v, at in known.items() if at <= moment.timestamp() * 1000), default=None)
 
 
 def changes(
@@ -476,8 +521,7 @@ def newest_by_headwater(
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
-    has = _log_of(spark, table.path(settings))
-    if has(after) and not has(after + 1):
+    if DeltaLog(spark, table.path(settings)).newest(after) == after:
         return after if until is None else until
 
     commits = (
@@ -518,11 +562,21 @@ def read(
 
     path = table.path(settings)
     if not DeltaTable.isDeltaTable(spark, path):
-        raise TableError(
-            f"no table {table.full_name} at {path}: run `headwater stream --available-now` first"
-        )
+        first = "gold" if table.layer == "gold" else "stream --available-now"
+        raise TableError(f"no table {table.full_name} at {path}: run `headwater {first}` first")
     reader = spark.read.format("delta")
     return (reader if version is None else reader.option("versionAsOf", version)).load(path)
+
+
+def create(rows: DataFrame, settings: Settings, table: Table) -> None:
+    """Makes a table that is not there, with its rows, in one commit."""
+    from pyspark.sql import functions as F
+
+    spark = rows.sparkSession
+    DeltaLog(spark, table.path(settings)).remove_unfinished()
+    typed = (F.col(name).cast(kind).alias(name) for name, kind in table.columns.items())
+    writer = rows.select(*typed).write.format("delta").partitionBy(*table.partitions)
+    writer.options(**table.properties).mode("errorifexists").save(table.path(settings))
 
 
 def append(
@@ -563,11 +617,17 @@ def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None
 
 
 def register(
-    spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    as_of: datetime | None = None,
 ) -> list[str]:
     """Makes every table and view known to SQL by name; returns the names.
 
     `silver.<entity>` holds the accepted records of an entity, `silver.quarantine` those refused.
+    as_of: tables are what they were then; one that was not there yet, or whose versions of then
+    are not known any more, has no name. Not for Unity Catalog, where the names are everybody's.
     """
     from delta.tables import DeltaTable
 
@@ -583,7 +643,13 @@ def register(
             # There they are the bundle's.
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {catalog.named(settings, table.layer)}")
         name = catalog.named(settings, table.layer, table.name)
-        spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {literal(path)}")
+        if as_of is None:
+            spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {literal(path)}")
+        elif (then := _version_at(spark, settings, table, as_of)) is not None:
+            old = f"SELECT * FROM {quoted_path(path)} VERSION AS OF {then}"
+            spark.sql(f"CREATE OR REPLACE VIEW {name} AS {old}")
+        else:
+            continue
         names.append(catalog.shown(settings, table.layer, table.name))
         layout = layouts.get(table.full_name)
         if layout is not None and (view := catalog.gold_view(settings, layout)):

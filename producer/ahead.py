@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 from lakehouse.errors import HeadwaterError
 from producer.defects import Record, inject
-from producer.generators import World, events
+from producer.generators import World, events, identity
 
 RECORDS_A_BLOCK = 1_000
+BYTES_A_BLOCK = 8 * 2**20
 # Room for a block or two, so that neither side waits for the other at every few records.
 PIPE_BYTES = 1_048_576
 
@@ -61,15 +62,26 @@ class Shop(NamedTuple):
         world = World(self.seed, self.opens, self.density, self.tempo)
         folder = Path(self.generators) if self.generators else None
         made = inject(
-            events(world, folder), self.defects, self.seed, self.opens, world=str(self.density)
+            events(world, folder),
+            self.defects,
+            self.seed,
+            self.opens,
+            world=f"{self.density}{identity(folder)}",
         )
         return islice(made, self.skip, None if self.take is None else self.skip + self.take)
 
 
 def blocks(records: Iterable[Record], size: int = RECORDS_A_BLOCK) -> Iterator[Block]:
-    """Records in blocks of some number."""
-    rest = iter(records)
-    while batch := list(islice(rest, size)):
+    """Records in blocks of some number, or of fewer where they are large."""
+    batch: list[Record] = []
+    held = 0
+    for record in records:
+        batch.append(record)
+        held += len(record.value or b"")
+        if len(batch) == size or held >= BYTES_A_BLOCK:
+            yield Block(*zip(*batch, strict=True))
+            batch, held = [], 0
+    if batch:
         yield Block(*zip(*batch, strict=True))
 
 

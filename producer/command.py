@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -96,17 +96,22 @@ def produce(
     """Send events to the broker, with a ledger of what each has to become.
 
     What is sent depends on --seed and --start alone (and on --defects, which says how much of it is
-    broken): not on how many, how fast or where to.
+    broken; on further --generators; and, with --live, on --rate, which says how much happens): not
+    on how many, how fast or where to.
     """
     from lakehouse.progress import Ticker
 
+    if path is not None and (live or go_on or generators is not None or start is not None):
+        raise click.UsageError(
+            "--from sends foreign bytes: --live, --continue, --generators and --start are of a shop"
+        )
     stopping = threading.Event()
     stop_on_signals(stopping)
-    with Ticker() as ticker:
-        total = None if path else events
+    total = None if path else events
+    with Ticker(total) as ticker:
 
         def show(report: Report) -> None:
-            ticker.show(describe(report, total))
+            ticker.show(describe(report, total), report.sent)
 
         if path is not None:
             report = send_foreign(settings, path, topic, rate, stopping.is_set, show)
@@ -163,12 +168,20 @@ def send_shop(
 ) -> Report:
     """Sends records of a shop, with a ledger."""
     from producer.ahead import made_ahead
+    from producer.generators import identity
     from producer.kafka_sink import send
     from producer.ledger import Ledger, sent
 
     opens = instant(what.start, what.live)
     density = (what.rate or LIVE_RATE) if what.live else None
-    world = {"seed": what.seed, "start": opens, "defects": what.defects, "live": density}
+    world: dict[str, Any] = {
+        "seed": what.seed,
+        "start": opens,
+        "defects": what.defects,
+        "live": density,
+    }
+    if more := identity(what.generators):
+        world["generators"] = more
     folder = settings.runtime_dir / "ledger"
     first = sent(folder, world) if what.go_on else 0
     topic = what.topic or settings.topics.events

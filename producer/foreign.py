@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,24 +17,51 @@ def records(path: Path) -> Iterator[Record]:
     there is nothing to read.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(_inside(path))
         if not files:
             raise SettingsError(f"{path} holds no file to send")
         for file in files:
             yield _record(_read(file))
-    elif path.is_file():
-        with path.open("rb") as lines:
-            for line in lines:
-                yield _record(line.removesuffix(b"\n").removesuffix(b"\r"))
+    elif path.exists():
+        empty = True
+        try:
+            with path.open("rb") as lines:
+                for line in lines:
+                    empty = False
+                    end = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+                    yield _record(line.removesuffix(end))
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if empty:
+            raise SettingsError(f"{path} holds no line to send")
     else:
         raise SettingsError(f"{path}: no such file or folder")
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Every file of a folder and of those in it. Raises SettingsError where one is not to be read,
+    so that nothing is left out in silence."""
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(Path(error.filename), error)
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        for name in names:
+            file = Path(place, name)
+            if not file.is_file():
+                raise SettingsError(f"{file} is no file, or a link that leads to none: remove it")
+            yield file
 
 
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{file}: {error.strerror}") from None
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"{path}: {error.strerror}")
 
 
 def _record(value: bytes) -> Record:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lakehouse import kafka
-from lakehouse.errors import BrokerError
+from lakehouse.errors import BrokerError, LedgerError
 from lakehouse.settings import Settings
 from producer.ahead import Block
 from producer.ledger import Chunk, Ledger
@@ -79,7 +79,14 @@ def send(
             progress(report)
     finally:
         producer.flush(1)
-        ledger.close()
+        try:
+            ledger.close()
+        except OSError as error:
+            said = str(error).splitlines()[0]
+            raise LedgerError(
+                f"the ledger of what was sent cannot be written: {said}; {report.sent:,} records "
+                f"were sent to topic {topic}, {report.acknowledged:,} of them acknowledged"
+            ) from None
         if report.failed and (behind := troubles.telling(None)) is not None:
             report.first_error += f" ({kafka.refused(settings, behind)})"
         report.seconds = time.monotonic() - started
@@ -131,6 +138,9 @@ def _loop(
                     clock = now() * 1000
                     report.seconds = time.monotonic() - started
                     progress(report)
+                if at > clock:
+                    # Stopped before its time has come.
+                    return
             chunk.sent = index + 1
             delivered = partial(_delivered, report, chunk, index)
             while True:

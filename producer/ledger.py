@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lakehouse.errors import LedgerError
 from producer.ahead import Block
 
 ROWS_A_FILE = 50_000
@@ -40,7 +41,8 @@ class Chunk:
     """The lines of one block while its acknowledgements come in. sent: how many of them are."""
 
     def __init__(self, first: int, block: Block) -> None:
-        self.first, self.block = first, block
+        # What was sent is not held until it is written: a record may be large.
+        self.first, self.block = first, block._replace(key=(), value=())
         size = len(block.at)
         self.partitions: list[int | None] = [None] * size
         self.offsets: list[int | None] = [None] * size
@@ -83,7 +85,10 @@ class Ledger:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._run}-{self._files:05d}.parquet"
-        pq.write_table(pa.concat_tables(tables), path)
+        # Whoever dies over it leaves no half of a ledger under its name.
+        unfinished = path.with_suffix(".unfinished")
+        pq.write_table(pa.concat_tables(tables), unfinished)
+        unfinished.replace(path)
         self._files += 1
 
     def _table(self, chunk: Chunk) -> pa.Table:
@@ -106,7 +111,14 @@ def sent(folder: Path, world: dict[str, Any]) -> int:
     last = 0
     wanted = json.dumps(world, sort_keys=True).encode()
     for path in folder.glob("*.parquet"):
-        file = pq.ParquetFile(path)
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            said = str(error).splitlines()[0]
+            raise LedgerError(
+                f"the ledger {path} cannot be read: {said}: move it away; which records of a shop "
+                "it knew is then not known any more, and --continue may send some of them again"
+            ) from None
         if (file.schema_arrow.metadata or {}).get(WORLD) == wanted and file.metadata.num_rows:
             column = file.schema_arrow.get_field_index("number")
             groups = range(file.metadata.num_row_groups)

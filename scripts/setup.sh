@@ -19,7 +19,7 @@ find_python() {
 check_java() {
   local java="${JAVA_HOME:+$JAVA_HOME/bin/}java" version
   command -v "$java" >/dev/null 2>&1 || fail "needs a JDK 17 or 21: none found; install openjdk-17-jdk-headless or set JAVA_HOME"
-  version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
+  version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1) || true
   case "$version" in
     17|21) ;;
     *) fail "needs a JDK 17 or 21: found version ${version:-unknown}; install openjdk-17-jdk-headless or set JAVA_HOME" ;;
@@ -29,7 +29,7 @@ check_java() {
 check_maven() {
   local version
   command -v mvn >/dev/null 2>&1 || fail "needs Maven 3.6 or newer: none found; install maven"
-  version=$(mvn -v 2>/dev/null | sed 's/\x1b\[[0-9;]*m//g' | sed -n 's/^Apache Maven \([0-9]*\.[0-9]*\).*/\1/p')
+  version=$(mvn -v 2>/dev/null | sed 's/\x1b\[[0-9;]*m//g' | sed -n 's/^Apache Maven \([0-9]*\.[0-9]*\).*/\1/p') || true
   [ "$(printf '%s\n3.6\n' "$version" | sort -V | head -n 1)" = 3.6 ] ||
     fail "needs Maven 3.6 or newer: found ${version:-unknown}; install maven"
 }
@@ -53,7 +53,10 @@ quietly() {
 
 python=$(find_python)
 check_java
-if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c '' 2>/dev/null; then
+# Before the minute that the packages take.
+if step python requirements/build.lock requirements/local.lock || step jars pom.xml; then check_maven; fi
+# Without pip where its making was cut off.
+if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
   say "making .venv with $("$python" --version)"
   rm -rf .venv
   "$python" -m venv .venv
@@ -70,15 +73,21 @@ if step python requirements/build.lock requirements/local.lock; then
 fi
 
 if step jars pom.xml; then
-  check_maven
   say "copying Spark's and Kafka's jars"
   spark_jars=$(.venv/bin/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "jars")')
+  rm -rf .venv/broker .venv/spark
   for profile in spark broker; do
-    target=.venv/broker
-    [ "$profile" = broker ] || target=$spark_jars
     quietly mvn -q -B -ntp -f pom.xml -P "$profile" dependency:copy-dependencies \
-      -DincludeScope=runtime "-DoutputDirectory=$target"
+      -DincludeScope=runtime "-DoutputDirectory=.venv/$profile"
   done
+  # Those of an older pom.xml go: two versions on one class path are none.
+  if [ -f .venv/spark-jars ]; then while read -r jar; do rm -f "$spark_jars/$jar"; done < .venv/spark-jars; fi
+  : > .venv/spark-jars
+  for jar in .venv/spark/*.jar; do
+    file=$(basename "$jar")
+    [ -e "$spark_jars/$file" ] || { mv "$jar" "$spark_jars/"; echo "$file" >> .venv/spark-jars; }
+  done
+  rm -rf .venv/spark
   finish
 fi
 

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from lakehouse import checkpoints
-from lakehouse.errors import RAISED, CheckpointError, FrozenError, StreamError, reason
+from lakehouse.errors import NO_SPACE, RAISED, CheckpointError, FrozenError, StreamError, reason
 from lakehouse.gaps import Gap
 from lakehouse.settings import Settings
 
@@ -34,7 +34,7 @@ PASSING = (
     "UNRELEASED_THREAD",
     "OUT_OF_MEMORY",
     "FAILED_TO_GET_CHANGELOG_WRITER",
-    "No space left on device",
+    NO_SPACE,
 )
 
 

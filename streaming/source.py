@@ -15,6 +15,8 @@ from lakehouse.gaps import Gap
 from lakehouse.settings import Settings
 from lakehouse.tables import Table
 
+BRONZE = "bronze"
+
 
 @dataclass
 class Source:
@@ -58,6 +60,8 @@ def read_broker(
         written = {} if made else _written(spark, settings, topics, table)
         checkpoints.begin_anew(files, keep_start=not written)
         positions = written or positions
+        if not written and query == BRONZE:
+            _name_unread(spark, settings, begins)
     if positions:
         # A partition that was added since is read from its first record on.
         positions = dict.fromkeys(begins, 0) | positions
@@ -106,6 +110,15 @@ def _written(
             if key[0] in topics:
                 found[key] = max(end, found.get(key, 0))
     return found
+
+
+def _name_unread(spark: SparkSession, settings: Settings, begins: kafka.Offsets) -> None:
+    """Writes down what was gone before Bronze was begun at all: nobody has to accept it."""
+    found = [gaps.Gap(*key, 0, begin) for key, begin in sorted(begins.items()) if begin]
+    if found:
+        tables.ensure(spark, settings, tables.gaps())
+        known = gaps.accepted(spark, settings, BRONZE)
+        gaps.accept(spark, settings, BRONZE, gaps.without(found, known))
 
 
 def _accept(

@@ -11,6 +11,7 @@ from pyspark.errors import PySparkException
 
 from lakehouse import checkpoints
 from lakehouse.errors import (
+    NO_SPACE,
     BrokerError,
     CheckpointError,
     FrozenError,
@@ -154,4 +155,6 @@ class Supervised:
 
 def _may_pass(error: HeadwaterError) -> bool:
     lasting = isinstance(error, GapError | CheckpointError | FrozenError)
+    # A disk does not get empty by itself, and whoever makes room can start it again.
+    lasting = lasting or NO_SPACE in str(error)
     return isinstance(error, BrokerError | StreamError) and not lasting

@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING, Any
 from lakehouse.contracts import Column
 from lakehouse.errors import BusyError, WarehouseError
 from lakehouse.layouts import Layout
+from lakehouse.tables import Version
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 STATE = "headwater_publish"
+STATE_COLUMNS = {
+    "table_name": "VARCHAR(64) NOT NULL PRIMARY KEY",
+    "version": "BIGINT",
+    "committed": "BIGINT",
+    "row_count": "BIGINT",
+    "published_at": "VARCHAR(32)",
+}
 DELETED = "_deleted"
 # Between the canonical texts of a row's values, and in place of a null; no value holds them.
 BETWEEN, NOTHING = "\x1f", "\x1e"
 DEFAULT_LENGTH = 255
 # A transaction is tried so often where others are in its way.
 ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class State:
-    """version of the table of Gold, and when that version was committed, ms since 1970."""
-
-    version: int
-    committed: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Target:
 
     layout: Layout
     name: str
-    state: State
+    state: Version
     full: bool
     staged: int
     expected: Content
@@ -130,23 +130,18 @@ class Warehouse(ABC):
         """What a table of Gold is called here; None where it is not published to this kind."""
         return layout.warehouse.get(self.kind)
 
-    def states(self, layouts: list[Layout]) -> dict[str, State]:
-        """What is held, by name; makes the tables that are missing.
+    def states(self, layouts: list[Layout]) -> dict[str, Version]:
+        """What is held, by name. Nothing is changed.
 
         Raises WarehouseError where a table of such a name is not Headwater's.
         """
-        q = self.quote
         there = self.columns(STATE)
-        if not there:
-            self.execute(
-                f"CREATE TABLE {q(STATE)} (table_name VARCHAR(64) NOT NULL PRIMARY KEY, "
-                "version BIGINT, committed BIGINT, row_count BIGINT, published_at VARCHAR(32))"
+        if there and there != list(STATE_COLUMNS):
+            raise WarehouseError(
+                f"{self.where}: table {STATE} is there and is not Headwater's: rename it, or "
+                "publish to another database; nothing was changed"
             )
-        found = {
-            str(row[0]): None if row[1] is None else State(int(row[1]), int(row[2]))
-            for row in self.execute(f"SELECT table_name, version, committed FROM {q(STATE)}")
-        }
-        missing = []
+        found = self._claims() if there else {}
         for layout in layouts:
             name = self.name_of(layout)
             assert name is not None
@@ -163,14 +158,48 @@ class Warehouse(ABC):
                     f"says {', '.join(wanted)}: drop it, and publish makes it anew"
                 )
             if not columns:
-                missing.append((name, layout))
-        for name, layout in missing:
+                found.pop(name, None)
+        return {name: state for name, state in found.items() if state is not None}
+
+    def _claims(self) -> dict[str, Version | None]:
+        """Every table that is Headwater's, and what it holds: None where it was only just made."""
+        rows = self.execute(f"SELECT table_name, version, committed FROM {self.quote(STATE)}")
+        return {
+            str(name): None if version is None else Version(int(version), int(committed))
+            for name, version, committed in rows
+        }
+
+    def make(self, layouts: list[Layout]) -> list[str]:
+        """Makes the tables that are missing; returns their names, for `unmake`."""
+        q = self.quote
+        made = []
+        if not self.columns(STATE):
+            columns = ", ".join(f"{name} {kind}" for name, kind in STATE_COLUMNS.items())
+            self.execute(f"CREATE TABLE {q(STATE)} ({columns})")
+            made.append(STATE)
+        for layout in layouts:
+            name = self.name_of(layout)
+            assert name is not None
+            if self.columns(name):
+                continue
             # First the claim, then the table: a death between the two leaves no stranger.
             self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'")
             self.execute(f"INSERT INTO {q(STATE)} (table_name) VALUES ('{name}')")
+            made.append(name)
             self.execute(self.create(name, layout))
-            found[name] = None
-        return {name: state for name, state in found.items() if state is not None}
+        return made
+
+    def unmake(self, names: list[str]) -> None:
+        """Drops tables that this run made, and nothing was brought into."""
+        q = self.quote
+        for name in reversed(names):
+            self.execute(f"DROP TABLE IF EXISTS {q(name)}")
+            if name != STATE:
+                self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'")
+
+    def alone(self) -> None:  # noqa: B027
+        """Keeps others from publishing here while the connection is open. Raises WarehouseError
+        where one does. A warehouse that takes one connection at a time has nothing to do."""
 
     def create(self, name: str, layout: Layout, *more: str) -> str:
         """DDL of a table, from its contract."""
@@ -215,7 +244,7 @@ class Warehouse(ABC):
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{target.name}'")
                 self.execute(
-                    f"INSERT INTO {q(STATE)} VALUES ('{target.name}', {target.state.version}, "
+                    f"INSERT INTO {q(STATE)} VALUES ('{target.name}', {target.state.number}, "
                     f"{target.state.committed}, {target.expected.rows}, '{now}')"
                 )
         except BaseException:
@@ -254,6 +283,6 @@ class Warehouse(ABC):
         ]
         raise WarehouseError(
             f"{self.where}: table {target.name} would not be {target.layout.full_name} at version "
-            f"{target.state.version} ({', '.join(what)}): something else changed it; it was left "
+            f"{target.state.number} ({', '.join(what)}): something else changed it; it was left "
             "as it is; `headwater publish --full` copies all of it anew"
         )

@@ -101,7 +101,9 @@ class DuckDB(Warehouse):
     def columns(self, name: str) -> list[str]:
         rows = self.execute(
             "SELECT column_name FROM information_schema.columns WHERE table_schema = 'main' "
-            "AND table_name = ? AND table_catalog = current_database() ORDER BY ordinal_position",
+            # Its names are the same in any case.
+            "AND lower(table_name) = lower(?) AND table_catalog = current_database() "
+            "ORDER BY ordinal_position",
             name,
         )
         return [str(row[0]) for row in rows]

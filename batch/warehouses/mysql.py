@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from batch.warehouses.base import DEFAULT_LENGTH, DELETED, Warehouse
@@ -67,7 +68,20 @@ class MySQL(Warehouse):
             text += "; is it running, and are HEADWATER_MYSQL__HOST and __PORT right?"
         return self._refused(text)
 
+    def alone(self) -> None:
+        # Names of locks are the whole server's, and of 64 characters at most.
+        name = sha256(f"headwater {self._settings.database}".encode()).hexdigest()
+        [row] = self.execute(f"SELECT GET_LOCK('{name}', 0)")
+        if row[0] != 1:
+            raise WarehouseError(
+                f"{self.where}: another `headwater publish` is at work there: let it end first"
+            )
+
     def _refused(self, text: str) -> WarehouseError:
+        if "Data too long" in text or "Out of range" in text:
+            text += (
+                "; its table was made for a narrower contract: drop it, and publish makes it anew"
+            )
         if "denied" in text:
             needs = "CREATE, DROP, SELECT, INSERT, UPDATE and DELETE"
             text += f"; user {self._settings.user} needs {needs} there"

@@ -10,6 +10,7 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,8 @@ from lakehouse.errors import SettingsError
 # (time in ms since 1970, number, entity, record key, subject, data as JSON text); the number puts
 # events of the same time in order.
 Event = tuple[int, int, str, str, str, str]
+# The modules of this folder that are the shop.
+SHOP = ("shop",)
 Generator = Callable[["World"], Iterator[Event]]
 
 
@@ -47,9 +50,28 @@ def events(world: World, folder: Path | None = None) -> Iterator[Event]:
     return heapq.merge(*made, key=lambda event: event[0])
 
 
+def identity(folder: Path | None = None) -> str:
+    """What tells these generators from others; empty for the shop alone.
+
+    More of them make other events: these are another world, whose ids have to be others.
+    """
+    names = [module.name for module in _modules() if module.name not in SHOP]
+    files = [Path(__file__).with_name(f"{name}.py") for name in names]
+    files += sorted(folder.glob("*.py")) if folder is not None else []
+    if not files:
+        return ""
+    digest = sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _modules() -> list[pkgutil.ModuleInfo]:
+    return sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name)
+
+
 def _generators(folder: Path | None) -> list[Generator]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = [import_module(f"{__name__}.{name}") for name in names]
+    modules = [import_module(f"{__name__}.{module.name}") for module in _modules()]
     if folder is not None:
         files = sorted(folder.glob("*.py"))
         if not files:

@@ -29,7 +29,7 @@ from typing import Any
 import click
 import psutil
 
-from headwater import broker, report
+from headwater import broker, status
 from lakehouse import settings as settings_files
 from lakehouse.settings import Settings
 from tests.helpers import BIN, environment, unlike_the_ledger
@@ -210,7 +210,7 @@ def soak(
     found.law_holds = audit.returncode == 0
     found.balance = json.loads(audit.stdout or "[]")
     found.exceptions = unlike_the_ledger(settings)
-    found.files = {table["table"]: table["files"] for table in report.status(settings)["tables"]}
+    found.files = {table["table"]: table["files"] for table in status.state(settings)["tables"]}
 
 
 @click.command()
@@ -225,9 +225,9 @@ def main(minutes: float, kills: int, rate: int, seed: int, data: Path | None) ->
     found = Report(seed=seed, machine=f"{os.cpu_count()} cores, {platform.machine()}")
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    status = broker.start(local)
+    started = broker.start(local)
     settings = local.model_copy(
-        update={"broker": local.broker.model_copy(update={"bootstrap": status.bootstrap})}
+        update={"broker": local.broker.model_copy(update={"bootstrap": started.bootstrap})}
     )
     processes = Processes(settings, logs)
     try:

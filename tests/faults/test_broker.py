@@ -87,6 +87,20 @@ def test_records_that_expired_are_named_and_accepted(
     assert [f for f in doctor.examine(settings) if f.check == "checkpoints" and f.remedy] == []
 
 
+def test_what_was_gone_before_the_first_start_is_named(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    topic = settings.topics.events
+    send_shop(settings, Sending(events=300, defects=0.0, seed=66))
+    expire(settings, {0: 9})
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert (found.broken, found.gaps) == ([], [Gap(topic, 0, 0, 9)])
+    assert [balance.bronze for balance in found.balances] == [291]
+
+
 def test_a_topic_made_anew_is_not_taken_for_the_old_one(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:

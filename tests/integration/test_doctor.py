@@ -15,7 +15,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from deltalake import write_deltalake
 
-from headwater import doctor, report
+from headwater import doctor, status
 from headwater.doctor import ERROR, OK, WARNING, Finding
 from lakehouse import kafka
 from lakehouse.settings import Settings
@@ -175,7 +175,7 @@ def test_records_that_go_before_they_are_read(settings: Settings) -> None:
         for said, state in told.items()
     ]
     assert "headwater stream" in found[0].remedy
-    [of_bronze, _] = report.status(settings)["streams"]
+    [of_bronze, _] = status.state(settings)["streams"]
     assert of_bronze["lag"] == 6
     oldest = of_bronze["oldest_unread"]
     assert (oldest["partition"], oldest["offset"]) == (3, ends[topic, 3])

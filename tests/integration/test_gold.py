@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from itertools import islice
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from pyspark.sql import SparkSession
 
-from batch import gold, reconcile
+from batch import gold, maintain, publish, reconcile
+from headwater import status
 from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
@@ -66,3 +71,33 @@ def test_gold_equals_an_independent_engines(
 
     anew = gold.build(spark, house, contracts, layouts, rebuild=True)
     assert (anew.mode, anew.rows) == ("full", 0), "a rebuild finds nothing to change"
+    # And from nothing.
+    shutil.rmtree(f"{house.tables}/gold")
+    assert gold.build(spark, house, contracts, layouts, rebuild=True).rows > 0
+    assert different(house, records) == {}
+
+    asked: dict[click.Command, list[str]] = {
+        reconcile.reconcile: [],
+        gold.gold: [],
+        maintain.maintain: [],
+        publish.publish: ["--to", "duckdb"],
+    }
+    said = {}
+    for command, arguments in asked.items():
+        options = ["--json", "--data", house.storage, *arguments]
+        done = CliRunner().invoke(command, options)
+        assert done.exit_code == 0, done.output
+        said[command.name] = json.loads(done.stdout)
+    assert said["reconcile"]["pending"] == 0
+    assert (said["gold"]["mode"], said["gold"]["until"]) == ("nothing", newest)
+    assert {report["table"] for report in said["maintain"]} >= {"silver.events", "gold.dim_users"}
+    [published] = said["publish"]["warehouses"].values()
+    assert {table["mode"] for table in published} == {"full"}
+    # Each is written down: what it read, what it wrote, and how it ended.
+    runs = {job["job"]: job for job in status.jobs(house)}
+    assert {job: runs[str(job)]["result"] for job in said} == dict.fromkeys(said, "succeeded")
+    silver = {"silver.events": newest}
+    assert runs["gold"]["read"] == silver
+    assert silver.items() <= runs["reconcile"]["read"].items()
+    assert silver.items() <= runs["maintain"]["read"].items()
+    assert set(runs["publish"]["read"]) == {layout.full_name for layout in layouts.gold}

@@ -6,14 +6,16 @@ import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
+from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from batch import audit, reconcile
 from lakehouse import contracts as contract_files
-from lakehouse import tables
+from lakehouse import kafka, tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
 from lakehouse.locks import held
@@ -242,6 +244,43 @@ def test_a_foreign_topic_is_taken_in_by_a_contract_alone(
     found = audit.audit_tables(spark, settings, contracts)
     assert found.holds
     assert found.balances == [audit.Balance(topic, 5, 2, 2, 1, 0)]
+
+
+def test_marks_of_transactions_are_no_missing_records(
+    spark: SparkSession, bootstrap: str, tmp_path: Path
+) -> None:
+    """Every transaction of a producer leaves an offset that no record has, the last one too."""
+    settings = settings_for(tmp_path / "data", bootstrap)
+    topic = f"{settings.topics.events}-telco"
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    (folder / "telco.yaml").write_text(TELCO.replace("TOPIC", topic))
+    contracts = contract_files.load(folder)
+    kafka.ensure_topics(settings, [topic])
+    producer: Any = Producer(kafka.client_options(settings) | {"transactional.id": topic})
+    producer.init_transactions(30)
+    for part in range(3):
+        producer.begin_transaction()
+        for number in range(2):
+            line = f'{{"customerID":"{part}{number}","updated":"2026-01-01T00:00:00Z"}}'
+            producer.produce(topic, line.encode(), partition=0)
+        if part == 1:
+            # What was taken back is a record all the same, as Spark reads.
+            producer.flush()
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    offsets = table(settings, "bronze/events", ["offset"])["offset"].to_pylist()
+    assert sorted(offsets) == [0, 1, 3, 4, 6, 7]
+    found = audit.audit_tables(spark, settings, contracts)
+    assert (found.broken, found.balances) == ([], [audit.Balance(topic, 6, 6, 0, 0, 0)])
+    # A record of them that is gone from Bronze is missing all the same.
+    place = tables.quoted_path(tables.bronze().path(settings))
+    spark.sql(f"DELETE FROM {place} WHERE offset = 4")
+    broken = audit.audit_tables(spark, settings, contracts).broken
+    assert any("offsets 4 to 5 (2 records) are missing in Bronze" in line for line in broken)
 
 
 WISH_CONTRACT = """\

@@ -14,10 +14,11 @@ import pymysql
 import pytest
 from pyspark.sql import SparkSession
 
-from batch import publish
+from batch import publish, quality
 from batch.warehouses import mysql as warehouses
+from lakehouse import tables
 from lakehouse.contracts import Contracts
-from lakehouse.errors import QualityError, WarehouseError
+from lakehouse.errors import QualityError, TableError, WarehouseError
 from lakehouse.layouts import Layouts
 from lakehouse.locks import held
 from lakehouse.settings import MySQL, Settings
@@ -153,12 +154,63 @@ def test_a_foreign_table_of_the_same_name_is_left_alone(
     with pytest.raises(WarehouseError, match=f"{database}: table dw_users is there and is not"):
         copy(shop, settings, "mysql")
     assert mariadb.run("SELECT * FROM dw_users", database=database) == [(7,)]
-    assert ("dw_orders",) not in mariadb.run("SHOW TABLES", database=database)
+    assert mariadb.run("SHOW TABLES", database=database) == [("dw_users",)]
     with duckdb.connect(settings.duckdb) as db:
-        db.execute("CREATE TABLE dim_users AS SELECT 7 AS x")
+        # DuckDB takes both for the same name.
+        db.execute("CREATE TABLE DIM_USERS AS SELECT 7 AS x")
     with pytest.raises(WarehouseError, match="table dim_users is there and is not Headwater's"):
         copy(shop, settings, "duckdb")
     assert in_duckdb(settings, "dim_users") == [(7,)]
+
+
+def test_a_first_publish_that_is_refused_leaves_nothing(
+    shop: Shop, mariadb: MariaDB, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = settings.mysql.database
+
+    def refused(*_: Any) -> None:
+        raise QualityError("not good enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quality, "demand", refused)
+        for kind in ("mysql", "duckdb"):
+            with pytest.raises(QualityError):
+                copy(shop, settings, kind)
+    # And one that agrees with nothing: what was made for it goes, too.
+    with monkeypatch.context() as patch:
+        patch.setattr(warehouses.MySQL, "hash_of", lambda *_: "1")
+        with pytest.raises(WarehouseError, match="would not be gold"):
+            copy(shop, settings, "mysql")
+    assert mariadb.run("SHOW TABLES", database=database) == []
+    with duckdb.connect(settings.duckdb) as db:
+        assert db.execute("SHOW TABLES").fetchall() == []
+    # Somebody else is at it, wherever that runs.
+    other = warehouses.MySQL(settings.mysql)
+    other.alone()
+    try:
+        with pytest.raises(WarehouseError, match=f"{database}: another `headwater publish` is at"):
+            copy(shop, settings, "mysql")
+    finally:
+        other.close()
+    assert mariadb.run("SHOW TABLES", database=database) == []
+
+
+@pytest.mark.long
+def test_gold_that_was_changed_by_hand_is_not_published(shop: Shop, settings: Settings) -> None:
+    copy(shop, settings, "duckdb")
+    before = in_duckdb(settings, "fact_orders")
+    mark = "spark.databricks.delta.commitInfo.userMetadata"
+    shop.spark.conf.unset(mark)
+    try:
+        shop.sql("UPDATE {fact_orders} SET total = total + 1")
+        with pytest.raises(TableError, match=r"gold.fact_orders .* by hand \(UPDATE\)"):
+            copy(shop, settings, "duckdb")
+        assert in_duckdb(settings, "fact_orders") == before
+    finally:
+        shop.spark.conf.set(mark, tables.MARK)
+        shop.build(rebuild=True)
+    copy(shop, settings, "duckdb")
+    assert in_duckdb(settings, "fact_orders") == gold_rows(shop, "fact_orders")
 
 
 def test_a_warehouse_that_refuses_is_named(
@@ -188,6 +240,8 @@ def test_a_key_that_stands_twice_is_refused(
 ) -> None:
     copy(shop, settings)
     before = in_mariadb(mariadb, settings, "dw_products"), in_duckdb(settings, "dim_product")
+    products = tables.gold(shop.layouts["gold.dim_product"])
+    sound = tables.version(shop.spark, shop.settings, products)
     shop.sql("INSERT INTO {dim_product} SELECT * FROM {dim_product}")
     try:
         for kind in ("mysql", "duckdb"):
@@ -197,7 +251,7 @@ def test_a_key_that_stands_twice_is_refused(
             with pytest.raises(WarehouseError):
                 publish.copy(shop.spark, settings, shop.layouts, (kind,), gate=False)
     finally:
-        shop.sql("RESTORE TABLE {dim_product} TO VERSION AS OF 1")
+        shop.sql(f"RESTORE TABLE {{dim_product}} TO VERSION AS OF {sound}")
     assert in_mariadb(mariadb, settings, "dw_products") == before[0]
     assert in_duckdb(settings, "dim_product") == before[1]
     copy(shop, settings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import shutil
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from batch import merge
 from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import TableError
@@ -228,8 +231,6 @@ def test_what_was_changed_by_hand_is_refused_by_name(shop: Shop) -> None:
         shop.build()
     assert shop.build(rebuild=True).tables["gold.fact_orders"].inserted == 1
 
-    import shutil
-
     shutil.rmtree(f"{shop.settings.tables}/gold/dim_users")
     with pytest.raises(TableError, match=r"gold.dim_users is gone from .*--rebuild"):
         shop.build()
@@ -240,3 +241,142 @@ def test_what_was_changed_by_hand_is_refused_by_name(shop: Shop) -> None:
     by_hand("ALTER TABLE {silver} DROP COLUMN `order`.total")
     with pytest.raises(TableError, match=r"silver.events .*: column `order`.`total` .* missing"):
         shop.build()
+
+
+def sold(shop: Shop) -> dict[str, int]:
+    """Units by category."""
+    return {row["category_id"]: row["units"] for row in shop.rows("agg_category_metrics")}
+
+
+class CutOffError(Exception):
+    """Where a run is cut off."""
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Has every run die once it has written a table."""
+    bring = merge.bring
+
+    def cut(*arguments: Any, **more: Any) -> Any:
+        done = bring(*arguments, **more)
+        if arguments[2].full_name == name:
+            raise CutOffError
+        return done
+
+    monkeypatch.setattr(merge, "bring", cut)
+
+
+def test_what_a_run_that_was_cut_off_wrote_is_put_right(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A product goes to another category, the run that says so dies, and it comes back."""
+    shop.say(
+        ("09:00", "product", PRODUCT),
+        ("12:00", "order", order(1, "12:00")),
+        ("12:00", "order_item", line(1)),
+    )
+    shop.build()
+    shop.say(("13:00", "product", {**PRODUCT, "category_id": "K002"}))
+    with monkeypatch.context() as patch:
+        cut_after(patch, "gold.agg_category_metrics")
+        with pytest.raises(CutOffError):
+            shop.build()
+    assert sold(shop) == {"K002": 2}
+    shop.say(("14:00", "product", PRODUCT))
+    assert shop.build().mode == "increment"
+    assert sold(shop) == {"K001": 2}
+
+
+@pytest.mark.long
+def test_the_hours_of_a_year_are_there_before_its_facts(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.say(("12:00", "order", order(1, "12:00")), ("12:00", "order_item", line(1)))
+    shop.build()
+    shop.say(("15:00", "order", order(2, "15:00", placed_at="2027-01-01T00:30:00Z")))
+    with monkeypatch.context() as patch:
+        cut_after(patch, "gold.fact_orders")
+        with pytest.raises(CutOffError):
+            shop.build()
+    hours = {row["time_key"] for row in shop.rows("dim_time")}
+    assert {row["time_key"] for row in shop.rows("fact_orders")} <= hours
+    assert len(hours) == 2 * 365 * 24
+    assert shop.build().mode == "increment"
+    assert shop.build(rebuild=True).rows == 0
+
+
+@pytest.mark.long
+def test_a_contract_that_came_later_is_filled_from_the_beginning(shop: Shop) -> None:
+    def without(name: str, *columns: str) -> Layouts:
+        """All tables but one, or but columns of it."""
+        kept = []
+        for layout in full.values():
+            if layout.full_name != name:
+                kept.append(layout)
+            elif columns:
+                some = tuple(c for c in layout.columns if c.name not in columns)
+                kept.append(dataclasses.replace(layout, columns=some))
+        return Layouts(kept)
+
+    full = shop.layouts
+    shop.say(
+        ("09:00", "product", PRODUCT),
+        ("09:00", "category", CATEGORY),
+        ("12:00", "order", order(1, "12:00")),
+        ("12:00", "order_item", line(1)),
+    )
+    shop.layouts = without("gold.dim_category")
+    shop.build()
+    shop.layouts = full
+    shop.say(("13:00", "category", {**CATEGORY, "category_id": "K002"}))
+    assert shop.build().mode == "full"
+    assert {row["category_id"] for row in shop.rows("dim_category")} == {"K001", "K002"}
+
+    shutil.rmtree(f"{shop.settings.tables}/gold/dim_product")
+    shop.layouts = without("gold.dim_product", "brand")
+    shop.build(rebuild=True)
+    assert "brand" not in shop.rows("dim_product")[0]
+    shop.layouts = full
+    # Though Silver has nothing new.
+    assert shop.build().mode == "full"
+    assert [row["brand"] for row in shop.rows("dim_product")] == ["Lux"]
+    assert shop.build(rebuild=True).rows == 0
+
+
+@pytest.mark.long
+def test_another_table_in_the_place_of_one_is_refused(shop: Shop) -> None:
+    sale = (("12:00", "order", order(1, "12:00")), ("12:00", "order_item", line(1)))
+    shop.say(*sale)
+    shop.build()
+
+    def all_rows() -> dict[str, list[str]]:
+        return {one.name: sorted(map(repr, shop.rows(one.name))) for one in shop.layouts.gold}
+
+    before = all_rows()
+
+    def gone(path: str) -> None:
+        shutil.rmtree(path)
+        jvm: Any = shop.spark.sparkContext._jvm
+        jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+    # As a rebuild that was killed leaves it.
+    metrics = tables.gold(shop.layouts["gold.agg_category_metrics"])
+    gone(metrics.path(shop.settings))
+    tables.ensure(shop.spark, shop.settings, metrics)
+    with pytest.raises(TableError, match=r"agg_category_metrics is another table now .*--rebuild"):
+        shop.build()
+    shop.build(rebuild=True)
+    assert all_rows() == before
+
+    # Hours that somebody took away.
+    shop.sql("DELETE FROM {dim_time} WHERE hour = 3")
+    assert shop.build(rebuild=True).tables["gold.dim_time"].inserted == 365
+    assert all_rows() == before
+
+    # As many versions, and other rows.
+    gone(shop.silver.path(shop.settings))
+    tables.ensure(shop.spark, shop.settings, shop.silver)
+    shop.say(("12:00", "order", order(2, "12:00")))
+    with pytest.raises(TableError, match=r"is not the table whose version 1 Gold was built from"):
+        shop.build()
+    assert shop.build(rebuild=True).mode == "full"
+    assert [row["order_id"] for row in shop.rows("fact_orders")] == [order(2, "12:00")["order_id"]]

@@ -50,20 +50,21 @@ def test_the_first_by_broker_time_then_coordinates_stands(house: House) -> None:
     """The stream took a later one; the earlier one has other content and takes its place."""
     house.bronze(
         (0, 0, 9, category("x", name="Later")),
-        (1, 7, 3, category("x", name="Earlier", time="2025-06-01T00:00:00Z")),
+        (1, 0, 3, category("x", name="Earlier", time="2025-06-01T00:00:00Z")),
         (0, 1, 5, category("y", name="B")),
-        (1, 8, 5, category("y", name="A")),
+        (1, 1, 5, category("y", name="A")),
     )
-    house.stream((0, 0, 9, category("x", name="Later")), (1, 8, 5, category("y", name="A")))
+    house.stream((0, 0, 9, category("x", name="Later")), (1, 1, 5, category("y", name="A")))
     result = house.reconcile()
     assert (result.accepted, result.corrected) == (2, 2)
     assert house.rows() == {
         (0, 0): ("quarantined", ["conflict"], "reconcile"),
-        (1, 7): ("accepted", [], "reconcile"),
+        (1, 0): ("accepted", [], "reconcile"),
         (0, 1): ("accepted", [], "reconcile"),
-        (1, 8): ("quarantined", ["conflict"], "reconcile"),
+        (1, 1): ("quarantined", ["conflict"], "reconcile"),
     }
-    loser = tables.read(house.spark, house.settings, house.silver_table).where("offset = 0")
+    silver = tables.read(house.spark, house.settings, house.silver_table)
+    loser = silver.where("partition = 0 AND offset = 0")
     row = loser.collect()[0]
     assert bytes(row.raw) == category("x", name="Later"), "quarantine keeps the bytes"
     assert row.category is None
@@ -181,7 +182,14 @@ TAMPERING: list[tuple[str, Callable[[House], None], str]] = [
         lambda h: h.sql(
             "DELETE FROM {silver} WHERE offset = 3", "DELETE FROM {bronze} WHERE offset = 3"
         ),
-        "closed it up to offset 3, and Bronze ends at 2",
+        "offsets 3 to 3 (1 records) are missing in Bronze",
+    ),
+    (
+        "the beginning of a partition deleted",
+        lambda h: h.sql(
+            "DELETE FROM {silver} WHERE offset = 0", "DELETE FROM {bronze} WHERE offset = 0"
+        ),
+        "offsets 0 to 0 (1 records) are missing in Bronze",
     ),
     (
         "a quarantined row deleted",

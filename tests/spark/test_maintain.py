@@ -12,12 +12,13 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from batch import maintain
+from batch import audit, maintain
 from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 from tests.helpers import table
+from tests.house import AT, House, category
 
 COMMITS = maintain.SMALL_FILES + 1
 
@@ -87,6 +88,56 @@ def test_what_the_stream_has_left_is_written_anew(
         if commit["operation"] == "OPTIMIZE"
     ]
     assert optimized == ['["topic","partition","offset"]'] * 2
+
+
+def test_bronze_lets_go_of_what_its_contract_has_kept_long_enough(
+    house: House, layouts: Layouts
+) -> None:
+    """Records of 100 days ago, and of 95: the second day has one without an outcome as yet."""
+    days = [(datetime.now(UTC) - timedelta(days=age)).date() for age in (100, 95, 0)]
+    seconds = [round((datetime.combine(d, AT.timetz()) - AT).total_seconds()) for d in days]
+    first, second, today = seconds
+    records = [
+        (0, 0, first, category("a")),
+        (0, 1, first + 1, category("a")),
+        (1, 0, first + 2, b"no JSON"),
+        (0, 2, second, category("b")),
+        (0, 3, today, category("c")),
+    ]
+    house.bronze(*records)
+    house.reconcile()
+    house.bronze((1, 1, second, category("d")))
+    before = house.rows()
+    assert house.audit().balances == [audit.Balance("t", 6, 3, 1, 1, 1)]
+
+    def kept() -> tuple[int, set[tuple[int, int]]]:
+        contracts, spark, settings = house.contracts, house.spark, house.settings
+        names = ("bronze.events",)
+        [planned] = maintain.keep(spark, settings, contracts, layouts, names, dry_run=True)
+        [done] = maintain.keep(spark, settings, contracts, layouts, names, vacuum=False)
+        assert planned.retired == done.retired
+        left = table(settings, "bronze/events", ["partition", "offset"]).to_pylist()
+        return done.retired, {(row["partition"], row["offset"]) for row in left}
+
+    assert kept() == (3, {(0, 2), (0, 3), (1, 1)})
+    found = house.audit()
+    assert (found.broken, found.balances) == ([], [audit.Balance("t", 3, 2, 0, 0, 1)])
+    assert {(str(gap), gap.why) for gap in found.gaps} == {
+        ("topic t partition 0: offsets 0 to 1 (2 records)", "retired"),
+        ("topic t partition 1: offsets 0 to 0 (1 records)", "retired"),
+    }
+    assert house.rows() == before, "what it was stays in Silver"
+    assert kept()[0] == 0
+    house.reconcile()
+    assert kept() == (2, {(0, 3)})
+    assert house.audit().holds
+    # A copy of what is gone from Bronze is a copy all the same.
+    house.bronze((0, 4, today, category("a")))
+    assert house.reconcile().duplicates == 1
+    assert house.audit().balances == [audit.Balance("t", 2, 1, 0, 1, 0)]
+    # What is kept, and goes all the same, is missing.
+    house.sql("DELETE FROM {bronze} WHERE offset = 3")
+    assert not house.audit().holds
 
 
 @pytest.mark.long

@@ -53,8 +53,8 @@ def check(shop: Shop, docs: Path | None = None) -> list[Checked]:
 
 
 def demand(shop: Shop) -> None:
-    commits = quality.commits_of(shop.spark, shop.settings, shop.layouts)
-    quality.demand(shop.spark, shop.settings, shop.layouts, commits)
+    newest = quality.newest_of(shop.spark, shop.settings, shop.layouts)
+    quality.demand(shop.spark, shop.settings, shop.layouts, newest)
 
 
 def test_what_breaks_a_contract_is_kept_from_the_warehouse(shop: Shop) -> None:

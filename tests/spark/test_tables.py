@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse import tables
+from lakehouse.contracts import Contracts
 from lakehouse.errors import TableError
-from lakehouse.settings import Settings
+from lakehouse.layouts import Layouts
+from lakehouse.settings import Settings, Unity
+from tests.house import House, category
 
 
 # Spark masks what it takes for a secret or an address by its letters: here a name, and an id.
@@ -55,3 +59,34 @@ def test_a_column_comes_before_its_statistics(spark: SparkSession, settings: Set
     assert spark.read.format("delta").load(path).columns == ["a", "b"]
     detail = spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0]
     assert detail.properties[tables.STATISTICS] == "a,b"
+
+
+def test_tables_and_views_as_they_were(house: House, contracts: Contracts) -> None:
+    spark, here = house.spark, Contracts([contracts["category"]])
+    # Names of its own: those of the session are everybody's.
+    unity = Unity(catalog="spark_catalog", schema_prefix="then_")
+    settings = house.settings.model_copy(update={"unity": unity})
+    # Databricks' own, which the masks ask.
+    spark.sql(
+        "CREATE OR REPLACE FUNCTION default.is_account_group_member(name string) RETURNS boolean "
+        "RETURN false"
+    )
+    for schema in ("bronze", "silver", "ops"):
+        spark.sql(f"CREATE DATABASE then_{schema}")
+    house.stream((0, 0, 0, category("1", "Books")))
+    [first, *_] = tables.commits(spark, settings, tables.silver(here)).items()
+    house.stream((0, 1, 1, category("2", "Toys")))
+    known = tables.commits(spark, settings, tables.silver(here))
+    after_one = datetime.fromtimestamp(known[first[0]] / 1000, UTC)
+
+    def seen(moment: datetime) -> list[str]:
+        names = tables.register(spark, settings, here, Layouts([]), moment)
+        if "spark_catalog.then_silver.category" not in names:
+            return []
+        rows = spark.sql("SELECT name FROM spark_catalog.then_silver.category ORDER BY name")
+        return [row.name for row in rows.collect()]
+
+    assert seen(datetime(2020, 1, 1, tzinfo=UTC)) == []
+    assert seen(after_one) == ["Books"]
+    assert seen(datetime.now(UTC)) == ["Books", "Toys"]
+    assert seen(after_one) == ["Books"]

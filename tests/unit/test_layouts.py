@@ -100,3 +100,23 @@ def test_what_is_wrong_is_found(
     _, findings = layout_files.check(written(tmp_path, custom, columns), contracts)
     assert any(said in str(finding) for finding in findings), [str(f) for f in findings]
     assert all(str(f).startswith(f"{tmp_path}/tables/dim_things.yaml:") for f in findings)
+
+
+def test_what_is_promised(tmp_path: Path, layouts: Layouts, contracts: Contracts) -> None:
+    assert layouts["silver.events"].latency == 15 * 60
+    assert layouts["gold.fact_orders"].latency == 2 * 3600
+    assert layouts["gold.dim_time"].latency is None
+    promises = """\
+slaProperties:
+  - {property: latency, value: 2, unit: weeks}
+  - {property: latency, value: -1, unit: h}
+  - {property: availability, value: 99, unit: percent}
+"""
+    custom = "  - {property: layer, value: gold}\n"
+    written(tmp_path, custom, promises + COLUMNS)
+    _, findings = layout_files.check(tmp_path, contracts)
+    assert [str(finding).partition(": ")[2] for finding in findings] == [
+        "slaProperties.0: unit: 'weeks' is none of min, h, d",
+        "slaProperties.1: value: -1 is no time",
+        "slaProperties.2: property: 'availability': only latency and retention are looked after",
+    ]

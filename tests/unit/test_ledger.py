@@ -1,16 +1,21 @@
-"""The ledger's files, and foreign bytes."""
+"""The ledger's files, foreign bytes, and what is sent when."""
 
 from __future__ import annotations
 
+import os
+import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from lakehouse.errors import SettingsError
-from producer import foreign
-from producer.ahead import blocks
+from lakehouse.errors import LedgerError, SettingsError
+from producer import foreign, kafka_sink
+from producer.ahead import BYTES_A_BLOCK, Shop, blocks
 from producer.defects import Record
+from producer.generators import identity
 from producer.ledger import Ledger, sent
 
 WORLD = {"seed": 1}
@@ -49,6 +54,121 @@ def test_foreign_bytes_are_sent_as_they_are(tmp_path: Path) -> None:
 
 
 def test_nothing_to_send_is_an_error(tmp_path: Path) -> None:
+    empty = tmp_path / "in" / "empty"
+    empty.parent.mkdir()
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(SettingsError, match=str(path)):
             list(foreign.records(path))
+    empty.touch()
+    with pytest.raises(SettingsError, match=f"{empty} holds no line"):
+        list(foreign.records(empty))
+
+
+def test_nothing_of_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1")
+    nowhere = tmp_path / "nowhere"
+    nowhere.symlink_to(tmp_path / "gone")
+    with pytest.raises(SettingsError, match=f"{nowhere} is no file, or a link that leads to none"):
+        list(foreign.records(tmp_path))
+    nowhere.unlink()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SettingsError, match=f"{pipe} is no file"):
+        list(foreign.records(tmp_path))
+
+
+def test_a_lone_carriage_return_is_no_line_end(tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"a\r\r\nb\rc\nd\r")
+    assert [r.value for r in foreign.records(lines)] == [b"a\r", b"b\rc", b"d\r"]
+
+
+def test_large_records_are_sent_before_many_are_held(tmp_path: Path) -> None:
+    large = [record(str(n))._replace(value=bytes(BYTES_A_BLOCK // 4)) for n in range(10)]
+    assert [len(block.at) for block in blocks(iter(large))] == [4, 4, 2]
+    chunk = Ledger(tmp_path, "run", "topic", WORLD).open(next(blocks(iter(large))))
+    assert chunk.block.value == ()
+
+
+def test_a_ledger_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "20260101T000000000000-00000.parquet"
+    broken.write_bytes(b"PAR1")
+    with pytest.raises(LedgerError, match=f"{broken} cannot be read: .*move it away"):
+        sent(tmp_path, WORLD)
+    # What a run that died left half of has another name.
+    broken.rename(broken.with_suffix(".unfinished"))
+    assert sent(tmp_path, WORLD) == 0
+
+
+def test_a_ledger_on_a_full_disk_says_what_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_: Client())
+    monkeypatch.setattr("producer.ledger.pq.write_table", full)
+    ledger = Ledger(tmp_path, "run", "topic", WORLD)
+    here: Any = None
+    with pytest.raises(
+        LedgerError, match=r"No space left .*; 2 records were sent to topic topic, 0"
+    ):
+        kafka_sink.send(blocks(iter([record("a"), record("b")])), here, "topic", ledger)
+
+
+class Client:
+    """A producer that takes everything and says nothing."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+    def produce(self, _topic: str, value: Any, _key: Any, **_: Any) -> None:
+        self.values.append(value)
+
+    def poll(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def flush(self, _: float) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_stop_sends_nothing_whose_time_has_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client()
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_: client)
+    now = int(time.time() * 1000)
+    past = [record(str(n))._replace(at=now - 10, value=b"past") for n in range(3)]
+    to_come = [record(str(n))._replace(at=now + 600_000, value=b"to come") for n in range(900)]
+    here: Any = None
+    ledger = Ledger(tmp_path, "run", "topic", WORLD)
+    made = blocks(iter(past + to_come))
+    report = kafka_sink.send(
+        made, here, "topic", ledger, live=True, stop=lambda: len(client.values) == 3
+    )
+    assert client.values == [b"past"] * 3
+    assert (report.sent, report.interrupted) == (3, True)
+    assert pq.read_table(tmp_path).num_rows == 3
+
+
+def test_another_generator_is_another_world(tmp_path: Path) -> None:
+    """Its events are others, so that none may have the id of one that was sent without it."""
+    assert identity() == ""
+    generator = tmp_path / "weather.py"
+    generator.write_text(
+        "def events(world):\n    for n in range(1, 9):\n"
+        "        yield (world.start + n, n, 'weather', 'k', 's', '{}')\n"
+    )
+    first = identity(tmp_path)
+
+    def ids(folder: Path | None) -> set[str | None]:
+        shop = Shop(1, 1_760_000_000_000, 0.0, generators=str(folder) if folder else None)
+        return {made.id for made in islice(shop.records(), 500)}
+
+    assert len(ids(None) & ids(None)) > 400
+    assert ids(None) & ids(tmp_path) == set()
+    generator.write_text(generator.read_text().replace("9", "8"))
+    assert identity(tmp_path) not in {"", first}

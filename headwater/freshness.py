@@ -1,0 +1,104 @@
+"""How far each table is behind what there is, against what its contract promises.
+
+A table is as far behind as the oldest record is old that is there and not in it yet: for a stream's
+table the oldest one that its query has not read from the broker, for one of Gold the oldest commit
+of silver.events that the last good run of Gold did not read. Where nothing is missing, it is not
+behind at all, however long ago its last commit was.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lakehouse import arrow, tables
+from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
+from lakehouse.settings import Settings
+
+SILVER = "silver.events"
+# Commits that bring no record.
+NO_ROWS = tables.KEEP_ROWS | {"CREATE TABLE", "ADD COLUMNS", "CHANGE COLUMN"}
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Of one table, in s. behind, kept (whether the promise is): None where it cannot be told."""
+
+    table: str
+    promised: float
+    behind: float | None
+    kept: bool | None
+    short: str
+    said: str
+
+
+def of_tables(
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    streams: list[dict[str, Any]],
+) -> list[Freshness]:
+    """Every table that is there, and whose contract promises a latency.
+
+    streams: as `headwater.status` has them, by query: the table's layer.
+    """
+    unread = {stream["query"]: stream for stream in streams}
+    found = []
+    for table in tables.all_tables(contracts, layouts):
+        layout = layouts.get(table.full_name)
+        if layout is None or layout.latency is None or arrow.open_table(settings, table) is None:
+            continue
+        of_gold = table.layer == "gold"
+        behind = _of_gold(settings, contracts) if of_gold else _of_stream(unread[table.layer])
+        found.append(_judged(table.full_name, layout.latency, behind))
+    return found
+
+
+def _judged(name: str, promised: float, behind: float | None) -> Freshness:
+    if behind is None:
+        said = f"{name}: how far it is behind cannot be told without the broker"
+        return Freshness(name, promised, None, None, "?", said)
+    kept = behind <= promised
+    said = f"{name} is {_span(behind)} behind, where its contract promises {_span(promised)}"
+    if not kept:
+        job = "`headwater gold`" if name.startswith("gold.") else "`headwater stream`"
+        said += f": see that {job} runs"
+    return Freshness(name, promised, behind, kept, _span(behind) if behind else "", said)
+
+
+def _of_stream(stream: dict[str, Any]) -> float | None:
+    if stream["lag"] is None:
+        return None
+    oldest = stream["oldest_unread"]
+    return float(oldest["age"]) if oldest else 0.0
+
+
+def _of_gold(settings: Settings, contracts: Contracts) -> float:
+    silver = arrow.open_table(settings, tables.silver(contracts))
+    done = _last_read(settings)
+    missing = [
+        commit["timestamp"] / 1000
+        for commit in (silver.history() if silver is not None else [])
+        if int(commit["version"]) > done and commit["operation"] not in NO_ROWS
+    ]
+    return max(0.0, time.time() - min(missing)) if missing else 0.0
+
+
+def _last_read(settings: Settings) -> int:
+    """The version of silver.events that the last good run of Gold read; -1 where there is none."""
+    columns = ["job", "result", "ended_at", "read"]
+    parts = arrow.rows(settings, tables.runs(), columns)
+    runs = [row for part in parts for row in part.to_pylist() if row["job"] == "gold"]
+    good = [row for row in runs if row["result"] == "succeeded"]
+    if not good:
+        return -1
+    last = max(good, key=lambda row: row["ended_at"])
+    return int(dict(last["read"]).get(SILVER, -1))
+
+
+def _span(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

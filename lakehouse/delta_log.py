@@ -1,0 +1,93 @@
+"""What the log of a Delta table says of its versions, read as files: a question to Spark takes some
+jobs. By Delta's protocol: a commit is a file of JSON lines, numbered on, and beside it, where the
+writer made one, a checksum with what the table comes to.
+
+Everything here may be missing: a log is cleaned up, and other writers make no checksums. Who asks
+has to have another way.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class DeltaLog:
+    """The log of the table at a path, on whatever file system Spark reaches."""
+
+    def __init__(self, spark: SparkSession, path: str) -> None:
+        context: Any = spark.sparkContext
+        self._jvm = context._jvm
+        self._folder = f"{path}/_delta_log"
+        place = self._place("")
+        self._files = place.getFileSystem(context._jsc.hadoopConfiguration())
+
+    def has(self, version: int) -> bool:
+        return bool(self._files.exists(self._place(_commit(version))))
+
+    def newest(self, known: int | None = None) -> int | None:
+        """The newest version; None where the log does not have the one that it is looked for from.
+
+        known: one that it had; the last checkpoint's where left out.
+        """
+        version = self._checkpointed() if known is None else known
+        if not self.has(version):
+            return None
+        while self.has(version + 1):
+            version += 1
+        return version
+
+    def commit(self, version: int) -> dict[str, Any]:
+        """commitInfo of a version: timestamp (ms since 1970), operation, userMetadata, txnId …"""
+        for line in (self._text(_commit(version)) or "").splitlines():
+            info: dict[str, Any] | None = json.loads(line).get("commitInfo")
+            if info is not None:
+                return info
+        return {}
+
+    def checksum(self, version: int) -> dict[str, Any]:
+        """numFiles, tableSizeBytes, metadata, domainMetadata … as of a version."""
+        text = self._text(f"{version:020d}.crc")
+        found: dict[str, Any] = {} if text is None else json.loads(text)
+        return found
+
+    def remove_unfinished(self) -> None:
+        """Removes the log of a table whose making was cut off before its first commit.
+
+        Delta takes that for a table which is gone, and would never make it again. Whoever commits
+        meanwhile is left alone: a folder that is not empty stays.
+        """
+        log = self._place("")
+        if not self._files.exists(log):
+            return
+        inside = [status.getPath() for status in self._files.listStatus(log)]
+        if all(file.getName().startswith((".", "_staged_commits")) for file in inside):
+            for file in inside:
+                self._files.delete(file, False)
+            self._files.delete(log, False)
+
+    def _checkpointed(self) -> int:
+        text = self._text("_last_checkpoint")
+        return 0 if text is None else int(json.loads(text)["version"])
+
+    def _place(self, name: str) -> Any:
+        inside = f"{self._folder}/{name}" if name else self._folder
+        return self._jvm.org.apache.hadoop.fs.Path(inside)
+
+    def _text(self, name: str) -> str | None:
+        """What a file of the log holds; None where there is none."""
+        place = self._place(name)
+        if not self._files.exists(place):
+            return None
+        stream = self._files.open(place)
+        try:
+            return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        finally:
+            stream.close()
+
+
+def _commit(version: int) -> str:
+    return f"{version:020d}.json"
