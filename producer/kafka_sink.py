@@ -78,6 +78,8 @@ def send(
             report.seconds = time.monotonic() - started
             progress(report)
     finally:
+        if collecting:
+            gc.enable()
         producer.flush(1)
         try:
             ledger.close()
@@ -90,8 +92,6 @@ def send(
         if report.failed and (behind := troubles.telling(None)) is not None:
             report.first_error += f" ({kafka.refused(settings, behind)})"
         report.seconds = time.monotonic() - started
-        if collecting:
-            gc.enable()
     return report
 
 

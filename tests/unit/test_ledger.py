@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from itertools import islice
@@ -114,6 +115,7 @@ def test_a_ledger_on_a_full_disk_says_what_was_sent(
         LedgerError, match=r"No space left .*; 2 records were sent to topic topic, 0"
     ):
         kafka_sink.send(blocks(iter([record("a"), record("b")])), here, "topic", ledger)
+    assert gc.isenabled()
 
 
 class Client:
