@@ -87,6 +87,7 @@ def test_records_that_expired_are_named_and_accepted(
     assert [f for f in doctor.examine(settings) if f.check == "checkpoints" and f.remedy] == []
 
 
+@pytest.mark.long
 def test_what_was_gone_before_the_first_start_is_named(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:

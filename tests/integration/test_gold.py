@@ -69,12 +69,22 @@ def test_gold_equals_an_independent_engines(
     assert written > 100
     assert different(house, records) == {}
 
-    anew = gold.build(spark, house, contracts, layouts, rebuild=True)
-    assert (anew.mode, anew.rows) == ("full", 0), "a rebuild finds nothing to change"
-    # And from nothing.
+    # From nothing.
     shutil.rmtree(f"{house.tables}/gold")
     assert gold.build(spark, house, contracts, layouts, rebuild=True).rows > 0
     assert different(house, records) == {}
+
+
+@pytest.mark.long
+def test_each_job_by_its_command_says_what_it_did(
+    spark: SparkSession, bootstrap: str, contracts: Contracts, layouts: Layouts, tmp_path: Path
+) -> None:
+    house = settings_for(tmp_path, bootstrap)
+    seeded_run(spark, house, contracts, 2_000, 2)
+    newest = tables.version(spark, house, tables.silver(contracts))
+    gold.build(spark, house, contracts, layouts)
+    anew = gold.build(spark, house, contracts, layouts, rebuild=True)
+    assert (anew.mode, anew.rows) == ("full", 0), "a rebuild finds nothing to change"
 
     asked: dict[click.Command, list[str]] = {
         reconcile.reconcile: [],

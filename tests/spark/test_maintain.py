@@ -90,6 +90,7 @@ def test_what_the_stream_has_left_is_written_anew(
     assert optimized == ['["topic","partition","offset"]'] * 2
 
 
+@pytest.mark.long
 def test_bronze_lets_go_of_what_its_contract_has_kept_long_enough(
     house: House, layouts: Layouts
 ) -> None:
