@@ -143,7 +143,11 @@ def status(as_json: bool, settings: Settings) -> None:
         sys.exit(1 if late else 0)
     behind = {one["table"]: one["short"] for one in found["freshness"]}
     tables = [
-        (t["table"], t["rows"], t["files"], t["bytes"], t["last_commit"], behind.get(t["table"]))
+        (
+            *(t[name] for name in ("table", "rows", "files", "bytes")),
+            t["last_commit"][:19].replace("T", "\n"),
+            behind.get(t["table"], ""),
+        )
         for t in found["tables"]
     ]
     show("Tables", ("table", "rows", "files", "bytes", "last commit", "behind"), tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -73,8 +74,12 @@ def session_conf(settings: Settings) -> dict[str, str]:
 def spark(settings: Settings, name: str) -> SparkSession:
     """The session of this process, made at the first call. Raises HeadwaterError without a JVM."""
     from pyspark.errors import PySparkException
+    from pyspark.logger import PySparkLogger
     from pyspark.sql import SparkSession
 
+    # They write every error to stderr, stack trace and all, before whoever asked has caught it.
+    for logger in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(logger).setLevel(logging.CRITICAL)
     builder = SparkSession.builder.appName(f"headwater-{name}")
     # spark-submit has said where it runs.
     if not {"PYSPARK_GATEWAY_PORT", "MASTER", "SPARK_REMOTE"} & os.environ.keys():

@@ -121,6 +121,8 @@ def test_every_job_by_spark_submit(bootstrap: str, tmp_path: Path) -> None:
     assert unlike_the_ledger(settings) == []
     broken = headwater(settings, "sql", "SELECT * FROM silver.nothing", code=1)
     assert "silver.order" in broken.stderr, "an unknown table lists those that are"
+    assert "Traceback" not in broken.stderr
+    assert "at org.apache.spark" not in broken.stderr
 
 
 def test_commands_of_the_readme_exist() -> None:

@@ -45,6 +45,7 @@ def expire(settings: Settings, before: dict[int, int]) -> None:
         done.result(10)
 
 
+@pytest.mark.long
 def test_records_that_expired_are_named_and_accepted(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:

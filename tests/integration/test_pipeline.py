@@ -246,6 +246,7 @@ def test_a_foreign_topic_is_taken_in_by_a_contract_alone(
     assert found.balances == [audit.Balance(topic, 5, 2, 2, 1, 0)]
 
 
+@pytest.mark.long
 def test_marks_of_transactions_are_no_missing_records(
     spark: SparkSession, bootstrap: str, tmp_path: Path
 ) -> None:

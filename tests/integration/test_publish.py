@@ -163,6 +163,7 @@ def test_a_foreign_table_of_the_same_name_is_left_alone(
     assert in_duckdb(settings, "dim_users") == [(7,)]
 
 
+@pytest.mark.long
 def test_a_first_publish_that_is_refused_leaves_nothing(
     shop: Shop, mariadb: MariaDB, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

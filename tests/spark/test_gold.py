@@ -265,6 +265,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(merge, "bring", cut)
 
 
+@pytest.mark.long
 def test_what_a_run_that_was_cut_off_wrote_is_put_right(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def demand(shop: Shop) -> None:
     quality.demand(shop.spark, shop.settings, shop.layouts, newest)
 
 
+@pytest.mark.long
 def test_what_breaks_a_contract_is_kept_from_the_warehouse(shop: Shop) -> None:
     settings = shop.settings
     publish.copy(shop.spark, settings, shop.layouts, ("duckdb",))
