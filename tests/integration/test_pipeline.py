@@ -207,15 +207,19 @@ schema:
 """
 
 
+def telco(folder: Path, bootstrap: str) -> tuple[Settings, str, Contracts]:
+    """Settings, a foreign topic of the test's own, and its contract."""
+    settings = settings_for(folder / "data", bootstrap)
+    topic = f"{settings.topics.events}-telco"
+    (folder / "contracts").mkdir()
+    (folder / "contracts" / "telco.yaml").write_text(TELCO.replace("TOPIC", topic))
+    return settings, topic, contract_files.load(folder / "contracts")
+
+
 def test_a_foreign_topic_is_taken_in_by_a_contract_alone(
     spark: SparkSession, bootstrap: str, tmp_path: Path
 ) -> None:
-    settings = settings_for(tmp_path / "data", bootstrap)
-    topic = f"{settings.topics.events}-telco"
-    folder = tmp_path / "contracts"
-    folder.mkdir()
-    (folder / "telco.yaml").write_text(TELCO.replace("TOPIC", topic))
-    contracts = contract_files.load(folder)
+    settings, topic, contracts = telco(tmp_path, bootstrap)
     lines = [
         '{"customerID":"a","tenure":1,"Total Charges":"29.85","updated":"2026-01-01T00:00:00Z"}',
         '{"customerID":"b","tenure":0,"Total Charges":" ","updated":"2026-01-01T00:00:01Z"}',
@@ -251,12 +255,7 @@ def test_marks_of_transactions_are_no_missing_records(
     spark: SparkSession, bootstrap: str, tmp_path: Path
 ) -> None:
     """Every transaction of a producer leaves an offset that no record has, the last one too."""
-    settings = settings_for(tmp_path / "data", bootstrap)
-    topic = f"{settings.topics.events}-telco"
-    folder = tmp_path / "contracts"
-    folder.mkdir()
-    (folder / "telco.yaml").write_text(TELCO.replace("TOPIC", topic))
-    contracts = contract_files.load(folder)
+    settings, topic, contracts = telco(tmp_path, bootstrap)
     kafka.ensure_topics(settings, [topic])
     producer: Any = Producer(kafka.client_options(settings) | {"transactional.id": topic})
     producer.init_transactions(30)
