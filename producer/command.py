@@ -189,17 +189,18 @@ def send_shop(
     shop = shop_of(what.seed, opens, what.defects, density)
     folder_given = str(what.generators) if what.generators else None
     shop = shop._replace(generators=folder_given, skip=first, take=what.events)
-    # A live shop sets its own pace; the rate is then how much happens in it.
-    return send(
-        made_ahead(shop),
-        settings,
-        topic,
-        ledger,
-        rate=None if what.live else what.rate,
-        live=what.live,
-        stop=stop,
-        progress=progress,
-    )
+    with made_ahead(shop) as blocks:
+        # A live shop sets its own pace; the rate is then how much happens in it.
+        return send(
+            blocks,
+            settings,
+            topic,
+            ledger,
+            rate=None if what.live else what.rate,
+            live=what.live,
+            stop=stop,
+            progress=progress,
+        )
 
 
 def send_foreign(

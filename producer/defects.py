@@ -9,14 +9,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from random import Random
 from typing import Any, NamedTuple
 
 import orjson
 
 from producer.generators import Event
-from producer.generators.shop import DAY, HOUR, MINUTE, day_of
+from producer.text import DAY, HOUR, MINUTE, time_of
 
 ACCEPTED, QUARANTINED, DUPLICATE = "accepted", "quarantined", "duplicate"
 
@@ -106,7 +106,8 @@ class Record(NamedTuple):
     """One record to send, and its line in the ledger.
 
     at: when it is sent, ms since 1970 of the shop's clock; the event's own time may be earlier.
-    source and id: None where the record does not say, or cannot be read.
+    source and id: None where the record does not say, or cannot be read. Foreign bytes have nothing
+    but a value.
     """
 
     at: int
@@ -114,10 +115,10 @@ class Record(NamedTuple):
     value: bytes | None
     source: str | None
     id: str | None
-    entity: str
+    entity: str | None
     defect: str | None
-    outcome: str
-    rules: tuple[str, ...]
+    outcome: str | None
+    rules: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,7 @@ CATALOGUE = (
 # Those that are told by a further record, sent later: the first one is as it should be.
 COPIES = frozenset({"duplicate", "conflict"})
 SOURCE = "/headwater/shop"
-
-
-@lru_cache(maxsize=1)
-def _times() -> tuple[list[str], list[str]]:
-    """A timestamp after its day, by minute of the day and by ms of the minute.
-
-    Spelling each took long.
-    """
-    minutes = [f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(DAY // MINUTE)]
-    return minutes, [f"{ms // 1000:02d}.{ms % 1000:03d}Z" for ms in range(MINUTE)]
+NEVER = 2**63
 
 
 def inject(
@@ -181,60 +173,60 @@ def inject(
     """
     random = Random(f"defects|{seed}|{start}|{rate}")
     draw = random.random
-    prefix = f"{Random(f'{seed}|{start}|{rate}|{world}').getrandbits(48):012x}"
-    choices: dict[str, list[str]] = {}
+    prefix = f"{Random(f'{seed}|{start}|{rate}|{world}').getrandbits(48):012x}-"
     # A copy is a record more, so that a share drawn from the events alone would fall short.
     share = rate / max(1e-9, 1.0 - rate * _copy_share()) if rate < 1 else 1.0
+    # What is sent later than it is made, and when the first of it is.
     held: list[tuple[int, int, Record]] = []
-    number, today, day = 0, -1, ""
-    minutes, seconds = _times()
-    # Two thirds of all records are made by this: half of the time that Record(...) takes.
+    due = NEVER
+    number = 0
+    # All records are made by this: half of the time that Record(...) takes.
     new: Callable[..., Record] = tuple.__new__
     for at, _, entity, key, subject, data in events:
-        if held:
-            while held and held[0][0] <= at:
-                yield heapq.heappop(held)[2]
+        while due <= at:
+            yield heapq.heappop(held)[2]
+            due = held[0][0] if held else NEVER
         number += 1
-        ident = f"{prefix}-{number}"
-        if at // DAY != today:
-            today, day = at // DAY, day_of(at)
+        ident = f"{prefix}{number}"
         text = (
             f'{{"specversion":"1.0","id":"{ident}","source":"{SOURCE}",'
-            f'"type":"headwater.shop.{entity}","time":'
-            f'"{day}{minutes[at // MINUTE % len(minutes)]}{seconds[at % MINUTE]}",'
+            f'"type":"headwater.shop.{entity}","time":"{time_of(at)}",'
             f'"subject":"{subject}","datacontenttype":"application/json","data":{data}}}'
         )
-        raw_key = key.encode()
+        value, raw_key = text.encode(), key.encode()
         if draw() >= share:
-            good = (at, raw_key, text.encode(), SOURCE, ident, entity, None, ACCEPTED, ())
-            yield new(Record, good)
+            yield new(Record, (at, raw_key, value, SOURCE, ident, entity, None, ACCEPTED, ()))
             continue
-        names = choices.get(entity)
-        if names is None:
-            names = choices[entity] = [
-                defect.name
-                for defect in CATALOGUE
-                if defect.entities is None or entity in defect.entities
-                for _ in range(defect.weight)
-            ]
+        names = _choices(entity)
         name = names[int(draw() * len(names))]
         if name == "late":
             when = at + _delay(draw(), (20 * MINUTE, 4 * HOUR), (4 * HOUR, 3 * DAY))
-            late = Record(when, raw_key, text.encode(), SOURCE, ident, entity, name, ACCEPTED, ())
-            heapq.heappush(held, (when, number, late))
+            later = new(Record, (when, raw_key, value, SOURCE, ident, entity, name, ACCEPTED, ()))
         elif name in COPIES:
-            yield Record(at, raw_key, text.encode(), SOURCE, ident, entity, None, ACCEPTED, ())
+            yield new(Record, (at, raw_key, value, SOURCE, ident, entity, None, ACCEPTED, ()))
             when = at + _delay(draw(), (0, 2 * MINUTE), (2 * MINUTE, 1 * DAY))
-            copy, outcome = text, DUPLICATE
+            outcome: str = DUPLICATE
             rules: tuple[str, ...] = ()
             if name == "conflict":
-                copy, outcome, rules = f'{text[:-2]},"note":"other"}}}}', QUARANTINED, (name,)
-            again = Record(
-                when, raw_key, copy.encode(), SOURCE, ident, entity, name, outcome, rules
-            )
-            heapq.heappush(held, (when, number, again))
+                value = f'{text[:-2]},"note":"other"}}}}'.encode()
+                outcome, rules = QUARANTINED, (name,)
+            later = new(Record, (when, raw_key, value, SOURCE, ident, entity, name, outcome, rules))
         else:
             yield _broken(name, at, raw_key, text, ident, entity, draw())
+            continue
+        heapq.heappush(held, (when, number, later))
+        due = held[0][0]
+
+
+@cache
+def _choices(entity: str) -> list[str]:
+    """The names of the defects that an entity may have, each as often as it weighs."""
+    return [
+        defect.name
+        for defect in CATALOGUE
+        if defect.entities is None or entity in defect.entities
+        for _ in range(defect.weight)
+    ]
 
 
 def _copy_share() -> float:

@@ -9,6 +9,9 @@ from pathlib import Path
 from lakehouse.errors import SettingsError
 from producer.defects import Record
 
+# What the ledger says of bytes that are not ours, column by column.
+NOTHING = (None, None, None, None, None, None)
+
 
 def records(path: Path) -> Iterator[Record]:
     """One record a line of a file, or one a file of a folder and the folders in it, by name.
@@ -65,4 +68,4 @@ def _unreadable(path: Path, error: OSError) -> SettingsError:
 
 
 def _record(value: bytes) -> Record:
-    return Record(0, None, value, None, None, "", None, "", ())
+    return Record(0, None, value, *NOTHING)

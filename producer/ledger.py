@@ -10,9 +10,13 @@ For foreign bytes everything but number and coordinates is null.
 from __future__ import annotations
 
 import json
+from array import array
+from collections import deque
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -35,6 +39,22 @@ SCHEMA = pa.schema(
         ("offset", pa.int64()),
     ]
 )
+# How it is written: columns of few values by dictionary, those that count up by difference, and the
+# smallest and largest of the only one that is asked for them. Half of the time that it takes else,
+# and a fifth of the bytes.
+WRITTEN: dict[str, Any] = {
+    "use_dictionary": [
+        *("source", "entity", "defect", "outcome", "rules.list.element", "topic", "partition")
+    ],
+    "column_encoding": {
+        "number": "DELTA_BINARY_PACKED",
+        "offset": "DELTA_BINARY_PACKED",
+        "id": "DELTA_BYTE_ARRAY",
+    },
+    "write_statistics": ["number"],
+}
+# A coordinate that no acknowledgement has told.
+UNKNOWN = -1
 
 
 class Chunk:
@@ -44,8 +64,8 @@ class Chunk:
         # What was sent is not held until it is written: a record may be large.
         self.first, self.block = first, block._replace(key=(), value=())
         size = len(block.at)
-        self.partitions: list[int | None] = [None] * size
-        self.offsets: list[int | None] = [None] * size
+        self.partitions = array("i", [UNKNOWN]) * size
+        self.offsets = array("q", [UNKNOWN]) * size
         self.sent = 0
         self.answered = 0
 
@@ -59,16 +79,20 @@ class Ledger:
         self._folder, self._run, self._topic = folder, run, topic
         self._schema = SCHEMA.with_metadata({WORLD: json.dumps(world, sort_keys=True)})
         self._next, self._files = first, 0
-        self._open: list[Chunk] = []
+        self._open: deque[Chunk] = deque()
+        # Acknowledged whole, and not written yet.
+        self._through: list[Chunk] = []
+        self._rows = 0
 
     def open(self, block: Block) -> Chunk:
         """Lines for a block that is about to be sent; blocks that are through may be written."""
-        done = 0
-        while done < len(self._open) and self._open[done].answered == len(self._open[done].offsets):
-            done += 1
-        if sum(len(chunk.offsets) for chunk in self._open[:done]) >= ROWS_A_FILE:
-            self._write(self._open[:done])
-            del self._open[:done]
+        while self._open and self._open[0].answered == len(self._open[0].offsets):
+            chunk = self._open.popleft()
+            self._through.append(chunk)
+            self._rows += len(chunk.offsets)
+        if self._rows >= ROWS_A_FILE:
+            self._write(self._through)
+            self._through, self._rows = [], 0
         chunk = Chunk(self._next, block)
         self._next += len(block.at)
         self._open.append(chunk)
@@ -76,34 +100,40 @@ class Ledger:
 
     def close(self) -> None:
         """Writes what was sent, acknowledged or not."""
-        self._write(self._open)
-        self._open = []
+        self._write([*self._through, *self._open])
+        self._through, self._rows = [], 0
+        self._open.clear()
 
     def _write(self, chunks: list[Chunk]) -> None:
-        tables = [self._table(chunk) for chunk in chunks if chunk.sent]
-        if not tables:
+        if not any(chunk.sent for chunk in chunks):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._run}-{self._files:05d}.parquet"
         # Whoever dies over it leaves no half of a ledger under its name.
         unfinished = path.with_suffix(".unfinished")
-        pq.write_table(pa.concat_tables(tables), unfinished)
+        pq.write_table(self._table(chunks), unfinished, **WRITTEN)
         unfinished.replace(path)
         self._files += 1
 
-    def _table(self, chunk: Chunk) -> pa.Table:
-        size, block = chunk.sent, chunk.block
+    def _table(self, chunks: list[Chunk]) -> pa.Table:
+        def column(name: str) -> pa.Array:
+            told = (getattr(chunk.block, name)[: chunk.sent] for chunk in chunks)
+            return pa.array(list(chain.from_iterable(told)), SCHEMA.field(name).type)
+
+        numbers = [np.arange(chunk.first, chunk.first + chunk.sent) for chunk in chunks]
         columns = [
-            pa.array(range(chunk.first, chunk.first + size), pa.int64()),
-            *(
-                pa.array(getattr(block, name)[:size], SCHEMA.field(name).type)
-                for name in ("source", "id", "entity", "defect", "outcome", "rules")
-            ),
-            pa.repeat(pa.scalar(self._topic), size),
-            pa.array(chunk.partitions[:size], pa.int32()),
-            pa.array(chunk.offsets[:size], pa.int64()),
+            pa.array(np.concatenate(numbers)),
+            *map(column, ("source", "id", "entity", "defect", "outcome", "rules")),
+            pa.repeat(pa.scalar(self._topic), sum(chunk.sent for chunk in chunks)),
+            _known([chunk.partitions[: chunk.sent] for chunk in chunks]),
+            _known([chunk.offsets[: chunk.sent] for chunk in chunks]),
         ]
         return pa.table(columns, schema=self._schema)
+
+
+def _known(coordinates: list[array[int]]) -> pa.Array:
+    told = np.concatenate(coordinates)
+    return pa.array(told, mask=told == UNKNOWN)
 
 
 def sent(folder: Path, world: dict[str, Any]) -> int:

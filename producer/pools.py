@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import orjson
 from faker import Faker
 
+# Of all that Faker knows, what the pools are made of: it takes a quarter of the time to load.
+PROVIDERS = [f"faker.providers.{name}" for name in ("person", "address", "company", "lorem")]
 COUNTRIES = ("DE", "FR", "NL", "PL", "SE", "US")
 
 
@@ -34,7 +36,7 @@ def quoted(text: str) -> str:
 
 def make(seed: int) -> Pools:
     """The pools of a seed. Names and places of two languages, so that text is not ASCII alone."""
-    fake = Faker(["de_DE", "en_US"])
+    fake = Faker(["de_DE", "en_US"], providers=PROVIDERS)
     fake.seed_instance(seed)
 
     def pool(size: int, method: str, **arguments: int) -> list[str]:

@@ -13,21 +13,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
-from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from random import Random
 
 from producer import pools
 from producer.generators import Event, World
+from producer.text import DAY, MINUTE, day_of, money, numbered, time_of
 
-EPOCH = date(1970, 1, 1)
-MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 # The shop grows: events a day when it opens, and the days in which that grows e-fold.
 EVENTS_A_DAY, GROWTH_DAYS = 2_000.0, 90.0
 # Measured over 300,000 events of seed 1.
 EVENTS_A_SESSION = 10.5
 EVENTS_A_BUCKET = 256
 PRODUCTS, STORES = 300, 12
+PRODUCT_IDS = [numbered("P", product, 5) for product in range(PRODUCTS)]
+STORE_IDS = [numbered("S", store, 3) for store in range(STORES + 1)]
 ROOTS = ("Home", "Garden", "Sports", "Toys", "Books", "Electronics")
 BRANCHES = ("Classics", "New", "Outlet")
 DEVICES = ("phone", "phone", "desktop", "tablet")
@@ -40,21 +41,6 @@ FULL_STOCK, REORDER_LEVEL = 400, 40
 ONE_POINT_CENTS = 100
 
 
-def money(cents: int) -> str:
-    """Cents as a JSON number with two digits after the point."""
-    return f"{cents // 100}.{cents % 100:02d}"
-
-
-def day_of(ms: int) -> str:
-    """The UTC day of an instant, ISO-8601."""
-    return _day(ms // DAY)
-
-
-@lru_cache(maxsize=4096)
-def _day(number: int) -> str:
-    return (EPOCH + timedelta(days=number)).isoformat()
-
-
 def events(world: World) -> Iterator[Event]:
     """All events of a shop, in order of time, without end."""
     return Shop(world).events()
@@ -64,7 +50,7 @@ def events(world: World) -> Iterator[Event]:
 class _Order:
     """What an order's later events have to know. lines: (product, quantity, cents of one)."""
 
-    number: int
+    id: str
     customer: int
     lines: list[tuple[int, int, int]]
     total: int
@@ -72,12 +58,17 @@ class _Order:
     body: str
 
     @property
-    def id(self) -> str:
-        return f"O{self.number:010d}"
-
-    @property
     def points(self) -> int:
         return self.total // ONE_POINT_CENTS
+
+
+@dataclass
+class _Customer:
+    """record: what is told of the customer, but for the address. address: its id."""
+
+    id: str
+    record: str
+    address: str
 
 
 class Shop:
@@ -95,17 +86,23 @@ class Shop:
         self._number = 0
         self._orders = self._payments = self._shipments = self._sessions = 0
         self._reviews = self._entries = self._addresses = 0
-        # customer number → (record without its address, address id); None for nobody's.
-        self._customers: list[tuple[str, str]] = []
+        # By the customer's number.
+        self._customers: list[_Customer] = []
         self._points: list[int] = []
         self._prices: list[int] = []
         self._stock: dict[tuple[int, int], int] = {}
         # What is said of stock and points depends on what happened before, so that it is worked
-        # out when its turn comes: event number → (what, who, change, why).
-        self._deferred: dict[int, tuple[int, int, int, str]] = {}
+        # out when its turn comes, by the event's number: (store, product, change, reason) and
+        # (customer, change, order).
+        self._stock_changes: dict[int, tuple[int, int, int, str]] = {}
+        self._points_changes: dict[int, tuple[int, int, str]] = {}
 
     def events(self) -> Iterator[Event]:
         """All events in order of time, without end."""
+        return chain.from_iterable(self._spans())
+
+    def _spans(self) -> Iterator[list[Event]]:
+        """The events of one span of time after the other."""
         self._open()
         bucket = self._start // self._width
         next_session = float(self._start)
@@ -117,12 +114,9 @@ class Shop:
                 next_session += draw(1.0) * self._gap(next_session)
             events = self._buckets.pop(bucket, None)
             if events:
-                events.sort()
-                for event in events:
-                    if event[5]:
-                        yield event
-                    else:
-                        yield from self._settle(event)
+                # Those of the same time stay in the order of their numbers.
+                events.sort(key=itemgetter(0))
+                yield self._settled(events)
             bucket += 1
 
     def _gap(self, now: float) -> float:
@@ -136,65 +130,75 @@ class Shop:
         self._buckets[at // self._width].append((at, self._number, entity, key, subject, data))
         return self._number
 
+    def _settled(self, events: list[Event]) -> list[Event]:
+        settled: list[Event] = []
+        for event in events:
+            if event[5]:
+                settled.append(event)
+            else:
+                settled += self._settle(event)
+        return settled
+
     def _settle(self, event: Event) -> Iterator[Event]:
         """An event whose content follows from all before it: stock or points."""
         at, number, entity, key, subject, _ = event
-        what, who, change, why = self._deferred.pop(number)
         if entity == "loyalty":
-            change = max(change, -self._points[who])
-            self._points[who] += change
+            customer, change, order = self._points_changes.pop(number)
+            change = max(change, -self._points[customer])
+            self._points[customer] += change
             data = (
-                f'{{"entry_id":"{subject}","customer_id":"C{who:08d}","order_id":"O{what:010d}",'
-                f'"points":{change},"balance":{self._points[who]}}}'
+                f'{{"entry_id":"{subject}","customer_id":"{key}","order_id":"{order}",'
+                f'"points":{change},"balance":{self._points[customer]}}}'
             )
             yield at, number, entity, key, subject, data
             return
-        left = self._stock[who, what] + change
+        store, product, change, why = self._stock_changes.pop(number)
+        left = self._stock[store, product] + change
         if left < 0:
-            self._stock[who, what] += FULL_STOCK
+            self._stock[store, product] += FULL_STOCK
             self._number += 1
-            data = self._level(who, what, "restock")
+            data = self._level(store, product, "restock")
             yield at, self._number, entity, key, subject, data
             left += FULL_STOCK
-        self._stock[who, what] = left
-        yield at, number, entity, key, subject, self._level(who, what, why)
+        self._stock[store, product] = left
+        yield at, number, entity, key, subject, self._level(store, product, why)
 
     def _level(self, store: int, product: int, why: str) -> str:
         return (
-            f'{{"store_id":"S{store:03d}","product_id":"P{product:05d}",'
+            f'{{"store_id":"{STORE_IDS[store]}","product_id":"{PRODUCT_IDS[product]}",'
             f'"quantity":{self._stock[store, product]},"reorder_level":{REORDER_LEVEL},'
             f'"reason":"{why}"}}'
         )
 
     def _stock_change(self, at: int, store: int, product: int, change: int, why: str) -> None:
-        key = f"P{product:05d}"
-        number = self._put(at, "inventory", key, f"S{store:03d}/{key}", "")
-        self._deferred[number] = (product, store, change, why)
+        key = PRODUCT_IDS[product]
+        number = self._put(at, "inventory", key, f"{STORE_IDS[store]}/{key}", "")
+        self._stock_changes[number] = (store, product, change, why)
 
     def _points_change(self, at: int, order: _Order, points: int) -> None:
         self._entries += 1
-        entry = f"L{self._entries:010d}"
-        number = self._put(at, "loyalty", f"C{order.customer:08d}", entry, "")
-        self._deferred[number] = (order.number, order.customer, points, "")
+        entry = numbered("L", self._entries, 10)
+        number = self._put(at, "loyalty", self._customers[order.customer].id, entry, "")
+        self._points_changes[number] = (order.customer, points, order.id)
 
     def _open(self) -> None:
         """The reference data: categories, stores, products with their stock."""
         at, random, made = self._start, self._random, self._pools
         for root, name in enumerate(ROOTS):
             for branch, suffix in enumerate(("", *BRANCHES)):
-                category = f"K{root * 10 + branch:03d}"
-                parent = f'"parent_id":"K{root * 10:03d}"' if suffix else '"parent_id":null'
+                category = numbered("K", root * 10 + branch, 3)
+                parent = f'"{numbered("K", root * 10, 3)}"' if suffix else "null"
                 title = f"{name} {suffix}".strip()
-                data = f'{{"category_id":"{category}","name":"{title}",{parent}}}'
+                data = f'{{"category_id":"{category}","name":"{title}","parent_id":{parent}}}'
                 self._put(at, "category", category, category, data)
         for store in range(1, STORES + 1):
             city = made.cities[store % len(made.cities)]
             opened = f"{1990 + int(random.random() * 30)}-0{1 + int(random.random() * 9)}-15"
             data = (
-                f'{{"store_id":"S{store:03d}","name":"Store {store}","city":{city},'
+                f'{{"store_id":"{STORE_IDS[store]}","name":"Store {store}","city":{city},'
                 f'"country_code":"{pools.COUNTRIES[store % 6]}","opened_on":"{opened}"}}'
             )
-            self._put(at, "store", f"S{store:03d}", f"S{store:03d}", data)
+            self._put(at, "store", STORE_IDS[store], STORE_IDS[store], data)
         for product in range(PRODUCTS):
             self._prices.append(int(199 * 1.02 ** (random.random() * 250)))
             self._product(at, product)
@@ -208,31 +212,32 @@ class Shop:
 
     def _product(self, at: int, product: int) -> None:
         made = self._pools
-        category = f"K{product % 6 * 10 + 1 + product % 3:03d}"
+        category, ident = numbered("K", product % 6 * 10 + 1 + product % 3, 3), PRODUCT_IDS[product]
         thing = made.things[product % len(made.things)]
         data = (
-            f'{{"product_id":"P{product:05d}","category_id":"{category}",'
+            f'{{"product_id":"{ident}","category_id":"{category}",'
             f'"name":"{thing} {product}","brand":{made.brands[product % len(made.brands)]},'
             f'"price":{money(self._prices[product])},"currency":"EUR",'
             f'"weight_grams":{50 + product * 37 % 9000},"active":true}}'
         )
-        self._put(at, "product", f"P{product:05d}", f"P{product:05d}", data)
+        self._put(at, "product", ident, ident, data)
 
     def _register(self, at: int) -> int:
         """A new customer with an address; both are told before anything refers to them."""
         random, made = self._random.random, self._pools
         customer = len(self._customers)
+        ident = numbered("C", customer, 8)
         first = made.first_names[int(random() * len(made.first_names))]
         last = made.last_names[int(random() * len(made.last_names))]
         mail = made.mail_names[int(random() * len(made.mail_names))]
         host = made.mail_hosts[int(random() * len(made.mail_hosts))]
         record = (
-            f'"customer_id":"C{customer:08d}","first_name":{first},"last_name":{last},'
+            f'"customer_id":"{ident}","first_name":{first},"last_name":{last},'
             f'"email":"{mail}.{customer}@{host}","phone":"+4915{int(random() * 1e9):09d}",'
             f'"birth_date":"{1940 + int(random() * 65)}-0{1 + int(random() * 9)}-'
             f'{10 + int(random() * 18)}"'
         )
-        self._customers.append((record, ""))
+        self._customers.append(_Customer(ident, record, ""))
         self._points.append(0)
         self._move(at, customer)
         self._tell_customer(at, customer)
@@ -240,34 +245,35 @@ class Shop:
 
     def _move(self, at: int, customer: int) -> None:
         random, made = self._random.random, self._pools
+        who = self._customers[customer]
         self._addresses += 1
-        address, country = f"A{self._addresses:08d}", pools.COUNTRIES[int(random() * 6)]
+        who.address = numbered("A", self._addresses, 8)
+        country = pools.COUNTRIES[int(random() * 6)]
         data = (
-            f'{{"address_id":"{address}","customer_id":"C{customer:08d}",'
+            f'{{"address_id":"{who.address}","customer_id":"{who.id}",'
             f'"street":{made.streets[int(random() * len(made.streets))]},'
             f'"city":{made.cities[int(random() * len(made.cities))]},'
             f'"postal_code":"{10000 + int(random() * 89999)}",'
             f'"region":{made.regions[int(random() * len(made.regions))]},'
             f'"country_code":"{country}"}}'
         )
-        self._put(at, "address", f"C{customer:08d}", address, data)
-        self._customers[customer] = (self._customers[customer][0], address)
+        self._put(at, "address", who.id, who.address, data)
 
     def _tell_customer(self, at: int, customer: int) -> None:
         random = self._random.random
-        record, address = self._customers[customer]
+        who = self._customers[customer]
         wants_mail = "true" if random() < 0.4 else "false"
         data = (
-            f'{{{record},"loyalty_tier":"{TIERS[int(random() * 5)]}","address_id":"{address}",'
-            f'"marketing_opt_in":{wants_mail}}}'
+            f'{{{who.record},"loyalty_tier":"{TIERS[int(random() * 5)]}",'
+            f'"address_id":"{who.address}","marketing_opt_in":{wants_mail}}}'
         )
-        self._put(at, "customer", f"C{customer:08d}", f"C{customer:08d}", data)
+        self._put(at, "customer", who.id, who.id, data)
 
     def _session(self, at: int) -> None:
         """One visit: pages, a cart, and one time in three an order."""
         random, put = self._random.random, self._put
         self._sessions += 1
-        session = f"V{self._sessions:010d}"
+        session = numbered("V", self._sessions, 10)
         draw = random()
         if draw < 0.18 or not self._customers:
             customer = self._register(at)
@@ -283,20 +289,21 @@ class Shop:
             product = int(random() * PRODUCTS)
             self._prices[product] = max(99, int(self._prices[product] * (0.8 + 0.4 * random())))
             self._product(at, product)
-        who = f'"customer_id":"C{customer:08d}",' if customer >= 0 else ""
+        who = f'"customer_id":"{self._customers[customer].id}",' if customer >= 0 else ""
         device = DEVICES[int(random() * 4)]
         basket: list[tuple[int, int]] = []
         step = 0
         for page in range(1, 2 + int(random() * 5)):
             at += 2_000 + int(random() * 40_000)
             product = int(PRODUCTS * random() * random())
+            ident = PRODUCT_IDS[product]
             put(
                 at,
                 "page_view",
                 session,
                 f"{session}/{page}",
                 f'{{"session_id":"{session}","page_number":{page},{who}'
-                f'"url":"/product/P{product:05d}","product_id":"P{product:05d}",'
+                f'"url":"/product/{ident}","product_id":"{ident}",'
                 f'"device":"{device}","duration_ms":{20 + int(random() * 800)}}}',
             )
             if random() < 0.35 and all(product != other for other, _ in basket):
@@ -309,7 +316,7 @@ class Shop:
                     session,
                     f"{session}/{step}",
                     f'{{"cart_id":"{session}","step":{step},{who}"action":"add",'
-                    f'"product_id":"P{product:05d}","quantity":{quantity}}}',
+                    f'"product_id":"{ident}","quantity":{quantity}}}',
                 )
         if not basket:
             return
@@ -334,22 +341,19 @@ class Shop:
         """An order and everything that follows from it, each at its own time."""
         random = self._random.random
         self._orders += 1
-        order = f"O{self._orders:010d}"
+        order, who = numbered("O", self._orders, 10), self._customers[customer]
         store = self._stores_of(basket[0][0])[0]
-        address = self._customers[customer][1]
         lines = [(p, n, self._prices[p]) for p, n in basket]
         subtotal = sum(n * price for _, n, price in lines)
         fee = 0 if subtotal >= FREE_SHIPPING_CENTS else SHIPPING_CENTS
         total = subtotal + fee
-        placed = f"{day_of(at)}T{at // HOUR % 24:02d}:{at // MINUTE % 60:02d}:{at // 1000 % 60:02d}"
         body = (
-            f'{{"order_id":"{order}","customer_id":"C{customer:08d}","store_id":"S{store:03d}",'
-            f'"address_id":"{address}","channel":"{CHANNELS[int(random() * 4)]}",'
+            f'{{"order_id":"{order}","customer_id":"{who.id}","store_id":"{STORE_IDS[store]}",'
+            f'"address_id":"{who.address}","channel":"{CHANNELS[int(random() * 4)]}",'
             f'"item_count":{len(lines)},"subtotal":{money(subtotal)},"shipping_fee":{money(fee)},'
-            f'"total":{money(total)},"currency":"EUR","placed_at":"{placed}.{at % 1000:03d}Z",'
+            f'"total":{money(total)},"currency":"EUR","placed_at":"{time_of(at)}",'
         )
-
-        made = _Order(self._orders, customer, lines, total, METHODS[int(random() * 5)], body)
+        made = _Order(order, customer, lines, total, METHODS[int(random() * 5)], body)
         self._state(at, made, "placed")
         for number, (product, quantity, price) in enumerate(lines, 1):
             self._put(
@@ -357,7 +361,7 @@ class Shop:
                 "order_item",
                 order,
                 f"{order}/{number}",
-                f'{{"order_id":"{order}","line_number":{number},"product_id":"P{product:05d}",'
+                f'{{"order_id":"{order}","line_number":{number},"product_id":"{PRODUCT_IDS[product]}",'
                 f'"quantity":{quantity},"unit_price":{money(price)},'
                 f'"line_total":{money(quantity * price)},"currency":"EUR"}}',
             )
@@ -386,7 +390,7 @@ class Shop:
 
     def _payment(self, at: int, order: _Order, status: str) -> None:
         self._payments += 1
-        number = f"Y{self._payments:010d}"
+        number = numbered("Y", self._payments, 10)
         self._put(
             at,
             "payment",
@@ -400,11 +404,11 @@ class Shop:
         """The parcel's way, a review now and then, and the few parcels that come back."""
         random = self._random.random
         self._shipments += 1
-        shipment = f"H{self._shipments:010d}"
+        shipment = numbered("H", self._shipments, 10)
         body = (
             f'{{"shipment_id":"{shipment}","order_id":"{order.id}",'
             f'"carrier":"{CARRIERS[int(random() * 4)]}",'
-            f'"tracking_number":"HW{int(random() * 1e10):010d}",'
+            f'"tracking_number":"{numbered("HW", int(random() * 1e10), 10)}",'
             f'"expected_on":"{day_of(at + 3 * DAY)}",'
         )
 
@@ -427,14 +431,14 @@ class Shop:
     def _review(self, at: int, order: _Order) -> None:
         random, made = self._random.random, self._pools
         self._reviews += 1
-        review = f"R{self._reviews:010d}"
+        review, product = numbered("R", self._reviews, 10), PRODUCT_IDS[order.lines[0][0]]
         self._put(
             at,
             "review",
             order.id,
             review,
             f'{{"review_id":"{review}","order_id":"{order.id}",'
-            f'"product_id":"P{order.lines[0][0]:05d}","customer_id":"C{order.customer:08d}",'
+            f'"product_id":"{product}","customer_id":"{self._customers[order.customer].id}",'
             f'"rating":{5 - int(random() * random() * 5)},'
             f'"title":{made.headlines[int(random() * len(made.headlines))]},'
             f'"body":{made.opinions[int(random() * len(made.opinions))]}}}',

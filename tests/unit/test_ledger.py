@@ -104,7 +104,7 @@ def test_a_ledger_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_ledger_on_a_full_disk_says_what_was_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(kafka_sink, "_producer", lambda *_: Client())
