@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakehouse.errors import LedgerError
@@ -120,20 +120,22 @@ class Ledger:
             told = (getattr(chunk.block, name)[: chunk.sent] for chunk in chunks)
             return pa.array(list(chain.from_iterable(told)), SCHEMA.field(name).type)
 
-        numbers = [np.arange(chunk.first, chunk.first + chunk.sent) for chunk in chunks]
+        numbers = [pa.arange(chunk.first, chunk.first + chunk.sent) for chunk in chunks]
         columns = [
-            pa.array(np.concatenate(numbers)),
+            pa.concat_arrays(numbers),
             *map(column, ("source", "id", "entity", "defect", "outcome", "rules")),
             pa.repeat(pa.scalar(self._topic), sum(chunk.sent for chunk in chunks)),
-            _known([chunk.partitions[: chunk.sent] for chunk in chunks]),
-            _known([chunk.offsets[: chunk.sent] for chunk in chunks]),
+            _known([chunk.partitions[: chunk.sent] for chunk in chunks], pa.int32()),
+            _known([chunk.offsets[: chunk.sent] for chunk in chunks], pa.int64()),
         ]
         return pa.table(columns, schema=self._schema)
 
 
-def _known(coordinates: list[array[int]]) -> pa.Array:
-    told = np.concatenate(coordinates)
-    return pa.array(told, mask=told == UNKNOWN)
+def _known(coordinates: list[array[int]], kind: pa.DataType) -> pa.Array:
+    told = pa.concat_arrays(
+        pa.Array.from_buffers(kind, len(part), [None, pa.py_buffer(part)]) for part in coordinates
+    )
+    return pc.if_else(pc.equal(told, UNKNOWN), pa.scalar(None, kind), told)
 
 
 def sent(folder: Path, world: dict[str, Any]) -> int:

@@ -291,7 +291,7 @@ class Shop:
             self._product(at, product)
         who = f'"customer_id":"{self._customers[customer].id}",' if customer >= 0 else ""
         device = DEVICES[int(random() * 4)]
-        basket: list[tuple[int, int]] = []
+        basket: dict[int, int] = {}
         step = 0
         for page in range(1, 2 + int(random() * 5)):
             at += 2_000 + int(random() * 40_000)
@@ -306,10 +306,10 @@ class Shop:
                 f'"url":"/product/{ident}","product_id":"{ident}",'
                 f'"device":"{device}","duration_ms":{20 + int(random() * 800)}}}',
             )
-            if random() < 0.35 and all(product != other for other, _ in basket):
+            if random() < 0.35 and product not in basket:
                 step += 1
                 quantity = 1 + int(random() * random() * 4)
-                basket.append((product, quantity))
+                basket[product] = quantity
                 put(
                     at + 1_500,
                     "cart",
@@ -331,7 +331,7 @@ class Shop:
             f'{{"cart_id":"{session}","step":{step + 1},{who}"action":"{action}"}}',
         )
         if buys:
-            self._order(at + 1, customer, basket)
+            self._order(at + 1, customer, list(basket.items()))
 
     def _after(self, days: float) -> int:
         """Milliseconds until something that takes about so many days."""

@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from lakehouse.errors import LedgerError, SettingsError
+from lakehouse.errors import HeadwaterError, LedgerError, SettingsError
 from producer import foreign, kafka_sink
-from producer.ahead import BYTES_A_BLOCK, Shop, blocks
+from producer.ahead import BYTES_A_BLOCK, Shop, blocks, made_ahead
 from producer.defects import Record
 from producer.generators import identity
 from producer.ledger import Ledger, sent
@@ -174,3 +175,30 @@ def test_another_generator_is_another_world(tmp_path: Path) -> None:
     assert ids(None) & ids(tmp_path) == set()
     generator.write_text(generator.read_text().replace("9", "8"))
     assert identity(tmp_path) not in {"", first}
+
+
+def test_a_generator_that_dies_is_no_end(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("def events(world):\n    yield (world.start, 1, 'a', 'k', 's')\n")
+    shop = Shop(1, 1_760_000_000_000, 0.0)
+    with (
+        made_ahead(shop._replace(generators=str(tmp_path))) as blocks,
+        pytest.raises(HeadwaterError, match="the generator of events ended: ValueError"),
+    ):
+        list(blocks)
+    children = psutil.Process().children
+    with made_ahead(shop) as blocks:
+        next(blocks)
+        [process] = children()
+        process.kill()
+        with pytest.raises(HeadwaterError, match="the generator of events ended: no reason given"):
+            list(blocks)
+    assert children() == []
+
+
+def test_a_reader_that_has_enough_leaves_no_generator() -> None:
+    with made_ahead(Shop(1, 1_760_000_000_000, 0.3, take=2_500)) as blocks:
+        assert sum(len(block.at) for block in blocks) == 2_500
+    with made_ahead(Shop(1, 1_760_000_000_000, 0.3)) as blocks:
+        next(blocks)
+    assert psutil.Process().children() == []
