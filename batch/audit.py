@@ -78,6 +78,8 @@ def audit(as_json: bool, settings: Settings) -> None:
         result = audit_tables(spark, settings, loaded)
     if as_json:
         click.echo(json.dumps([asdict(balance) for balance in result.balances]))
+        for line in accepted_gaps(result):
+            click.echo(line, err=True)
     else:
         show(result)
     for line in result.broken:
@@ -91,8 +93,6 @@ def show(result: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lakehouse import gaps
-
     table = Table("source", "bronze", "accepted", "quarantined", "duplicates", "pending")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -105,16 +105,25 @@ def show(result: Audit) -> None:
         console.print(
             f"{result.open:,} records came after the last reconcile: `headwater reconcile`"
         )
-    for gap in result.gaps:
-        said = f"accepted gap: {gap} were gone before they were read"
-        if gap.why == gaps.RETIRED:
-            said = f"retired: {gap} were kept as long as the contract of Bronze says"
-        console.print(said, highlight=False)
+    for line in accepted_gaps(result):
+        console.print(line, highlight=False)
     if result.holds:
         where = " up to the last reconcile" if result.open else ""
         console.print(
             f"the law holds{where}: bronze = accepted + quarantined + duplicates, none twice"
         )
+
+
+def accepted_gaps(result: Audit) -> list[str]:
+    """A line for every range that is missing in Bronze for a reason that was written down."""
+    from lakehouse import gaps
+
+    return [
+        f"retired: {gap} were kept as long as the contract of Bronze says"
+        if gap.why == gaps.RETIRED
+        else f"accepted gap: {gap} were gone before they were read"
+        for gap in result.gaps
+    ]
 
 
 def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) -> Audit:
@@ -126,10 +135,13 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     from lakehouse.contracts import Contracts
     from lakehouse.decode import decode
     from lakehouse.gaps import Gap
+    from lakehouse.privacy import printable
     from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
 
     closed = runs.closed_range(spark, settings)
-    accepted_gaps = gaps.accepted(spark, settings, "bronze")
+    known_gaps = gaps.accepted(spark, settings, "bronze")
+    # Of what never was a record, Silver has none either; and there may be thousands of them.
+    lost = [gap for gap in known_gaps if gap.why != gaps.VACANT]
     # Silver first: what a running stream adds after that is pending here, and not in Silver alone.
     silver = tables.read(spark, settings, tables.silver(contracts))
     bronze = tables.read(spark, settings, tables.bronze())
@@ -160,7 +172,7 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
             ),
             F.count_if(F.col("b") > 1).alias("bronze_twice"),
             F.count_if(in_silver > 1).alias("silver_twice"),
-            F.count_if((F.col("b") == 0) & F.col("closed") & ~gaps.within(accepted_gaps)).alias(
+            F.count_if((F.col("b") == 0) & F.col("closed") & ~gaps.within(lost)).alias(
                 "silver_alone"
             ),
             F.count_if(F.col("b") > 0).alias("held"),
@@ -196,7 +208,8 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         )
         .collect()  # one row a topic
     )
-    twice = good.groupBy("source", "id").count().where("count > 1")
+    # Behind the closed range the stream may have taken one again: a reconcile's to find.
+    twice = good.where(within({}, closed)).groupBy("source", "id").count().where("count > 1")
     doubles = twice.agg(F.count("*").alias("n"), F.min("source").alias("s"), F.min("id").alias("i"))
     double = doubles.collect()[0]
     records.unpersist()
@@ -226,7 +239,11 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         begin = last.get((topic, partition), -1) + 1
         if begin < end:
             missing.append(Gap(topic, partition, begin, end))
-    broken += _missing(settings, gaps.without(missing, accepted_gaps))
+    made_anew = _made_anew(spark, settings)
+    broken += made_anew
+    # What another topic of the same name holds says nothing of the one that was read.
+    missing = gaps.without(missing, known_gaps)
+    broken += _missing(settings, missing, ask=not made_anew)
     pending = 0
     for row in gone:
         balance = balances[row.topic]
@@ -247,27 +264,44 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
             )
     if double.n:
         broken.append(
-            f"{double.n:,} events are accepted more than once, one of them source {double.s} "
-            f"id {double.i}: run `headwater reconcile --full`"
+            f"{double.n:,} events are accepted more than once, one of them source "
+            f"{printable(double.s)} id {printable(double.i)}: run `headwater reconcile --full`"
         )
     overdue = sum(row.overdue for row in rest)
-    return Audit(list(balances.values()), broken, pending - overdue, accepted_gaps)
+    return Audit(list(balances.values()), broken, pending - overdue, lost)
 
 
-def _missing(settings: Settings, found: list[Gap]) -> list[str]:
+def _made_anew(spark: SparkSession, settings: Settings) -> list[str]:
+    """A line for each topic that is another one than Bronze was written from, if a broker says."""
+    from lakehouse import kafka, tables
+    from lakehouse.errors import BrokerError
+
+    table = tables.bronze()
+    properties = tables.properties_of(spark, table.path(settings))
+    topics = tables.topics_of(properties)
+    try:
+        ids = kafka.topic_ids(settings, topics) if topics else {}
+    except BrokerError:
+        return []
+    found = tables.made_anew(properties, tables.of_topics(table, ids).properties)
+    return [f"{table.full_name}: {line}" for line in found]
+
+
+def _missing(settings: Settings, found: list[Gap], ask: bool) -> list[str]:
     """A line a range that is missing in Bronze, unless the broker says that nothing is there."""
     from lakehouse import gaps
     from lakehouse.errors import BrokerError
 
     asked = ""
-    if found:
+    if found and ask:
         try:
             empty = set(gaps.vacant(settings, found))
             found = [gap for gap in found if gap not in empty]
         except BrokerError:
             asked = " (the broker, which may know them to hold no record, does not answer)"
     found.sort()
-    lines = [f"{gap} are missing in Bronze{asked}" for gap in found[:NAMED]]
+    remedy = "`headwater replay --bronze --from-offset 0` reads again what the broker still has"
+    lines = [f"{gap} are missing in Bronze{asked}: {remedy}" for gap in found[:NAMED]]
     if len(found) > NAMED:
         more = sum(gap.records for gap in found[NAMED:])
         lines.append(f"and {more:,} more in {len(found) - NAMED:,} more ranges")

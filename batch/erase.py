@@ -14,9 +14,9 @@ its bytes, or in a payload that was put in their place. Copies of such a record 
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import json
 import re
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable
@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import run, settings_options, show
-from lakehouse.errors import HeadwaterError
+from lakehouse.command import run, settings_options, show, user
+from lakehouse.errors import HeadwaterError, WarehouseError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -46,7 +46,7 @@ WRITERS = ("stream-bronze", "stream-silver", "reconcile", "gold", "publish", "ma
 LEFT_TO_OTHERS = (
     "the broker, until its retention ends: records that are read from it again come back",
     "smallest and largest values of columns in the logs of tables, until log retention ends",
-    "backups, and logs of warehouses and of storage",
+    "backups, logs of warehouses and of storage, and pages of `headwater quality --docs`",
 )
 
 
@@ -108,7 +108,7 @@ def erase(
 
     loaded = contracts.load(settings.contracts_dir)
     known = layouts.load(settings.contracts_dir, loaded)
-    who = by or getpass.getuser()
+    who = by or user()
     texts = _demand([subject, *also])
     with ExitStack() as stack:
         for writer in () if dry_run else WRITERS:
@@ -167,7 +167,7 @@ def erase_subject(
     To be run again where it died: it goes on from what is left. Nobody else may write. Raises
     StreamError where one query has read what another one has not, TableError and WarehouseError.
     """
-    from batch import gold, publish, reconcile
+    from batch import gold, publish, quality, reconcile
     from lakehouse import runs, tables
     from lakehouse.silver import COORDINATES
 
@@ -201,6 +201,9 @@ def erase_subject(
                 for table in of_there
             }
             left = _purge(settings, layouts, kinds, texts, say)
+        # Whose key was in the way of the quality gate stands in what it said, and on its pages.
+        removed[tables.runs().full_name] = _runs(spark, settings, texts)
+        shutil.rmtree(quality.pages(settings), ignore_errors=True)
         _vacuum(spark, settings, contracts, layouts, say)
         say("looking for what is left")
         left |= _left(spark, settings, contracts, layouts, texts)
@@ -420,6 +423,20 @@ def _repairs(spark: SparkSession, settings: Settings, records: DataFrame) -> int
     return _bring(spark, settings, table, records, key, dict.fromkeys(("payload", "note")))
 
 
+def _runs(spark: SparkSession, settings: Settings, texts: list[str]) -> int:
+    """Takes out of ops.runs what runs said of the person; returns how many rows were changed."""
+    from pyspark.sql import functions as F
+
+    from batch.merge import bring
+    from lakehouse import tables
+
+    table = tables.runs()
+    rows = tables.read(spark, settings, table)
+    rows = rows.where(_has_word(F.col("details").cast("binary"), texts)).localCheckpoint()
+    blank = rows.withColumn("details", F.lit(json.dumps({"erased": True})))
+    return bring(spark, settings, table, ("run_id",), blank, rows).rows
+
+
 def _bring(
     spark: SparkSession,
     settings: Settings,
@@ -444,23 +461,39 @@ def _bring(
 
 
 def _published(spark: SparkSession, settings: Settings) -> tuple[tuple[str, ...], list[str]]:
-    """Kinds of warehouses that were ever published to, and a line for each one out of reach."""
+    """Kinds of warehouses that may hold something, and a line for each one out of reach.
+
+    Those that a publish was through with, be it that it failed later; and those of the settings,
+    where a publish may have died before it could write down anything.
+    """
     from batch.warehouses import KINDS, connect
+    from batch.warehouses.base import STATE
     from lakehouse import tables
 
     done = tables.read(spark, settings, tables.runs()).where("job = 'publish'")
-    said = done.where("result = 'succeeded'").select("details").distinct().collect()
-    places = sorted({place for row in said for place in json.loads(row.details)})
-    kinds = tuple(kind for kind in KINDS if any(p.lower().startswith(kind) for p in places))
-    reached = set()
-    for kind in kinds:
-        warehouse = connect(kind, settings)
-        reached.add(warehouse.where)
+    said = done.select("details").distinct().collect()
+    places = {place for row in said for place in json.loads(row.details)} - {"error"}
+    known = {kind for kind in KINDS if any(p.lower().startswith(kind) for p in places)}
+    kinds, out_of_reach = [], []
+    for kind in KINDS:
+        if kind not in known and kind not in settings.publish_to:
+            continue
+        if kind == "duckdb" and kind not in known and not settings.duckdb_file.exists():
+            continue
+        try:
+            warehouse = connect(kind, settings)
+        except WarehouseError as error:
+            if kind in known:
+                raise
+            out_of_reach.append(f"{kind}, which the settings publish to ({error})")
+            continue
+        if kind in known or warehouse.columns(STATE):
+            kinds.append(kind)
+        places.discard(warehouse.where)
         warehouse.close()
-    return kinds, [
+    return tuple(kinds), out_of_reach + [
         f"{place}, which was published to, and is not what the settings say now"
-        for place in places
-        if place not in reached
+        for place in sorted(places)
     ]
 
 
@@ -520,6 +553,7 @@ def _left(
 ) -> dict[str, int]:
     """Rows that still name the person, by table."""
     from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
 
     from lakehouse import tables
     from lakehouse.session import side_by_side
@@ -530,7 +564,10 @@ def _left(
         if table.full_name == bronze:
             return find(spark, settings, contracts, texts).count()
         rows = tables.read(spark, settings, table)
-        return rows.where(_names(rows, texts)).count()
+        named = _names(rows, texts)
+        if table.full_name == tables.runs().full_name:
+            named = named | _has_word(F.col("details").cast("binary"), texts)
+        return rows.where(named).count()
 
     there = [
         table

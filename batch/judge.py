@@ -270,14 +270,24 @@ def _replace(
 
 
 def committed_by_all(spark: SparkSession, settings: Settings) -> Offsets:
-    """The end of the range that every query has committed, by topic and partition."""
-    from lakehouse import checkpoints
+    """The end of the range that every query has committed, by topic and partition.
+
+    Raises StreamError where there is none, though Bronze has records.
+    """
+    from lakehouse import checkpoints, tables
+    from lakehouse.errors import StreamError
 
     ends = [
         checkpoints.committed(checkpoints.SparkFiles(spark, settings, query))
         for query in checkpoints.QUERIES
     ]
     shared = set.intersection(*(set(end) for end in ends))
+    if not shared and not tables.read(spark, settings, tables.bronze()).isEmpty():
+        raise StreamError(
+            "bronze.events has records, and of none of them it is known that both streams are "
+            f"through with them (checkpoints in {settings.checkpoints}): start `headwater stream` "
+            "first"
+        )
     return {key: min(end[key] for end in ends) for key in shared}
 
 

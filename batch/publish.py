@@ -141,10 +141,11 @@ def copy(
                     warehouse.close()
                 result.warehouses[warehouse.where] = tables
                 run.read |= {table.table: table.version for table in tables}
+                # At once: whoever erases a person has to know of it, whatever fails after this.
+                run.details[warehouse.where] = len(tables)
             # Where there is no warehouse, what is wrong with Gold is said all the same.
             passing.result()
         run.rows = result.staged
-        run.details = {where: len(tables) for where, tables in result.warehouses.items()}
     return result
 
 

@@ -71,6 +71,11 @@ class Checked:
         return [each for each in self.broken if each.critical]
 
 
+def pages(settings: Settings) -> Path:
+    """The folder of the Data Docs, where no other one is asked for."""
+    return settings.runtime_dir / "quality"
+
+
 @click.command("quality")
 @click.argument("names", metavar="[TABLE]...", nargs=-1)
 @click.option(
@@ -95,7 +100,7 @@ def quality(names: tuple[str, ...], docs: Path | None, as_json: bool, settings: 
         raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(there)}")
     with doing("starting Spark"):
         spark = make_session(settings, JOB)
-    docs = docs or settings.runtime_dir / "quality"
+    docs = docs or pages(settings)
     with doing("checking Gold"), Ticker() as ticker:
         checked = check(spark, settings, known, names, docs, ticker.show)
     if as_json:
@@ -165,7 +170,7 @@ def demand(
         if (layout.full_name, *newest[layout.full_name], suite) not in passed:
             unknown.append(layout.full_name)
     if unknown:
-        docs = settings.runtime_dir / "quality"
+        docs = pages(settings)
         refuse(check(spark, settings, layouts, tuple(unknown), docs, say, newest))
 
 

@@ -7,7 +7,6 @@ What was done, by whom and when, is kept in ops.repairs.
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 import sys
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakehouse.command import moment, run, settings_options, show
+from lakehouse.command import moment, run, settings_options, show, user
 from lakehouse.errors import HeadwaterError
 from lakehouse.privacy import masked, printable
 
@@ -200,22 +199,15 @@ def repair_row(
 
     if (file is None) != edit:
         raise click.UsageError("--from or --edit: one of them")
-    who = by or _user()
+    who = by or user()
     payload = file.read() if file else None
     spark, loaded = _start(settings)
     if payload is None:
         demand_quarantined(spark, settings, loaded, record)
-        payload = _edited(_value(spark, settings, record))
+        payload = _edited(_value(spark, settings, loaded, record))
     with held(settings, LOCK, "outcomes in silver.events"):
         repair(spark, settings, loaded, record, payload, who, note)
     click.echo(f"repaired; to have it judged: headwater quarantine replay {record}")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        raise click.UsageError("the user of this process has no name: say who (--by)") from None
 
 
 def _edited(value: bytes | None) -> bytes:
@@ -244,7 +236,7 @@ def replay_rows(wanted: Filter, by: str | None, as_json: bool, settings: Setting
     from lakehouse.locks import held
     from lakehouse.progress import doing
 
-    who = by or _user()
+    who = by or user()
     with held(settings, LOCK, "outcomes in silver.events"):
         spark, loaded = _start(settings)
         with doing("judging again"):
@@ -320,14 +312,20 @@ def _iso(millis: int) -> str:
     return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _value(spark: SparkSession, settings: Settings, record: Coordinates) -> bytes | None:
+def _value(
+    spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates
+) -> bytes | None:
     """A record's bytes: its newest repair, else what the broker gave. Raises HeadwaterError."""
     from lakehouse import repairs, tables
 
     bronze = tables.read(spark, settings, tables.bronze()).where(_is(record))
     rows = repairs.applied(spark, settings, bronze).select("value").collect()
     if not rows:
-        raise HeadwaterError(f"{record}: no such record in bronze.events: see `quarantine list`")
+        # Quarantine keeps its own copy for longer than Bronze.
+        silver = tables.read(spark, settings, tables.silver(contracts)).where(_is(record))
+        rows = silver.select(silver.raw.alias("value")).collect()
+    if not rows:
+        raise HeadwaterError(f"{record}: no such record: see `headwater quarantine list`")
     return None if rows[0]["value"] is None else bytes(rows[0]["value"])
 
 
@@ -349,7 +347,7 @@ def story(
 
     from lakehouse import repairs, tables
 
-    value = _value(spark, settings, record)
+    value = _value(spark, settings, contracts, record)
     silver = tables.read(spark, settings, tables.silver(contracts)).where(_is(record))
     rows = silver.select(
         "outcome", "entity", "violations", F.unix_millis("timestamp").alias("taken")
@@ -386,12 +384,19 @@ def story(
 def demand_quarantined(
     spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates
 ) -> list[str]:
-    """What a record is quarantined for. Raises HeadwaterError where it is not."""
+    """What a record is quarantined for. Raises HeadwaterError where it cannot be repaired."""
+    from lakehouse import tables
+
     found = _quarantined(spark, settings, contracts).where(_is(record)).collect()
     if not found:
         raise HeadwaterError(f"{record} is not in quarantine: see `headwater quarantine list`")
     if _is_erased(spark, settings, record):
         raise HeadwaterError(f"{record} was erased: there is nothing to repair")
+    if tables.read(spark, settings, tables.bronze()).where(_is(record)).isEmpty():
+        raise HeadwaterError(
+            f"{record} is not in bronze.events any more, which lets go of records by its contract "
+            "(retention): it can be looked at, and not be judged again; send it anew to have it in"
+        )
     return list(found[0].violations)
 
 
@@ -448,25 +453,13 @@ def replay(
             .select(*COORDINATES, F.col("violations").alias("was"))
             .localCheckpoint()
         )
+        if len(wanted.records) > (count := chosen.count()):
+            raise HeadwaterError(
+                f"{len(wanted.records) - count} of the records that were named are not in "
+                "quarantine (or not what the options say): see `headwater quarantine list`"
+            )
         done = judge.judge(spark, settings, contracts, committed, committed, JOB, again=chosen)
-        silver = tables.read(spark, settings, tables.silver(contracts))
-        now = silver.select(*COORDINATES, "outcome", "violations")
-        after = (
-            chosen.join(now, COORDINATES, "left")
-            .withColumn("outcome", F.coalesce("outcome", F.lit("duplicate")))
-            .localCheckpoint()
-        )
-        table = tables.repairs()
-        tables.ensure(spark, settings, table)
-        step = {
-            "at": F.current_timestamp(),
-            "by": F.lit(by),
-            "action": F.lit(repairs.REPLAYED),
-            "note": F.lit(""),
-            "payload": F.lit(None).cast("binary"),
-        }
-        changed = ~F.col("violations").eqNullSafe(F.col("was"))
-        tables.append(after.where(changed).withColumns(step), settings, table)
+        after = repairs.note_replayed(spark, settings, contracts, chosen, by)
         counted = after.groupBy("outcome").count().collect()  # three rows
         found = {row.outcome: row["count"] for row in counted}
         counts = {

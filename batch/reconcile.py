@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from lakehouse.command import moment, run, settings_options
+from lakehouse.errors import BrokerError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from batch.judge import Result
     from lakehouse.contracts import Contracts
+    from lakehouse.kafka import Offsets
     from lakehouse.settings import Settings
 
 # Before any record of a broker, one without a timestamp (1 ms before 1970) included.
@@ -101,7 +104,28 @@ def reconcile_range(
         run.offsets = closed | end
         run.details = asdict(done.result)
         run.written = {tables.silver(contracts).full_name: done.version}
+        _write_down_vacant(spark, settings, closed, end)
     return done.result
+
+
+def _write_down_vacant(
+    spark: SparkSession, settings: Settings, begin: Offsets, end: Offsets
+) -> None:
+    """Which of the offsets that Bronze lacks never were records: a broker says so only as long as
+    it keeps what is around them."""
+    from lakehouse import gaps, tables
+
+    # What was closed before was looked at then.
+    recent = {key: last for key, last in end.items() if last > begin.get(key, 0)}
+    missing = gaps.holes(spark, settings, begin, recent)
+    missing = gaps.without(missing, gaps.accepted(spark, settings, "bronze")) if missing else []
+    if missing:
+        # Where the broker does not answer, the audit asks it again.
+        with suppress(BrokerError):
+            if found := gaps.vacant(settings, missing):
+                tables.ensure(spark, settings, tables.gaps())
+                found = [replace(gap, why=gaps.VACANT) for gap in found]
+                gaps.accept(spark, settings, "bronze", found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse.command import moment, run, settings_options
+from lakehouse.command import moment, run, settings_options, user
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -64,6 +64,7 @@ def _limit(value: int | str | None, option: str) -> object:
 @click.option("--topic", default=None, help="Of this topic alone.")
 @click.option("--partition", type=click.IntRange(min=0), help="Of this partition alone.")
 @click.option("--bronze", is_flag=True, help="First read again from the broker what Bronze lacks.")
+@click.option("--by", help="Who; the user of this machine where left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options
 def replay(
@@ -73,6 +74,7 @@ def replay(
     topic: str | None,
     partition: int | None,
     bronze: bool,
+    by: str | None,
     as_json: bool,
     settings: Settings,
 ) -> None:
@@ -83,7 +85,11 @@ def replay(
     from lakehouse.session import spark as make_session
 
     wanted = _range(from_offset, from_time, to, topic, partition)
+    who = by or user()
     loaded = contracts.load(settings.contracts_dir)
+    topics = loaded.topics(settings.topics.events)
+    if topic is not None and topic not in topics:
+        raise click.BadParameter(f"{topic!r} is none of {', '.join(topics)}", param_hint="--topic")
     with held(settings, "reconcile", "replay of silver.events"):
         with doing("starting Spark"):
             spark = make_session(settings, JOB)
@@ -94,7 +100,7 @@ def replay(
             with doing("reading from the broker what Bronze lacks"):
                 refilled = refill(spark, settings)
         with doing("replaying"):
-            result = replay_range(spark, settings, loaded, wanted)
+            result = replay_range(spark, settings, loaded, wanted, who)
     if as_json:
         click.echo(json.dumps({"refilled": refilled, **asdict(result)}))
         return
@@ -117,33 +123,43 @@ def _range(
     if (from_offset is None) == (from_time is None):
         raise click.UsageError("--from-offset or --from-time: one of them")
     if from_time is not None:
-        moment(from_time, "--from-time")
-        if to is not None:
-            moment(to, "--to")
+        begin = moment(from_time, "--from-time")
+        if to is not None and moment(to, "--to") <= begin:
+            raise click.BadParameter(f"{to} is not after {from_time}", param_hint="--to")
         return Range(from_time, to, topic, partition)
     if to is not None and not to.isdecimal():
         raise click.BadParameter(f"{to!r} is no offset, as --from-offset is", param_hint="--to")
+    if to is not None and int(to) <= (from_offset or 0):
+        raise click.BadParameter(f"{to} is not after {from_offset}", param_hint="--to")
     return Range(from_offset or 0, None if to is None else int(to), topic, partition)
 
 
 def replay_range(
-    spark: SparkSession, settings: Settings, contracts: Contracts, wanted: Range
+    spark: SparkSession, settings: Settings, contracts: Contracts, wanted: Range, by: str = JOB
 ) -> Result:
-    """Judges every committed record of the range anew.
+    """Judges every committed record of the range anew. by: who had it done, for ops.repairs.
 
     The result counts those, and what had no row in Silver, of the whole of Bronze.
     """
+    from pyspark.sql import functions as F
+
     from batch import judge
-    from lakehouse import runs, tables
-    from lakehouse.silver import COORDINATES
+    from lakehouse import repairs, runs, tables
+    from lakehouse.silver import COORDINATES, QUARANTINED
 
     with runs.recorded(spark, settings, JOB) as run:
         committed = judge.within({}, judge.committed_by_all(spark, settings))
         table = tables.silver(contracts)
         rows = tables.read(spark, settings, table).where(committed & wanted.condition())
+        kept_out = (
+            rows.where(F.col("outcome") == QUARANTINED)
+            .select(*COORDINATES, F.col("violations").alias("was"))
+            .localCheckpoint()
+        )
         done = judge.judge(
             spark, settings, contracts, committed, committed, JOB, again=rows.select(*COORDINATES)
         )
+        repairs.note_replayed(spark, settings, contracts, kept_out, by)
         run.rows = done.rows
         run.details = {**asdict(wanted), **asdict(done.result)}
         run.written = {table.full_name: done.version}

@@ -30,6 +30,14 @@ CLOCK_SECONDS = 300
 READER_FEATURES = {"timestampNtz"}
 
 
+# Jobs whose command wants more than their name.
+AGAIN = {
+    "quarantine": "quarantine replay",
+    "replay": "replay --from-offset … (or --from-time)",
+    "erase": "erase --subject …",
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """check: what was looked at; state: ok, warning or error; remedy: what to do, empty for ok."""
@@ -98,7 +106,9 @@ def contract_files(settings: Settings) -> Findings:
 
 
 def storage(settings: Settings) -> Findings:
-    for folder in dict.fromkeys((settings.storage, str(settings.runtime_dir))):
+    used = (settings.storage, str(settings.runtime_dir), settings.checkpoints)
+    temporary = settings.spark.get("spark.local.dir") or tempfile.gettempdir()
+    for folder in dict.fromkeys((*used, temporary)):
         if "://" in folder:
             yield Finding("storage", OK, f"{folder}: not a folder of this machine, not looked at")
             continue
@@ -152,10 +162,12 @@ def streams(settings: Settings) -> Findings:
         begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
     except HeadwaterError:
         begins, ends = {}, {}  # told by the broker's own check
+    yield from _made_anew(settings, topics)
     for query in checkpoints.QUERIES:
         files = checkpoints.ArrowFiles(settings, query)
         try:
             position = checkpoints.position(files)
+            _demand_newest(settings, query, files)
         except HeadwaterError as error:
             yield Finding("checkpoints", ERROR, str(error), "as it says")
             continue
@@ -184,6 +196,31 @@ def streams(settings: Settings) -> Findings:
             yield from _held(settings, files)
         if not expired and not short:
             yield Finding("checkpoints", OK, f"{query} has committed {sum(position.values()):,}")
+
+
+def _made_anew(settings: Settings, topics: list[str]) -> Findings:
+    """Topics that are others than Bronze was written from."""
+    delta = arrow.open_table(settings, tables.bronze())
+    if delta is None:
+        return
+    try:
+        ids = kafka.topic_ids(settings, topics)
+    except HeadwaterError:
+        return  # told by the broker's own check
+    now = tables.of_topics(tables.bronze(), ids).properties
+    for line in tables.made_anew(delta.metadata().configuration, now):
+        said, _, remedy = line.partition("; ")
+        yield Finding("checkpoints", ERROR, f"bronze.events: {said}", remedy)
+
+
+def _demand_newest(settings: Settings, query: str, files: checkpoints.Files) -> None:
+    """Raises CheckpointError where the query's table is ahead of its checkpoint."""
+    loaded = contracts.load(settings.contracts_dir)
+    table = {"bronze": tables.bronze(), "silver": tables.silver(loaded)}[query]
+    ident, delta = checkpoints.query_id(files), arrow.open_table(settings, table)
+    if ident is not None and delta is not None:
+        held = delta.transaction_version(checkpoints.application(table.full_name, ident))
+        checkpoints.demand_newest(files, table.full_name, held)
 
 
 def _urgent(settings: Settings, query: str, position: Offsets, ends: Offsets) -> Findings:
@@ -259,7 +296,7 @@ def jobs(settings: Settings) -> Findings:
                 "jobs",
                 ERROR,
                 f"{job['job']} failed at {job['ended_at'][:19]}: {job['details']}",
-                f"put that right and run `headwater {job['job']}` again",
+                f"put that right and run `headwater {AGAIN.get(job['job'], job['job'])}` again",
             )
 
 

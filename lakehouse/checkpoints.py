@@ -47,8 +47,8 @@ def committed(files: Files) -> Offsets:
         return {}
     last = max(batches)
     # A version, then JSON. Spark reads the newest one only, and so does this.
-    text = files.text(f"commits/{last}") or ""
-    if not text.startswith("v") or "\n" not in text:
+    version, _, said = (files.text(f"commits/{last}") or "").partition("\n")
+    if not version.startswith("v") or not _is_json(said):
         raise CheckpointError(
             f"{files.root}/commits/{last} is damaged: delete it, and .{last}.crc beside it where "
             "there is one; its batch is run again, and its records are taken once"
@@ -69,9 +69,11 @@ def position(files: Files) -> Offsets:
     if query_id(files) is None and (planned or _batches(files, "commits")):
         # Spark would go on from them under a new id, which no transaction of a table knows.
         raise _damaged(files, "metadata")
-    if planned and len((files.text(f"offsets/{max(planned)}") or "").splitlines()) < 3:
-        # Not to be deleted: the table may hold its batch, which another extent would then skip.
-        raise _damaged(files, f"offsets/{max(planned)}")
+    if planned:
+        lines = (files.text(f"offsets/{max(planned)}") or "").splitlines()
+        if len(lines) < 3 or not all(map(_is_json, lines[1:3])):
+            # Not to be deleted: the table may hold its batch, which another extent would then skip.
+            raise _damaged(files, f"offsets/{max(planned)}")
     if done := committed(files):
         return done
     name = "sources/0/0"
@@ -81,6 +83,26 @@ def position(files: Files) -> Offsets:
     # A zero byte and the file's version, then the offsets.
     lines = text.splitlines()
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
+
+
+def demand_newest(files: Files, table: str, held: int | None) -> None:
+    """Raises CheckpointError where a table holds a batch of the query that its checkpoint has not
+    planned: a new batch of that number would be taken for it, and left out.
+
+    held: the number of the last batch that the table has; None where it has none, or is not known.
+    """
+    planned = max(_batches(files, "offsets"), default=-1)
+    if held is not None and held > planned:
+        raise CheckpointError(
+            f"checkpoint {files.root} is older than {table}: it ends at batch {planned}, and the "
+            f"table has batch {held} of it (files are missing, or an old copy was put back): "
+            f"{remedy(files.root)}"
+        )
+
+
+def application(table: str, query: str) -> str:
+    """What a table's log calls the batches of a query. table: its full name; query: its id."""
+    return f"{table}:{query}"
 
 
 def unfinished(files: Files) -> int | None:
@@ -127,6 +149,14 @@ def _batches(files: Files, folder: str) -> list[int]:
 
 def _damaged(files: Files, name: str) -> CheckpointError:
     return CheckpointError(f"{files.root}/{name} is damaged: {remedy(files.root)}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed(files: Files, name: str, text: str) -> dict[str, Any]:

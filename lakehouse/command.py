@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import signal
 import sys
 import threading
@@ -90,6 +91,14 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> N
         # Text, not markup: a record may hold square brackets of its own.
         table.add_row(*(Text(f"{v:,}" if type(v) is int else str(v)) for v in row))
     Console().print(table)
+
+
+def user() -> str:
+    """Who runs this process. Raises UsageError where the system has no name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise click.UsageError("the user of this process has no name: say who (--by)") from None
 
 
 def stop_on_signals(stopping: threading.Event) -> None:

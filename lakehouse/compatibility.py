@@ -67,6 +67,12 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
             yield Change(old.name, what, takes_now or not took, took or not takes_now)
     was = {column.name: column for column in old.columns}
     now = {column.name: column for column in new.columns}
+    for name, name_now in _renamed(was, now):
+        where = f"{old.name}.{name}"
+        then, renamed = was.pop(name), now.pop(name_now)
+        lost = [old.does_without(then), new.does_without(renamed)]
+        yield from _column(where, then, renamed, lost, takes)
+        yield Change(where, f"is called {name_now} now, and read from the same key", True, True)
     for name in [*was, *(name for name in now if name not in was)]:
         where = f"{old.name}.{name}"
         taken = _key_of_another(name, now, old.columns) or _key_of_another(name, was, new.columns)
@@ -80,6 +86,20 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
         else:
             lost = [old.does_without(was[name]), new.does_without(now[name])]
             yield from _column(where, was[name], now[name], lost, takes)
+
+
+def _renamed(was: dict[str, Column], now: dict[str, Column]) -> list[tuple[str, str]]:
+    """Columns that have another name, the same key, and no other column that shares it."""
+    pairs = []
+    for name in was.keys() - now.keys():
+        keys = set(was[name].json_keys)
+        after = [other for other in now if keys & set(now[other].json_keys)]
+        if len(after) == 1 and after[0] not in was:
+            keys |= set(now[after[0]].json_keys)
+            before = [other for other in was if keys & set(was[other].json_keys)]
+            if before == [name]:
+                pairs.append((name, after[0]))
+    return sorted(pairs)
 
 
 def _key_of_another(name: str, mine: dict[str, Column], others: tuple[Column, ...]) -> str | None:

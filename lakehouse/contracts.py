@@ -188,6 +188,11 @@ class Contracts(Mapping[str, Contract]):
         """One query has one watermark: the longest that a contract asks for."""
         return max((c.watermark_seconds for c in self.values()), default=600)
 
+    @property
+    def clock_tolerance_seconds(self) -> int:
+        """How far ahead of the broker's clock an event's time may be, by any contract."""
+        return max((c.clock_tolerance_seconds for c in self.values()), default=300)
+
     def topics(self, events: str) -> list[str]:
         """The topic of enveloped events and those of the plain contracts. Raises ContractError."""
         for contract in self.plain:

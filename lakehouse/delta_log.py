@@ -54,6 +54,13 @@ class DeltaLog:
         found: dict[str, Any] = {} if text is None else json.loads(text)
         return found
 
+    def transaction(self, app: str) -> int | None:
+        """The last batch of a streaming query that the newest version holds, by the query's name in
+        the table's log; None where that is not known."""
+        newest = self.newest()
+        told = [] if newest is None else self.checksum(newest).get("setTransactions") or []
+        return next((int(one["version"]) for one in told if one["appId"] == app), None)
+
     def remove_unfinished(self) -> None:
         """Removes the log of a table whose making was cut off before its first commit.
 

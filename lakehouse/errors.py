@@ -85,7 +85,7 @@ def reason(text: str, cause: str = "") -> str:
     cause: the error behind it, which is asked where the first one does not tell.
     """
     if raised := RAISED.search(text):
-        return raised[1]
+        return _short(raised[1])
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for sign in (NO_SPACE, "OffsetOutOfRange", "failOnDataLoss"):
         for line in lines:

@@ -7,10 +7,13 @@ and does not count its offsets as missing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 from lakehouse import kafka, tables
@@ -22,18 +25,20 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 
-# Gone from the broker before they were read; and from Bronze, once it had kept them for as long as
-# its contract says.
-EXPIRED, RETIRED = "expired", "retired"
+# Gone from the broker before they were read; from Bronze, once it had kept them for as long as its
+# contract says; and never a record: a mark of a transaction, or what compaction took.
+EXPIRED, RETIRED, VACANT = "expired", "retired", "vacant"
 # How long a broker is asked, all ranges together.
 ASK_SECONDS = 60.0
+# From one range to the next what lies between is read, unless it is more than so many records.
+FAR = 10_000
 
 
 @dataclass(frozen=True, order=True)
 class Gap:
     """Offsets of a partition from `begin` up to `end`, which is not in it.
 
-    why: EXPIRED or RETIRED.
+    why: EXPIRED, RETIRED or VACANT.
     """
 
     topic: str
@@ -74,20 +79,47 @@ def ahead(positions: Offsets, begins: Offsets, ends: Offsets) -> tuple[list[Gap]
     return expired, short
 
 
-def holes(spark: SparkSession, settings: Settings) -> list[Gap]:
-    """Offsets that are missing between those that Bronze holds, in order."""
+def holes(
+    spark: SparkSession,
+    settings: Settings,
+    begin: Offsets | None = None,
+    end: Offsets | None = None,
+) -> list[Gap]:
+    """Offsets that are missing between those that Bronze holds, in order.
+
+    begin, end: of these ranges alone, and between their limits, by topic and partition; a partition
+    without a begin has its first record for one.
+    """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    partition = Window.partitionBy("topic", "partition").orderBy("offset")
     rows = tables.read(spark, settings, tables.bronze()).select("topic", "partition", "offset")
-    found = (
+    found: list[Gap] = []
+    if end is not None:
+        begin = begin or {}
+        rows = rows.where(within(Gap(*key, begin.get(key, 0), last) for key, last in end.items()))
+        limits = rows.groupBy("topic", "partition").agg(
+            F.min("offset").alias("first"), F.max("offset").alias("last"), F.count("*").alias("n")
+        )
+        whole = True
+        for row in limits.collect():  # one row a partition of the broker
+            key = row.topic, row.partition
+            found += [
+                Gap(*key, begin.get(key, row.first), row.first),
+                Gap(*key, row.last + 1, end[key]),
+            ]
+            whole = whole and row.last - row.first + 1 == row.n
+        found = [gap for gap in found if gap.records > 0]
+        if whole:
+            return sorted(found)
+    partition = Window.partitionBy("topic", "partition").orderBy("offset")
+    between = (
         rows.withColumn("begin", F.lag("offset").over(partition) + 1)
         .where("offset > begin")
-        .orderBy("topic", "partition", "begin")
         .collect()  # one row a hole: what a broker expired or a transaction marked, not records
     )
-    return [Gap(row.topic, row.partition, row.begin, row.offset) for row in found]
+    found += [Gap(row.topic, row.partition, row.begin, row.offset) for row in between]
+    return sorted(found)
 
 
 def vacant(settings: Settings, found: Iterable[Gap]) -> list[Gap]:
@@ -96,7 +128,7 @@ def vacant(settings: Settings, found: Iterable[Gap]) -> list[Gap]:
     Of a range that the broker does not hold any more nobody can say so; those that were not asked
     for within ASK_SECONDS are left out, too. Raises BrokerError.
     """
-    from confluent_kafka import Consumer, KafkaError, TopicPartition
+    from confluent_kafka import Consumer
 
     wanted = sorted(found)
     begins = kafka.begin_offsets(settings, {gap.topic for gap in wanted})
@@ -111,28 +143,42 @@ def vacant(settings: Settings, found: Iterable[Gap]) -> list[Gap]:
         # As Spark reads: what a transaction took back is a record all the same.
         **{"isolation.level": "read_uncommitted"},
     )
-    empty = []
+    empty: list[Gap] = []
     deadline = time.monotonic() + ASK_SECONDS
     try:
-        for gap in wanted:
-            if gap.begin < begins.get((gap.topic, gap.partition), gap.end):
-                continue
-            consumer.assign([TopicPartition(gap.topic, gap.partition, gap.begin)])
-            at = None
-            while at is None and time.monotonic() < deadline:
-                message = consumer.poll(0.1)
-                if message is None:
-                    continue
-                error = message.error()
-                if error is None or error.code() == KafkaError._PARTITION_EOF:
-                    at = message.offset()
-                elif not error.retriable():
-                    raise kafka.refused(settings, troubles.telling(error))
-            if at is not None and at >= gap.end:
-                empty.append(gap)
+        for key, of_key in groupby(wanted, key=lambda gap: (gap.topic, gap.partition)):
+            held = deque(gap for gap in of_key if gap.begin >= begins.get(key, gap.end))
+            for offset in _offsets(settings, consumer, troubles, held, deadline):
+                # Nothing lies between the offset before and this one.
+                while held and held[0].end <= offset:
+                    empty.append(held.popleft())
+                if held and held[0].begin <= offset:
+                    held.popleft()
     finally:
         consumer.close()
     return empty
+
+
+def _offsets(
+    settings: Settings, consumer: Any, troubles: kafka.Troubles, held: deque[Gap], deadline: float
+) -> Iterator[int]:
+    """Offsets of records, and of a partition's end, in order: all from the begin of the first range
+    that is held on, for as long as any is."""
+    from confluent_kafka import KafkaError, TopicPartition
+
+    at: int | None = None
+    while held and time.monotonic() < deadline:
+        first = held[0]
+        if at is None or first.begin - at > FAR:
+            at = first.begin
+            consumer.assign([TopicPartition(first.topic, first.partition, at)])
+        for message in consumer.consume(500, 0.1):
+            error = message.error()
+            if error is None or error.code() == KafkaError._PARTITION_EOF:
+                at = message.offset() + 1
+                yield message.offset()
+            elif not error.retriable():
+                raise kafka.refused(settings, troubles.telling(error))
 
 
 def ranges(rows: DataFrame, why: str) -> list[Gap]:
@@ -160,29 +206,46 @@ def accepted(spark: SparkSession, settings: Settings, query: str) -> list[Gap]:
         return []
     rows: DataFrame = tables.read(spark, settings, table)
     found = rows.where(rows["query"] == query).collect()  # one row a decision of a person
-    return sorted(
+    return joined(
         Gap(row.topic, row.partition, row.begin, row.end, row.asDict().get("why") or EXPIRED)
         for row in found
     )
 
 
+def joined(gaps: Iterable[Gap]) -> list[Gap]:
+    """The same offsets in order, with those that touch each other for the same reason as one."""
+    found: list[Gap] = []
+    for gap in sorted(gaps, key=lambda gap: (gap.topic, gap.partition, gap.why, gap.begin)):
+        last = found[-1] if found else replace(gap, end=-1)
+        same = (last.topic, last.partition, last.why) == (gap.topic, gap.partition, gap.why)
+        if same and gap.begin <= last.end:
+            found[-1] = replace(last, end=max(last.end, gap.end))
+        else:
+            found.append(gap)
+    return sorted(found)
+
+
 def without(found: Iterable[Gap], known: Iterable[Gap]) -> list[Gap]:
     """What of the gaps found is in none of those that are known."""
-    rest = list(found)
-    for old in known:
-        rest = [
-            part
-            for gap in rest
-            for part in (
-                [gap]
-                if (gap.topic, gap.partition) != (old.topic, old.partition)
-                else [
-                    replace(gap, end=min(gap.end, old.begin)),
-                    replace(gap, begin=max(gap.begin, old.end)),
-                ]
-            )
-            if part.records > 0
-        ]
+    of_partition: dict[tuple[str, int], list[Gap]] = {}
+    for gap in sorted(known):
+        of_partition.setdefault((gap.topic, gap.partition), []).append(gap)
+    ends = {  # of all up to each: known gaps may overlap
+        key: list(accumulate((gap.end for gap in gaps), max)) for key, gaps in of_partition.items()
+    }
+    rest: list[Gap] = []
+    for gap in found:
+        key = gap.topic, gap.partition
+        of_key = of_partition.get(key, [])
+        begin = gap.begin
+        for old in of_key[bisect_right(ends.get(key, []), begin) :]:
+            if old.begin >= gap.end:
+                break
+            if old.begin > begin:
+                rest.append(replace(gap, begin=begin, end=old.begin))
+            begin = max(begin, old.end)
+        if begin < gap.end:
+            rest.append(replace(gap, begin=begin))
     return rest
 
 
@@ -214,7 +277,9 @@ def accept(spark: SparkSession, settings: Settings, query: str, gaps: Iterable[G
     gaps = list(gaps)
     for gap in gaps:
         word = "accepted gap" if gap.why == EXPIRED else gap.why
-        console().print(f"{query}: {word}: {gap}", highlight=False, soft_wrap=True)
+        # Of marks of transactions there is one a transaction.
+        if gap.why != VACANT:
+            console().print(f"{query}: {word}: {gap}", highlight=False, soft_wrap=True)
     now = datetime.now(UTC)
     rows = [(query, gap.topic, gap.partition, gap.begin, gap.end, now, gap.why) for gap in gaps]
     schema = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lakehouse import tables
+from lakehouse.contracts import Contracts
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,3 +46,37 @@ def applied(spark: SparkSession, settings: Settings, bronze: DataFrame) -> DataF
     value = F.when(F.col("repair").isNotNull(), F.col("repair.payload")).otherwise(F.col("value"))
     joined = bronze.join(newest, COORDINATES, "left").withColumn("value", value)
     return joined.select(*bronze.columns)
+
+
+def note_replayed(
+    spark: SparkSession, settings: Settings, contracts: Contracts, before: DataFrame, by: str
+) -> DataFrame:
+    """Writes down what became of records that were quarantined, and were judged again.
+
+    before: their coordinates, and `was`, what they had been quarantined for; held in place. by:
+    who had it done. Returns all of them with their outcome now (accepted, quarantined, duplicate);
+    those that are quarantined for the same as before get no row.
+    """
+    from pyspark.sql import functions as F
+
+    from lakehouse.silver import COORDINATES
+
+    silver = tables.read(spark, settings, tables.silver(contracts))
+    now = silver.select(*COORDINATES, "outcome", "violations")
+    after = (
+        before.join(now, COORDINATES, "left")
+        .withColumn("outcome", F.coalesce("outcome", F.lit("duplicate")))
+        .localCheckpoint()
+    )
+    table = tables.repairs()
+    tables.ensure(spark, settings, table)
+    step = {
+        "at": F.current_timestamp(),
+        "by": F.lit(by),
+        "action": F.lit(REPLAYED),
+        "note": F.lit(""),
+        "payload": F.lit(None).cast("binary"),
+    }
+    changed = ~F.col("violations").eqNullSafe(F.col("was"))
+    tables.append(after.where(changed).withColumns(step), settings, table)
+    return after

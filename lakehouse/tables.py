@@ -229,6 +229,31 @@ def of_topics(table: Table, ids: dict[str, str]) -> Table:
     return dataclasses.replace(table, properties=table.properties | marks)
 
 
+def topics_of(properties: Mapping[str, str]) -> dict[str, str]:
+    """The topics that a table was written from, by name to the id that they had."""
+    return {
+        key.removeprefix(TOPIC_ID): value
+        for key, value in properties.items()
+        if key.startswith(TOPIC_ID)
+    }
+
+
+def made_anew(properties: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A line for each topic that has another id now than when a table was written from it.
+
+    properties: the table's; now: the same as they would be for the topics that there are.
+    """
+    then, ids = topics_of(properties), topics_of(now)
+    return [
+        f"topic {topic} was deleted and made anew since the table was written from it (id "
+        f"{then[topic]} then, {ids[topic]} now): its offsets begin again and would be taken for "
+        "those that are there; use another name for the new topic (topics.events), or another "
+        "data folder (--data)"
+        for topic in sorted(then.keys() & ids)
+        if then[topic] != ids[topic]
+    ]
+
+
 def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
     """Makes the table where it is missing; adds columns that it lacks, widens those that the
     contracts widened. True if it was made.
@@ -249,17 +274,10 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
         builder.partitionedBy(*table.partitions).execute()
         return True
     quoted = quoted_path(path)
-    properties = _properties(spark, path)
+    properties = properties_of(spark, path)
     lacking = {k: v for k, v in table.properties.items() if properties.get(k) != v}
-    for key in lacking:
-        if key.startswith(TOPIC_ID) and key in properties:
-            topic = key.removeprefix(TOPIC_ID)
-            raise TableError(
-                f"{table.full_name} ({path}): topic {topic} was deleted and made anew since the "
-                f"table was written from it (id {properties[key]} then, {lacking[key]} now): its "
-                "offsets begin again and would be taken for those that are there; use another "
-                "name for the new topic (topics.events), or another data folder (--data)"
-            )
+    for line in made_anew(properties, lacking):
+        raise TableError(f"{table.full_name} ({path}): {line}")
     changes = _changes(spark, path, table)
     if any(there is not None for _, _, there in changes) and WIDENING not in properties:
         # Not before it is needed: it keeps other readers of Delta tables away.
@@ -283,13 +301,20 @@ def commit_id(spark: SparkSession, settings: Settings, table: Table, version: in
     return DeltaLog(spark, table.path(settings)).commit(version).get("txnId")
 
 
+def transaction(spark: SparkSession, settings: Settings, table: Table, app: str) -> int | None:
+    """The last batch of a query that the table holds (checkpoints.application); None where it has
+    none, or its log does not say."""
+    return DeltaLog(spark, table.path(settings)).transaction(app)
+
+
 def is_there(spark: SparkSession, settings: Settings, table: Table) -> bool:
     from delta.tables import DeltaTable
 
     return bool(DeltaTable.isDeltaTable(spark, table.path(settings)))
 
 
-def _properties(spark: SparkSession, path: str) -> dict[str, str]:
+def properties_of(spark: SparkSession, path: str) -> dict[str, str]:
+    """The properties of the table at a path."""
     from delta.tables import DeltaTable
 
     log = DeltaLog(spark, path)

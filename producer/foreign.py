@@ -48,7 +48,12 @@ def _inside(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise _unreadable(Path(error.filename), error)
 
-    for place, _, names in os.walk(folder, onerror=refuse):
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        for name in folders:
+            if (link := Path(place, name)).is_symlink():
+                raise SettingsError(
+                    f"{link} is a link to a folder, which is not followed: give the folder itself"
+                )
         for name in names:
             file = Path(place, name)
             if not file.is_file():

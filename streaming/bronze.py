@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import DataFrame, SparkSession
 
-from lakehouse import gaps, kafka, runs, tables
+from lakehouse import checkpoints, gaps, kafka, runs, tables
 from lakehouse.contracts import Contracts
 from lakehouse.settings import Settings
 from streaming import query
@@ -24,7 +24,8 @@ def start(
     table = tables.bronze()
 
     def write(batch: DataFrame, app: str, number: int) -> None:
-        tables.append(batch, settings, table, (f"{table.full_name}:{app}", number))
+        of = checkpoints.application(table.full_name, app)
+        tables.append(batch, settings, table, (of, number))
 
     source = read_broker(spark, settings, contracts, NAME, table, accept_gap)
     if accept_gap:
@@ -36,21 +37,20 @@ def start(
 def _accept_more(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
     """What went while another gap was passed: it lies behind the query now, and after that gap.
 
-    Whatever else is missing in Bronze had been read once, and is no gap of the broker's.
+    Whatever else is missing in Bronze had been read once, and is no gap of the broker's: of the
+    closed range that is all but what begins where a gap ends.
     """
     begins = kafka.begin_offsets(settings, contracts.topics(settings.topics.events))
     closed = runs.closed_range(spark, settings)
     known = gaps.accepted(spark, settings, NAME)
-    gone = [
-        hole
-        for hole in gaps.without(gaps.holes(spark, settings), known)
-        if closed.get((hole.topic, hole.partition), 0) <= hole.begin
-        and hole.end <= begins.get((hole.topic, hole.partition), 0)
-        and any(
-            (gap.topic, gap.partition) == (hole.topic, hole.partition) and gap.end <= hole.begin
-            for gap in known
-        )
-    ]
+    gone: list[gaps.Gap] = []
+    for hole in sorted(gaps.without(gaps.holes(spark, settings), known)):
+        key = hole.topic, hole.partition
+        before = [gap.end for gap in [*known, *gone] if (gap.topic, gap.partition) == key]
+        follows = hole.begin in before
+        is_open = closed.get(key, 0) <= hole.begin and min(before, default=hole.end) <= hole.begin
+        if hole.end <= begins.get(key, 0) and (follows or is_open):
+            gone.append(hole)
     if gone:
         gaps.accept(spark, settings, NAME, gone)
 

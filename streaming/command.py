@@ -65,6 +65,7 @@ def run_queries(
     from lakehouse.session import spark as make_session
     from streaming.reload import Reload
     from streaming.supervise import Supervised
+    from streaming.watch import TopicWatch
 
     def again(name: str) -> Running:
         return start_all(spark, settings, reload.contracts, (name,), available_now)[0]
@@ -82,6 +83,8 @@ def run_queries(
             stop_on_signals(stopping)
             running = start_all(spark, settings, loaded, names, available_now, accept_gap)
             reload = Reload(spark, settings, loaded, say)
+            watch = TopicWatch(settings, loaded.topics(settings.topics.events))
+            stack.callback(watch.close)
         stream = settings.stream
         if available_now:
             stream = stream.model_copy(update={"restarts": 0})
@@ -91,6 +94,7 @@ def run_queries(
             while any(query.active for query in queries) and not stopping.wait(POLL_SECONDS):
                 for query in queries:
                     query.tend()
+                watch.check()
                 if not available_now and reload.changed():
                     for query in queries:
                         say(f"contracts changed: {query.name} starts again under the new ones")

@@ -55,6 +55,11 @@ def read_broker(
     kafka.ensure_topics(settings, topics)
     written_from = tables.of_topics(table, kafka.topic_ids(settings, topics))
     made = tables.ensure(spark, settings, written_from)
+    if begun and (ident := checkpoints.query_id(files)) is not None:
+        held = tables.transaction(
+            spark, settings, table, checkpoints.application(table.full_name, ident)
+        )
+        checkpoints.demand_newest(files, table.full_name, held)
     begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
     if not begun:
         written = {} if made else _written(spark, settings, topics, table)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from lakehouse import checkpoints
@@ -127,13 +128,16 @@ class Supervised:
     def _start_again(self) -> None:
         try:
             self._running = self._start(self.name)
-        except (HeadwaterError, PySparkException) as error:
+        except (HeadwaterError, PySparkException, Py4JError, OSError) as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, HeadwaterError) and not _may_pass(error):
+        if not isinstance(error, HeadwaterError):
+            # The JVM's, or of the storage behind it.
+            error = StreamError(f"stream {self.name} could not start: {reason(str(error))}{ADVICE}")
+        if not _may_pass(error):
             raise error
-        said = str(error) if isinstance(error, HeadwaterError) else reason(str(error))
+        said = str(error)
         if self.restarts >= self._stream.restarts:
             if not self.restarts:
                 raise error

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,16 +73,20 @@ def headwater(
     return done
 
 
-def put(settings: Settings, *values: bytes, partition: int = 0) -> None:
-    """Sends records as they are, and waits until the broker has them."""
+def put(
+    settings: Settings, *values: bytes, partition: int = 0, timestamp: datetime | None = None
+) -> None:
+    """Sends records as they are, and waits until the broker has them. timestamp: their CreateTime,
+    in place of now."""
     from confluent_kafka import Producer
 
     topic, errors = settings.topics.events, []
     kafka.ensure_topics(settings, [topic])
     producer = Producer(kafka.client_options(settings))
+    at = 0 if timestamp is None else int(timestamp.timestamp() * 1000)
     for value in values:
         done = lambda error, _: errors.append(error) if error else None  # noqa: E731
-        producer.produce(topic, value, partition=partition, on_delivery=done)
+        producer.produce(topic, value, partition=partition, on_delivery=done, timestamp=at)
     assert producer.flush(30) == 0
     assert errors == []
 

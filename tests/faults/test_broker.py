@@ -25,6 +25,7 @@ from lakehouse.errors import GapError, StreamError, TableError
 from lakehouse.gaps import Gap
 from lakehouse.settings import Settings, Stream
 from producer.command import Sending, send_shop
+from streaming import watch
 from streaming.command import run_queries, start_all
 from tests.helpers import (
     drain,
@@ -119,6 +120,71 @@ def test_a_topic_made_anew_is_not_taken_for_the_old_one(
     with pytest.raises(TableError, match=f"topic {topic} was deleted and made anew"):
         drain(spark, settings, contracts, "bronze")
     assert table(settings, "bronze/events", ["offset"]).num_rows == 200
+    # Before anybody starts a stream, too.
+    [finding] = [f for f in doctor.examine(settings) if f.check == "checkpoints" and f.remedy]
+    assert f"topic {topic} was deleted and made anew" in finding.said
+    tables.ensure(spark, settings, tables.silver(contracts))
+    broken = audit.audit_tables(spark, settings, contracts).broken
+    assert any(f"topic {topic} was deleted and made anew" in line for line in broken)
+
+
+def test_a_topic_made_anew_while_it_is_read_ends_the_streams(
+    own_broker: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, topic = own_broker, own_broker.topics.events
+    monkeypatch.setattr(watch, "EVERY_SECONDS", 0.2)
+    kafka.ensure_topics(settings, [topic])
+    looking = watch.TopicWatch(settings, [topic])
+    admin = AdminClient(kafka.client_options(settings))
+
+    def said() -> str:
+        try:
+            looking.check()
+        except StreamError as error:
+            return str(error)
+        return ""
+
+    try:
+        for _ in range(20):
+            assert said() == ""
+            time.sleep(0.05)
+        for done in admin.delete_topics([topic]).values():
+            done.result(10)
+        wait_until(lambda: topic not in admin.list_topics(timeout=5).topics, 20, "deletion")
+        kafka.ensure_topics(settings, [topic])
+        wait_until(lambda: "was deleted and made anew while it was read" in said(), 20, "notice")
+    finally:
+        looking.close()
+
+
+@pytest.mark.long
+def test_a_broker_that_does_not_answer_for_a_minute(
+    spark: SparkSession, contracts: Contracts, own_broker: Settings
+) -> None:
+    """Stopped, not killed: its connections stay open, and nothing comes over them."""
+    settings, events = own_broker, 3_000
+
+    def script() -> None:
+        send_shop(settings, Sending(events=events, seed=67))
+        wait_until(lambda: in_bronze(settings) >= 1_000, 120, "the first batch")
+        pid = broker.status(settings).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            # The fault is that it lasts.
+            time.sleep(60)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        send_shop(settings, Sending(events=events, seed=68))
+        wait_until(lambda: in_bronze(settings) == 2 * events, 240, "all of Bronze")
+        wait_until(lambda: lag(settings) == 0, 120, "all of Silver")
+
+    while_streaming(settings, script)
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    assert [balance.bronze for balance in found.balances] == [2 * events]
+    assert unlike_the_ledger(settings) == []
 
 
 @pytest.fixture
@@ -204,12 +270,13 @@ def test_a_query_that_fails_is_started_again_so_often(
     settings = settings_for(tmp_path, bootstrap, stream=stream)
     send_shop(settings, Sending(events=500, seed=64))
     append, calls, left = tables.append, [], [2]
+    error = OSError(5, "Input/output error")
 
     def failing(rows: Any, of: Settings, what: tables.Table, *more: Any) -> None:
         calls.append(time.monotonic())
         if left[0]:
             left[0] -= 1
-            raise OSError(28, "No space left on device")
+            raise error
         append(rows, of, what, *more)
 
     monkeypatch.setattr(tables, "append", failing)
@@ -226,16 +293,22 @@ def test_a_query_that_fails_is_started_again_so_often(
     run_queries(settings, ("bronze",), False, stopping)
     waiter.join()
     said = capfd.readouterr().err
-    assert "No space left on device" in said
+    assert "Input/output error" in said
     assert "bronze starts again in 0.05 s (restart 1 of 3)" in said
     assert "bronze starts again in 0.1 s (restart 2 of 3)" in said
 
     left[0] = 1_000
     calls.clear()
     send_shop(settings, Sending(events=500, seed=64, go_on=True))
-    with pytest.raises(StreamError, match=r"No space left on device.*given up after 3 restarts"):
+    with pytest.raises(StreamError, match=r"Input/output error.*given up after 3 restarts"):
         run_queries(settings, ("bronze",), False, threading.Event())
     assert len(calls) == 4
+    # A full disk does not get empty by itself.
+    error = OSError(28, "No space left on device")
+    calls.clear()
+    with pytest.raises(StreamError, match=r"No space left on device"):
+        run_queries(settings, ("bronze",), False, threading.Event())
+    assert len(calls) == 1
     monkeypatch.undo()
     drain(spark, settings, contracts)
     reconcile.reconcile_range(spark, settings, contracts)

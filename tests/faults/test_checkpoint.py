@@ -71,6 +71,17 @@ def not_begun(checkpoints: Path) -> None:
         (checkpoints / query / "metadata").write_text(json.dumps({"id": str(uuid.uuid4())}))
 
 
+def bronze_put_back(checkpoints: Path) -> None:
+    """An older copy: the next batch would have the number of one that the table has."""
+    for folder in ("offsets", "commits"):
+        gone(newest(checkpoints / "bronze" / folder))
+
+
+def silver_put_back(checkpoints: Path) -> None:
+    for folder in ("offsets", "commits"):
+        gone(newest(checkpoints / "silver" / folder))
+
+
 def id_left(checkpoints: Path) -> None:
     """The table knows the id, and would skip its first batches."""
     for folder in ("offsets", "commits", "sources"):
@@ -116,6 +127,14 @@ def state_cut(checkpoints: Path) -> None:
         (id_and_state_left, r"silver/offsets is damaged: move the folder (\S+) away"),
         (metadata_gone, r"silver/metadata is damaged: move the folder (\S+) away"),
         (all_lost, None),
+        (
+            bronze_put_back,
+            r"is older than bronze.events: .*: move the folder (\S+) away",
+        ),
+        (
+            silver_put_back,
+            r"is older than silver.events: .*: move the folder (\S+) away",
+        ),
         (commit_cut, r"silver/commits/\d+ is damaged: delete it"),
         (offsets_cut, r"bronze/offsets/\d+ is damaged: move the folder (\S+) away"),
         (metadata_cut, r"silver/metadata is damaged: move the folder (\S+) away"),

@@ -124,7 +124,8 @@ def test_an_event_accepted_twice_is_put_right(house: House) -> None:
     ]
     house.bronze(*records)
     house.stream(*records)
-    assert any("accepted more than once" in line for line in house.audit().broken)
+    # Nobody has looked at them yet: that is no break of the law.
+    assert house.audit().broken == []
     assert house.reconcile().corrected == 2
     assert house.rows() == {
         (0, 0): ("accepted", [], "stream"),

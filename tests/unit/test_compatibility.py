@@ -223,6 +223,26 @@ def test_a_key_that_is_another_columns_now() -> None:
         assert not all(change.forward for change in found)
 
 
+def test_a_column_with_another_name_and_its_old_key_as_an_alias() -> None:
+    """Both contracts take what either wrote, the old one without the value."""
+    old = column("string", key="carrier", name="carrier")
+    new = column("string", key="shipper", name="shipper", aliases=("carrier",))
+    found = diff(contracts_of(old), contracts_of(new))
+    assert [(change.where, change.backward, change.forward) for change in found] == [
+        ("thing.carrier", True, True),
+        ("thing.carrier", True, True),
+    ]
+    assert "is called shipper now" in found[-1].what
+    # Required, the old one does not do without it.
+    old, new = (
+        column("string", True, key=key, name=key, aliases=aliases)
+        for key, aliases in (("carrier", ()), ("shipper", ("carrier",)))
+    )
+    found = diff(contracts_of(old), contracts_of(new))
+    assert all(change.backward for change in found)
+    assert not all(change.forward for change in found)
+
+
 def test_the_command(tmp_path: Path, contracts: Contracts) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     for folder in (old, new):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse.gaps import Gap, ahead, without
+from lakehouse.gaps import RETIRED, VACANT, Gap, ahead, joined, without
 
 gaps = st.lists(
     st.builds(
@@ -27,6 +30,18 @@ def test_without_leaves_what_is_in_no_known_gap(found: list[Gap], known: list[Ga
     rest = without(found, known)
     assert offsets(rest) == offsets(found) - offsets(known)
     assert all(gap.records > 0 for gap in rest)
+
+
+@given(gaps, st.data())
+def test_joined_are_the_same_offsets_in_ranges_that_do_not_touch(
+    found: list[Gap], data: st.DataObject
+) -> None:
+    found = [replace(gap, why=data.draw(st.sampled_from([RETIRED, VACANT]))) for gap in found]
+    for why in (RETIRED, VACANT):
+        mine = [gap for gap in joined(found) if gap.why == why]
+        assert offsets(mine) == offsets([gap for gap in found if gap.why == why])
+        for one, other in pairwise(mine):
+            assert one.partition < other.partition or one.end < other.begin
 
 
 def test_what_a_broker_let_go_of() -> None:

@@ -73,6 +73,10 @@ def test_nothing_of_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{nowhere} is no file, or a link that leads to none"):
         list(foreign.records(tmp_path))
     nowhere.unlink()
+    (tmp_path / "linked").symlink_to(tmp_path.parent)
+    with pytest.raises(SettingsError, match=f"{tmp_path}/linked is a link to a folder"):
+        list(foreign.records(tmp_path))
+    (tmp_path / "linked").unlink()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(SettingsError, match=f"{pipe} is no file"):
