@@ -91,9 +91,10 @@ def effective(environment: str, data: str | None, contracts: str | None) -> list
 
 
 def missing(environment: str, data: str | None, contracts: str | None) -> list[str]:
-    """A line for everything that keeps the environment from being used."""
-    from pydantic import ValidationError
+    """A line for everything that keeps the environment from being used.
 
+    What does not fit is left out of what is looked at next, so that one mistake hides no other.
+    """
     from lakehouse import settings as settings_files
     from lakehouse.errors import HeadwaterError
 
@@ -102,24 +103,69 @@ def missing(environment: str, data: str | None, contracts: str | None) -> list[s
     except HeadwaterError as error:
         return [str(error)]
     found = settings_files.unknown_variables()
-    named = {line.split()[2] for line in found}
+    kept = dict(os.environ)
     try:
-        settings_files.Settings(**written)
-    except ValidationError as error:
-        # An unknown variable is an unknown key as well.
-        of_keys = settings_files.wrong(error)
-        return found + [
-            f"{line} (in {path.name}, or {settings_files.variable(line.split(':')[0])})"
-            for line in of_keys
-            if settings_files.variable(line.split(":")[0]) not in named
-        ]
-    if found:
-        return found
-    try:
-        settings = settings_files.load(environment, storage=data, contracts=contracts)
-    except HeadwaterError as error:
-        return [str(error)]
-    return [*_unfilled(settings), *_unreadable(settings), *_not_installed(settings)]
+        for line in found:
+            del os.environ[line.split()[2]]
+        found += _unfit(path.name, written)
+        try:
+            settings = settings_files.load(environment, written, storage=data, contracts=contracts)
+        except HeadwaterError as error:
+            found.append(f"{error}: set {settings_files.variable('runtime')}")
+            written["runtime"] = os.curdir
+            os.environ.pop(settings_files.variable("runtime"), None)
+            settings = settings_files.load(environment, written, storage=data, contracts=contracts)
+        return [*found, *_unfilled(settings), *_unreadable(settings), *_not_installed(settings)]
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def _unfit(file: str, written: dict[str, Any]) -> list[str]:
+    """A line for every value that is none for its key; both are taken out of the file's values and
+    of the environment."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError as UnreadableError
+
+    from lakehouse import settings as settings_files
+
+    found: list[str] = []
+    while True:
+        try:
+            settings_files.Settings(**written)
+        except ValidationError as error:
+            for place, said in settings_files.faults(error):
+                # What several keys say together begins with the first of them.
+                named = tuple(str(part) for part in place) or tuple(said.split(":")[0].split("."))
+                key = ".".join(named)
+                line = f"{key}: {said}" if place else said
+                found.append(f"{line} (in {file}, or {settings_files.variable(key)})")
+                _take_out(named if place else named[:1], written)
+        except UnreadableError as error:
+            line = settings_files.unreadable(error)
+            found.append(line)
+            del os.environ[line.split()[0]]
+        else:
+            return found
+
+
+def _take_out(parts: tuple[str, ...], written: dict[str, Any]) -> None:
+    """Takes a setting, or a group of them, out of the file's values and of the environment."""
+    from lakehouse.settings import NESTED, variable
+
+    inner: Any = written
+    for part in parts[:-1]:
+        inner = inner.setdefault(part, {}) if isinstance(inner, dict) else None
+    if isinstance(inner, dict):
+        inner.pop(parts[-1], None)
+        if parts[-1] == "bootstrap":
+            # A login without one would be a mistake of its own.
+            inner["bootstrap"] = "nowhere:1"
+    name = _variable(parts)
+    below = variable(".".join(parts)) + NESTED
+    for variable_name in list(os.environ):
+        if variable_name == name or variable_name.upper().startswith(below):
+            del os.environ[variable_name]
 
 
 def leaves(
@@ -142,8 +188,10 @@ def leaves(
 
 
 def _shown(key: str, value: Any) -> str:
-    from lakehouse.redact import redacted
+    from lakehouse.redact import MASK, SECRET_NAMES, redacted
 
+    if key.startswith("spark.") and value and re.search(SECRET_NAMES, key):
+        return MASK
     if isinstance(value, tuple | list):
         value = ", ".join(map(str, value))
     text = "" if value is None or value == {} else str(value)

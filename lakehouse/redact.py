@@ -29,10 +29,13 @@ NAMES = (
     r"|client[_-]?secret|secret"
     r"|password|passwd|pwd|passphrase|token|\bsig)"
 )
+# Names of properties whose whole value is a secret; as Spark's own spark.redaction.regex.
+SECRET_NAMES = "(?i)secret|password|token|access[.]?key|account[.]key|jaas|connection[.]?string"
 QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 # After a colon a value has to stand in quotes: `sasl_password: wanted with …` is a sentence.
 ASSIGNED = re.compile(
-    rf"""({NAMES}["']?\s*)(=\s*(?:{QUOTED}|[^\s"';,&)}}\]]+)|:\s*{QUOTED})""", re.IGNORECASE
+    rf"""({NAMES}(?:\.[\w.-]+)?["']?\s*)(=\s*(?:{QUOTED}|[^\s"';,&)}}\]]+)|:\s*{QUOTED})""",
+    re.IGNORECASE,
 )
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 IN_URL = re.compile(r"(?<=://)([^\s:/@]*):([^\s\"'<>]+)@(?=[^\s@])")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lakehouse import adls
 from lakehouse.errors import HeadwaterError
+from lakehouse.redact import SECRET_NAMES
 from lakehouse.settings import Settings
 from lakehouse.tables import MARK
 
@@ -61,9 +62,7 @@ def session_conf(settings: Settings) -> dict[str, str]:
         # 93 typed columns side by side are no mistake.
         "spark.sql.debug.maxToStringFields": "50",
         # Spark's own pattern does not know a storage account's key, nor a login of Kafka's.
-        "spark.redaction.regex": (
-            "(?i)secret|password|token|access[.]?key|account[.]key|jaas|connection[.]?string"
-        ),
+        "spark.redaction.regex": SECRET_NAMES,
         # Who wrote a version: gold refuses to go on from one that was made by hand.
         "spark.databricks.delta.commitInfo.userMetadata": MARK,
         **adls.spark_options(settings),

@@ -6,7 +6,9 @@ A secret is only ever a reference (see SECRET), resolved where it is used.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,13 +16,21 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as UnreadableError
 
 from lakehouse import redact
 from lakehouse.errors import SettingsError
@@ -31,7 +41,24 @@ SECRET = (
     r"^(env:.+|file:.+|keyvault:[A-Za-z0-9.:-]+/[A-Za-z0-9-]+(/[0-9a-f]{32})?"
     r"|databricks:[^/]+/[^/]+)$"
 )
+BOOTSTRAP = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 SecretRef = Annotated[str, StringConstraints(pattern=SECRET)]
+
+
+def _listed(value: Any) -> Any:
+    """A list in a variable: JSON, or names between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("is no JSON list, nor names between commas") from None
+    return [name for part in value.split(",") if (name := part.strip())]
+
+
+# NoDecode: else the library itself reads it, as JSON alone.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class _Strict(BaseModel):
@@ -74,6 +101,13 @@ class Broker(_Strict):
     sasl_login_callback: str = ""
     oauth_scope: str = ""
     ssl_ca: str = ""
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _has_ports(cls, value: str) -> str:
+        if value and not all(BOOTSTRAP.fullmatch(part.strip()) for part in value.split(",")):
+            raise ValueError("has to be host:port, or some of these between commas")
+        return value
 
     @model_validator(mode="after")
     def _login_is_whole(self) -> Broker:
@@ -235,12 +269,13 @@ class Settings(BaseSettings):
     adls: Adls = Adls()
     bridge: Bridge = Bridge()
     stream: Stream = Stream()
-    publish_to: tuple[str, ...] = ("duckdb",)
+    publish_to: Names = ("duckdb",)
     duckdb: str = ""
     mysql: MySQL = MySQL()
     unity: Unity = Unity()
     clustering: Literal["zorder", "liquid"] = "zorder"
-    spark: dict[str, str] = {}
+    # Whatever somebody puts there is not for a log.
+    spark: dict[str, str] = Field(default={}, repr=False)
 
     @model_validator(mode="after")
     def _principal_of_storage(self) -> Settings:
@@ -288,19 +323,25 @@ def default_contracts() -> Path:
     return Path(str(resources.files("conf") / "contracts"))
 
 
-def load(environment: str = "local", **overrides: Any) -> Settings:
+def load(
+    environment: str = "local", written: dict[str, Any] | None = None, **overrides: Any
+) -> Settings:
     """Settings of `environment`, a name under conf/environments or a path to such a file.
 
-    overrides (None is left out) win over the environment variables, which win over the file.
-    Raises SettingsError, which names every key that is wrong.
+    written: what the file holds, where it was read before. overrides (None is left out) win over
+    the environment variables, which win over the file. Raises SettingsError, which names every key
+    that is wrong.
     """
     path, values = read(environment)
+    values = values if written is None else written
     if unknown := unknown_variables():
         raise SettingsError(unknown[0])
     try:
         settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(f"settings of {path.name}: {'; '.join(wrong(error))}") from None
+    except UnreadableError as error:
+        raise SettingsError(unreadable(error)) from None
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = settings.model_copy(update=given)
     # Absolute, so that Spark, the broker and the locks mean the same folder.
@@ -338,9 +379,26 @@ def read(environment: str) -> tuple[Path, dict[str, Any]]:
 def wrong(error: ValidationError) -> list[str]:
     """Every key that does not fit, with what is wrong and without its value."""
     return [
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        ": ".join(filter(None, (".".join(map(str, place)), said))) for place, said in faults(error)
+    ]
+
+
+def faults(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """The same as the parts of each key, none for what several keys say together, and a text."""
+    return [
+        (item["loc"], item["msg"].removeprefix("Value error, "))
         for item in error.errors(include_input=False, include_url=False)
     ]
+
+
+def unreadable(error: UnreadableError) -> str:
+    """Which variable is no JSON, where a mapping is wanted; without its value."""
+    found = re.search(r'field "([^"]+)"', str(error))
+    name = variable(found[1]) if found else f"a variable {PREFIX}…"
+    return (
+        f'{name} is no JSON: give a mapping ({{"key": …}}), or set its keys one by one '
+        f"({name}{NESTED}KEY)"
+    )
 
 
 def variable(key: str) -> str:
@@ -384,6 +442,8 @@ def resolve_secret(reference: str) -> str:
             value = Path(where).read_text().strip()
         except OSError as error:
             raise SettingsError(f"secret {reference}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"secret {reference}: the file is no text (UTF-8)") from None
     else:
         from lakehouse import vault
 

@@ -7,6 +7,7 @@ restart. Where who keeps it does not answer, the last value counts until it does
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ SECONDS = 300.0
 API_VERSION = "7.4"
 TRIES = 3
 CONNECT_SECONDS = 10
+# What a secret scope says of what another try does not change.
+LASTING = re.compile(
+    r"(?i)does[ _]?not[ _]?exist|not found|permission|denied|unauthorized|forbidden|invalid"
+)
 
 _kept: dict[str, tuple[float, str]] = {}
 _lock = threading.Lock()
@@ -53,10 +58,16 @@ def value(reference: str) -> str:
 
 def _key_vault(reference: str, vault: str, name: str) -> str:
     # Plain HTTPS by the library that azure-identity stands on: the vault's own would add only this.
-    from azure.core import PipelineClient
-    from azure.core.exceptions import AzureError, ClientAuthenticationError
-    from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
-    from azure.core.rest import HttpRequest
+    try:
+        from azure.core import PipelineClient
+        from azure.core.exceptions import AzureError, ClientAuthenticationError
+        from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
+        from azure.core.rest import HttpRequest
+    except ImportError:
+        raise SettingsError(
+            f"secret {reference}: package azure-identity is not installed: pip install "
+            "azure-identity, or use another kind of reference (env:, file:)"
+        ) from None
 
     logging.getLogger("azure").addHandler(logging.NullHandler())
     host = vault if "." in vault else f"{vault}.vault.azure.net"
@@ -117,7 +128,10 @@ def _scope(reference: str, scope: str, key: str) -> str:
         return str(dbutils.secrets.get(scope=scope, key=key))
     except Exception as error:
         # Of the runtime's own kinds, which are not to be had here.
+        said = f"secret {reference}: {reason(str(error))}"
+        if not LASTING.search(str(error)):
+            raise AwayError(f"{said}: try again") from None
         raise SettingsError(
-            f"secret {reference}: {reason(str(error))}: put it there "
-            f"(databricks secrets put-secret {scope} {key}), or let this job's user read the scope"
+            f"{said}: put it there (databricks secrets put-secret {scope} {key}), or let this "
+            "job's user read the scope"
         ) from None

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from headwater import config
 from headwater.cli import cli
+from lakehouse import redact
 from lakehouse import settings as settings_files
+from lakehouse.errors import SettingsError
 
 FILE = """
 storage: {folder}
@@ -147,3 +149,63 @@ def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
         "package confluent-kafka is not installed: pip install confluent-kafka",
         "package duckdb is not installed: pip install duckdb",
     ]
+
+
+def test_one_mistake_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EVENTHUB_CONNECTION_STRING", "MYSQL_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "HEADWATER_STREEM": "0",
+        "HEADWATER_STREAM__STATE_PARTITIONS": "0",
+        "HEADWATER_TOPICS": "{no mapping",
+        "HEADWATER_RUNTIME": "",
+        "HEADWATER_ADLS__AUTH": "service_principal",
+        "HEADWATER_BROKER__BOOTSTRAP": "example.servicebus.windows.net",
+    }.items():
+        monkeypatch.setenv(name, value)
+    code, lines = check("--env", "azure")
+    assert code == 1
+    for begin in (
+        "environment variable HEADWATER_STREEM names no setting",
+        "stream.state_partitions: Input should be greater than or equal to 1",
+        "HEADWATER_TOPICS is no JSON: give a mapping",
+        "runtime: has to be a local folder",
+        "adls.auth: service_principal wants identity.tenant_id",
+        "broker.bootstrap: has to be host:port",
+        "storage: ACCOUNT in abfss://",
+        "mysql.host: SERVER in",
+        "mysql.password: secret env:MYSQL_PASSWORD",
+        "broker.sasl_password: secret env:EVENTHUB_CONNECTION_STRING",
+    ):
+        assert len([line for line in lines if line.startswith(begin)]) == 1, (begin, lines)
+    assert not any(": :" in line or "or HEADWATER_)" in line for line in lines)
+
+
+def test_what_is_no_json_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_SPARK", "{bad")
+    done = CliRunner().invoke(cli, ["config", "show"])
+    assert isinstance(done.exception, SettingsError)
+    assert str(done.exception).startswith("HEADWATER_SPARK is no JSON: give a mapping")
+
+
+@pytest.mark.parametrize("given", ["duckdb, mysql", '["duckdb", "mysql"]', "duckdb,mysql,"])
+def test_a_list_is_json_or_names(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_PUBLISH_TO", given)
+    assert settings_files.load().publish_to == ("duckdb", "mysql")
+
+
+def test_no_secret_of_spark_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "spark.hadoop.fs.azure.account.oauth2.client.secret.one.dfs.core.windows.net": "abc~123456",
+        "spark.hadoop.fs.s3a.secret.key": "planted/of=s3",
+        "spark.ssl.keyPassword": "ab&cdefghi,jkl",
+    }
+    monkeypatch.setenv("HEADWATER_SPARK", json.dumps(secrets))
+    path = tmp_path / "x.yml"
+    path.write_text("{}")
+    found = values(str(path))
+    assert {found[f"spark.{key}"][0] for key in secrets} == {"*****"}
+    loaded = settings_files.load(str(path))
+    assert not any(secret in f"{loaded!r} {loaded}" for secret in secrets.values())
+    line = redact.redacted(f"bad {'='.join(next(iter(secrets.items())))} there")
+    assert "abc~123456" not in line
