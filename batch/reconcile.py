@@ -42,8 +42,12 @@ BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options
 def reconcile(since: str | None, full: bool, as_json: bool, settings: Settings) -> None:
-    """Give every pending record of the closed range its outcome."""
-    from lakehouse import contracts
+    """Give every pending record of the closed range its outcome.
+
+    Exit code 1, once that is done, where the broker is about to let go of records that no stream
+    has read.
+    """
+    from lakehouse import contracts, runs
     from lakehouse.locks import held
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
@@ -57,10 +61,24 @@ def reconcile(since: str | None, full: bool, as_json: bool, settings: Settings) 
             spark = make_session(settings, "reconcile")
         with doing("reconciling"):
             result = reconcile_range(spark, settings, loaded, begin)
-    if as_json:
-        click.echo(json.dumps(asdict(result)))
-        return
-    click.echo(describe(result))
+            closed = runs.closed_range(spark, settings)
+    click.echo(json.dumps(asdict(result)) if as_json else describe(result))
+    _demand_read(settings, loaded, closed)
+
+
+def _demand_read(settings: Settings, contracts: Contracts, closed: Offsets) -> None:
+    """Raises GapError where records are close to the end of the broker's retention, unread. For the
+    schedule that this is on: whoever hears of its failures hears of that."""
+    from lakehouse import kafka, lag
+    from lakehouse.errors import GapError
+
+    try:
+        topics = contracts.topics(settings.topics.events)
+        found = lag.unread(settings, closed, kafka.end_offsets(settings, topics))
+    except BrokerError:
+        return  # a reconcile does without it
+    if found and found[0].share >= lag.LATE:
+        raise GapError(f"{found[0]}: is `headwater stream` running? (`headwater doctor`)")
 
 
 def describe(result: Result) -> str:

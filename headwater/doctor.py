@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwater import lag, status
-from lakehouse import arrow, checkpoints, contracts, gaps, kafka, layouts, tables
+from headwater import status
+from lakehouse import arrow, checkpoints, contracts, gaps, kafka, lag, layouts, tables
 from lakehouse.errors import HeadwaterError
 from lakehouse.gaps import Gap
 from lakehouse.kafka import Offsets
@@ -233,6 +233,14 @@ def _urgent(settings: Settings, query: str, position: Offsets, ends: Offsets) ->
                 f"{query}: {one}",
                 "start `headwater stream`, let it read more at once "
                 "(stream.max_offsets_per_trigger), or have the topic keep its records for longer",
+            )
+        elif one.kept is None and one.age > lag.LONG_SECONDS:
+            yield Finding(
+                "lag",
+                WARNING,
+                f"{query}: {one}",
+                "set topics.retention_hours (HEADWATER_TOPICS__RETENTION_HOURS), so that it can "
+                "be said when that is about to be lost",
             )
 
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from headwater import freshness, lag
-from lakehouse import arrow, checkpoints, contracts, kafka, layouts, tables
+from headwater import freshness
+from lakehouse import arrow, checkpoints, contracts, kafka, lag, layouts, tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
 from lakehouse.layouts import Layouts
@@ -17,7 +17,7 @@ from lakehouse.settings import Settings
 def state(settings: Settings) -> dict[str, Any]:
     """tables, streams, jobs, freshness and broker_error (None, or why there is no lag to tell).
 
-    A stream's oldest_unread is that of the partition where it is most urgent, as headwater.lag has
+    A stream's oldest_unread is that of the partition where it is most urgent, as lakehouse.lag has
     it; None where all is read. freshness: as headwater.freshness has it.
     """
     loaded = contracts.load(settings.contracts_dir)

@@ -99,7 +99,8 @@ def grants(settings: Settings, contracts: Contracts, layouts: Layouts) -> list[s
         if layer != "bronze":
             found.append(f"GRANT USE SCHEMA ON SCHEMA {named(settings, layer)} TO {readers}")
     for kind in _kinds(contracts, layouts):
-        found.append(f"GRANT EXECUTE ON FUNCTION {_mask(settings, kind)} TO {readers}")
+        for who in (readers, stewards):
+            found.append(f"GRANT EXECUTE ON FUNCTION {_mask(settings, kind)} TO {who}")
     for name in contracts:
         found.append(f"GRANT SELECT ON VIEW {named(settings, 'silver', name)} TO {readers}")
     for layout in layouts.gold:

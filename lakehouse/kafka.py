@@ -229,21 +229,31 @@ def timestamps_at(settings: Settings, positions: Offsets) -> Offsets:
 
 def retention(settings: Settings, topics: Iterable[str]) -> dict[str, float]:
     """How long a topic's records are kept, in s; without those whose broker keeps them for ever, or
-    does not tell, which may be a right that is not given.
+    does not tell (Event Hubs does not; a right may not be given), if `topics.retention_hours` does
+    not say it either.
     """
+    said = settings.topics.retention_hours
+    unsaid = {} if said is None else dict.fromkeys(topics, said * 3600)
+    told = _configured(settings, topics, "retention.ms")
+    kept = unsaid | {topic: ms / 1000 for topic, ms in told.items()}
+    return {topic: seconds for topic, seconds in kept.items() if seconds > 0}
+
+
+def max_message_bytes(settings: Settings, topic: str) -> int | None:
+    """The largest batch of records that a topic takes; None where the broker does not tell."""
+    return _configured(settings, [topic], "max.message.bytes").get(topic)
+
+
+def _configured(settings: Settings, topics: Iterable[str], name: str) -> dict[str, int]:
+    """A number of the topics' configuration, where the broker tells it."""
     from confluent_kafka.admin import ConfigResource
 
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
 
-    def ask(admin: _Admin) -> dict[str, float]:
+    def ask(admin: _Admin) -> dict[str, int]:
         asked = admin.client.describe_configs(resources, request_timeout=TIMEOUT_SECONDS)
         told = {resource.name: future.result() for resource, future in asked.items()}
-        kept = {
-            topic: int(found["retention.ms"].value) / 1000
-            for topic, found in told.items()
-            if "retention.ms" in found
-        }
-        return {topic: seconds for topic, seconds in kept.items() if seconds > 0}
+        return {topic: int(found[name].value) for topic, found in told.items() if name in found}
 
     try:
         return _asked(settings, ask)

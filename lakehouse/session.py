@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakehouse import adls
 from lakehouse.errors import HeadwaterError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 SIDE_BY_SIDE = 4
+# Before the names of Hadoop's own properties.
+HADOOP = "spark.hadoop."
 
 
 def side_by_side(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
@@ -70,6 +73,10 @@ def session_conf(settings: Settings) -> dict[str, str]:
     }
 
 
+def _is_hadoop_secret(name: str) -> bool:
+    return name.startswith(HADOOP) and re.search(SECRET_NAMES, name) is not None
+
+
 def spark(settings: Settings, name: str) -> SparkSession:
     """The session of this process, made at the first call. Raises HeadwaterError without a JVM."""
     from pyspark.errors import PySparkException
@@ -83,7 +90,10 @@ def spark(settings: Settings, name: str) -> SparkSession:
     # spark-submit has said where it runs.
     if not {"PYSPARK_GATEWAY_PORT", "MASTER", "SPARK_REMOTE"} & os.environ.keys():
         builder = builder.config("spark.master", os.environ.get("SPARK_MASTER", "local[*]"))
-    for key, value in session_conf(settings).items():
+    conf = session_conf(settings)
+    # What a session begins with is on the JVM's command line, which everybody on the machine sees.
+    secrets = {name: conf.pop(name) for name in list(conf) if _is_hadoop_secret(name)}
+    for key, value in conf.items():
         builder = builder.config(key, value)
     try:
         session = builder.getOrCreate()
@@ -92,4 +102,8 @@ def spark(settings: Settings, name: str) -> SparkSession:
             f"Spark could not start: {str(error).splitlines()[0]}: is a JDK 17 or 21 on the PATH, "
             "and was `make setup` run?"
         ) from error
+    context: Any = session.sparkContext
+    hadoop = context._jsc.hadoopConfiguration()
+    for key, value in secrets.items():
+        hadoop.set(key.removeprefix(HADOOP), value)
     return session

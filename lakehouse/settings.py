@@ -66,8 +66,14 @@ class _Strict(BaseModel):
 
 
 class Topics(_Strict):
+    """events: topic of enveloped events. partitions: of a topic that is made.
+
+    retention_hours: for how long the broker keeps records, where it does not tell by itself.
+    """
+
     events: str = "shop.events"
     partitions: int = Field(default=4, ge=1)
+    retention_hours: float | None = Field(default=None, gt=0)
 
 
 class Broker(_Strict):

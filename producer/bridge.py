@@ -126,8 +126,9 @@ class Acknowledged:
         key = record.topic, record.partition
         self._sent.setdefault(key, deque()).append(record.offset)
         self._done.setdefault(key, set())
+        # Lost and given back, a partition's records are sent again while the first is under way.
+        self.bytes += record.size - self._sizes.get((*key, record.offset), 0)
         self._sizes[(*key, record.offset)] = record.size
-        self.bytes += record.size
 
     def done(self, record: Record) -> None:
         key = record.topic, record.partition
@@ -341,7 +342,7 @@ class _Bridge:
             return
         paused = list(self.assigned.values())
         self.consumer.pause(paused)
-        while (
+        while not self.stop() and (
             self.safe.in_flight > bridge.in_flight / 2
             or self.safe.bytes > bridge.in_flight_bytes / 2
         ):

@@ -21,6 +21,7 @@ from lakehouse.settings import Settings
 from producer.targets import Done, Record, TooLarge
 
 if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken
     from azure.eventhub import EventData, EventHubProducerClient
 
 LANES = 8
@@ -52,11 +53,36 @@ def options(settings: Settings) -> dict[str, Any]:
     return common
 
 
-def client(kind: Any, settings: Settings, hub: str, **more: Any) -> Any:
+class Tokens:
+    """A credential for azure-eventhub that says why there is no token as every login here does.
+
+    refusal: that, where the last one that was asked for did not come. A secret that was renewed
+    counts from the next one on.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._identity = settings.identity
+        self.refusal: BrokerError | None = None
+
+    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        from azure.core.credentials import AccessToken
+
+        try:
+            text, ends = login.token(self._identity, scopes[0])
+        except BrokerError as error:
+            self.refusal = error
+            raise
+        self.refusal = None
+        return AccessToken(text, int(ends))
+
+
+def client(
+    kind: Any, settings: Settings, hub: str, tokens: Tokens | None = None, **more: Any
+) -> Any:
     """A client of azure-eventhub's (a class of it) for a hub of the namespace that `broker` is.
 
     With sasl_mechanism PLAIN by the connection string in sasl_password, with OAUTHBEARER as
-    `identity`. Raises SettingsError.
+    `identity`, by `tokens` if given. Raises SettingsError.
     """
     broker, more = settings.broker, {**options(settings), **more}
     if broker.sasl_mechanism == "PLAIN":
@@ -70,7 +96,7 @@ def client(kind: Any, settings: Settings, hub: str, **more: Any) -> Any:
             ) from None
     if broker.sasl_mechanism == "OAUTHBEARER":
         host = broker.bootstrap.split(",")[0].rpartition(":")[0]
-        return kind(host, hub, credential=login.credential(settings.identity), **more)
+        return kind(host, hub, credential=tokens or Tokens(settings), **more)
     raise SettingsError(
         f"{broker.key}.sasl_mechanism: PLAIN (a connection string) or OAUTHBEARER (an identity) is "
         "wanted for Event Hubs by AMQP"
@@ -94,11 +120,12 @@ class HubTarget:
         self._told: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._next = 0
-        lanes = [client(EventHubProducerClient, settings, hub) for _ in range(LANES)]
+        self._tokens = Tokens(settings)
+        lanes = [client(EventHubProducerClient, settings, hub, self._tokens) for _ in range(LANES)]
         try:
             # Wrong settings are told before anything is read.
             lanes[0].get_partition_ids()
-        except EventHubError as error:
+        except (EventHubError, BrokerError) as error:
             raise self._refused(error) from None
         self._waiting: list[queue.SimpleQueue[Record | None]] = []
         self._threads = []
@@ -182,7 +209,8 @@ class HubTarget:
         )
 
         def may_pass(error: BaseException) -> bool:
-            return isinstance(error, EventHubError) and not _lasting(error)
+            there_is_a_token = self._tokens.refusal is None
+            return isinstance(error, EventHubError) and there_is_a_token and not _lasting(error)
 
         return Retrying(
             retry=retry_if_exception(may_pass),
@@ -209,7 +237,7 @@ class HubTarget:
         return tell
 
     def _refused(self, error: Exception) -> BrokerError:
-        return refused(self._settings, self._hub, error)
+        return self._tokens.refusal or refused(self._settings, self._hub, error)
 
 
 class HubProducer:

@@ -120,9 +120,9 @@ class Ledger:
             told = (getattr(chunk.block, name)[: chunk.sent] for chunk in chunks)
             return pa.array(list(chain.from_iterable(told)), SCHEMA.field(name).type)
 
-        numbers = [pa.arange(chunk.first, chunk.first + chunk.sent) for chunk in chunks]
+        numbers = [array("q", range(chunk.first, chunk.first + chunk.sent)) for chunk in chunks]
         columns = [
-            pa.concat_arrays(numbers),
+            _known(numbers, pa.int64()),
             *map(column, ("source", "id", "entity", "defect", "outcome", "rules")),
             pa.repeat(pa.scalar(self._topic), sum(chunk.sent for chunk in chunks)),
             _known([chunk.partitions[: chunk.sent] for chunk in chunks], pa.int32()),

@@ -11,6 +11,8 @@ from lakehouse.errors import BrokerError
 from lakehouse.settings import Settings
 
 DELIVERY_SECONDS = 120
+# More than Kafka's record batches have before and around a record.
+BATCH_HEADER_BYTES = 500
 DEAD_LETTER = "headwater.dead_letter."
 
 
@@ -69,6 +71,9 @@ class KafkaTarget:
         from confluent_kafka import Producer
 
         kafka.ensure_topics(settings, [topic])
+        if (most := kafka.max_message_bytes(settings, topic)) is not None:
+            # A batch of one record is larger than that by its header.
+            limit = min(limit, most - BATCH_HEADER_BYTES)
         self._settings, self._topic, self._done, self._too_large = settings, topic, done, too_large
         self._troubles = kafka.Troubles()
         self._failed: BrokerError | None = None
@@ -80,6 +85,8 @@ class KafkaTarget:
                 "enable.idempotence": True,
                 "linger.ms": 20,
                 "compression.type": settings.broker.compression,
+                # As Java's clients; one of no bytes is a key too, whose records keep their order.
+                "partitioner": "murmur2_random",
                 # The bridge itself bounds what is under way.
                 "queue.buffering.max.messages": 10_000_000,
                 "queue.buffering.max.kbytes": 2_097_151,
@@ -121,7 +128,14 @@ class KafkaTarget:
         if error is None:
             self._done(record)
         elif self._failed is None:
-            behind = kafka.refused(self._settings, self._troubles.telling(error))
+            from confluent_kafka import KafkaError
+
+            behind = str(kafka.refused(self._settings, self._troubles.telling(error)))
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                behind += (
+                    f": it has {record.size} bytes; set bridge.max_event_bytes to what the target "
+                    "takes, less 1,000, and larger ones are put aside"
+                )
             self._failed = BrokerError(f"{record} could not be sent on to {self._topic}: {behind}")
 
 

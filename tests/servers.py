@@ -20,11 +20,15 @@ AS_ROOT = ["--user=root"] if os.geteuid() == 0 else []
 
 @dataclass
 class MariaDB:
-    """A running server. Its administrator is `root`, without a password, by the socket."""
+    """A running server. Its administrator is `root`, without a password, by the socket.
+
+    tls: a file (PEM) of its certificate and key.
+    """
 
     port: int
     folder: Path
     program: Path
+    tls: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -40,6 +44,7 @@ class MariaDB:
                     f"--port={self.port}",
                     "--bind-address=127.0.0.1",
                     *AS_ROOT,
+                    *([f"--ssl-cert={self.tls}", f"--ssl-key={self.tls}"] if self.tls else []),
                     # Durability across a power cut costs a second a transaction here.
                     "--innodb-flush-log-at-trx-commit=2",
                 ],
@@ -79,7 +84,7 @@ class MariaDB:
             return rows
 
 
-def mariadb(folder: Path) -> MariaDB:
+def mariadb(folder: Path, tls: Path | None = None) -> MariaDB:
     """A new server in a folder: the one that `make setup-tests` unpacked, or the PATH's."""
     found = sorted((ROOT / ".venv/mariadb").rglob("bin/mariadbd"))
     program = found[0] if found else Path(shutil.which("mariadbd") or "/usr/sbin/mariadbd")
@@ -101,7 +106,7 @@ def mariadb(folder: Path) -> MariaDB:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    server = MariaDB(free_port(), folder, program)
+    server = MariaDB(free_port(), folder, program, tls)
     server.start()
     return server
 

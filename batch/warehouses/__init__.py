@@ -20,7 +20,7 @@ def connect(kind: str, settings: Settings) -> Warehouse:
     if kind == "mysql":
         from batch.warehouses.mysql import MySQL
 
-        return MySQL(settings.mysql)
+        return MySQL(settings.mysql, settings.runtime_dir)
     from batch.warehouses.duckdb_file import DuckDB
 
     return DuckDB(settings.duckdb_file, settings.runtime_dir / "staging")

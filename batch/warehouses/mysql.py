@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch.warehouses.base import DEFAULT_LENGTH, DELETED, Warehouse
 from lakehouse.contracts import Column
-from lakehouse.errors import BusyError, WarehouseError, reason
+from lakehouse.errors import BusyError, SettingsError, WarehouseError, reason
 from lakehouse.layouts import Layout
 from lakehouse.settings import MySQL as MySQLSettings
 from lakehouse.settings import resolve_secret
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 TYPES = {"int": "INT", "timestamp": "DATETIME(6)", "boolean": "BOOLEAN"}
 # Compared as it is written: MySQL's own default takes 'a' and 'A', 'é' and 'e' for the same. Blanks
@@ -25,18 +26,20 @@ AWAY = {0, 2003, 2006, 2013}
 # A wait for a lock that took too long, and a deadlock.
 BUSY = {1205, 1213}
 BATCH_ROWS = 10_000
+# A store of certificates, which are no secret, has to have a password all the same.
+STORE = "certificates"
 
 
 class MySQL(Warehouse):
-    """settings: where it is, and as whom."""
+    """settings: where it is, and as whom. runtime: a folder for what its clients want as files."""
 
     kind = "mysql"
     value = "%s"
 
-    def __init__(self, settings: MySQLSettings) -> None:
+    def __init__(self, settings: MySQLSettings, runtime: Path) -> None:
         import pymysql
 
-        self._settings = settings
+        self._settings, self._runtime = settings, runtime
         self.where = f"MySQL {settings.host}:{settings.port}/{settings.database}"
         try:
             self._connection = pymysql.connect(
@@ -49,9 +52,16 @@ class MySQL(Warehouse):
                 autocommit=True,
                 connect_timeout=WAIT_SECONDS,
                 ssl_ca=settings.ssl_ca or None,
+                # With the file alone nothing would be verified at all.
+                ssl_verify_cert=True if settings.ssl_ca else None,
+                ssl_verify_identity=True if settings.ssl_ca else None,
             )
         except pymysql.MySQLError as error:
             raise self._said(error) from None
+        except OSError as error:
+            raise SettingsError(
+                f"mysql.ssl_ca: {settings.ssl_ca} cannot be read as certificates (PEM): {error}"
+            ) from None
 
     def _password(self) -> str:
         reference = self._settings.password
@@ -108,10 +118,16 @@ class MySQL(Warehouse):
         from pyspark.errors import PySparkException
 
         s = self._settings
-        tls = "VERIFY_CA" if s.ssl_ca else "PREFERRED"
+        tls = "sslMode=PREFERRED&allowPublicKeyRetrieval=true"
+        if s.ssl_ca:
+            store = self._trust_store(rows.sparkSession)
+            tls = (
+                f"sslMode=VERIFY_IDENTITY&trustCertificateKeyStoreUrl={store.as_uri()}"
+                f"&trustCertificateKeyStoreType=PKCS12&trustCertificateKeyStorePassword={STORE}"
+            )
         url = (
             f"jdbc:mysql://{s.host}:{s.port}/{s.database}?rewriteBatchedStatements=true"
-            f"&characterEncoding=UTF-8&sslMode={tls}&allowPublicKeyRetrieval=true"
+            f"&characterEncoding=UTF-8&{tls}"
         )
         writer = rows.write.format("jdbc").mode("append").option("url", url)
         writer = writer.option("driver", "com.mysql.cj.jdbc.Driver").option("dbtable", stage)
@@ -120,6 +136,27 @@ class MySQL(Warehouse):
             writer.option("batchsize", BATCH_ROWS).save()
         except (Py4JJavaError, PySparkException) as error:
             raise self._refused(f"table {stage}: {reason(str(error))}") from None
+
+    def _trust_store(self, spark: SparkSession) -> Path:
+        """The certificates of `ssl_ca` as the JDBC driver takes them, in a file of the runtime
+        folder, which every executor has to see."""
+        context: Any = spark.sparkContext
+        java = context._jvm.java
+        bytes_of = java.io.ByteArrayInputStream(Path(self._settings.ssl_ca).read_bytes())
+        factory = java.security.cert.CertificateFactory.getInstance("X.509")
+        store = java.security.KeyStore.getInstance("PKCS12")
+        word = context._jvm.java.lang.String(STORE).toCharArray()
+        store.load(None, word)
+        for number, certificate in enumerate(factory.generateCertificates(bytes_of)):
+            store.setCertificateEntry(f"ca-{number}", certificate)
+        path = self._runtime.resolve() / "mysql-ca.p12"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = java.io.FileOutputStream(str(path))
+        try:
+            store.store(stream, word)
+        finally:
+            stream.close()
+        return path
 
     def drop_stage(self, stage: str) -> None:
         self.execute(f"DROP TABLE IF EXISTS {self.quote(stage)}")

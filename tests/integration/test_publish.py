@@ -24,7 +24,8 @@ from lakehouse.locks import held
 from lakehouse.settings import MySQL, Settings
 from tests.helpers import headwater, settings_for
 from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
-from tests.servers import MariaDB
+from tests.secured import Authority
+from tests.servers import MariaDB, mariadb
 
 DW = {
     "dw_users": "dim_users",
@@ -186,7 +187,7 @@ def test_a_first_publish_that_is_refused_leaves_nothing(
     with duckdb.connect(settings.duckdb) as db:
         assert db.execute("SHOW TABLES").fetchall() == []
     # Somebody else is at it, wherever that runs.
-    other = warehouses.MySQL(settings.mysql)
+    other = warehouses.MySQL(settings.mysql, settings.runtime_dir)
     other.alone()
     try:
         with pytest.raises(WarehouseError, match=f"{database}: another `headwater publish` is at"):
@@ -384,3 +385,57 @@ def test_mysql_takes_text_as_it_is_written(mariadb: MariaDB, settings: Settings)
     finally:
         warehouse.close()
     assert mariadb.run("SELECT count(*) FROM t", database=settings.mysql.database) == [(4,)]
+
+
+def test_a_server_is_verified_where_certificates_are_given(
+    shop: Shop, settings: Settings, tmp_path: Path
+) -> None:
+    for name in ("right", "other", "db"):
+        (tmp_path / name).mkdir()
+    right, other = Authority(tmp_path / "right"), Authority(tmp_path / "other")
+    server = mariadb(tmp_path / "db", right.server)
+    try:
+        server.run(
+            "CREATE DATABASE tls",
+            "CREATE USER 'tls'@'127.0.0.1' IDENTIFIED BY "
+            f"'{os.environ['TEST_SECRET']}' REQUIRE SSL",
+            "GRANT ALL ON tls.* TO 'tls'@'127.0.0.1'",
+        )
+        asked = MySQL(
+            port=server.port,
+            database="tls",
+            user="tls",
+            password="env:TEST_SECRET",
+            ssl_ca=str(right.ca),
+        )
+
+        def publish_to(**changed: Any) -> publish.Result:
+            there = asked.model_copy(update=changed)
+            return copy(shop, settings.model_copy(update={"mysql": there}), "mysql")
+
+        with pytest.raises(WarehouseError, match="certificate verify failed"):
+            publish_to(ssl_ca=str(other.ca))
+        with pytest.raises(WarehouseError, match=r"(?i)hostname mismatch"):
+            publish_to(host="localhost")
+        assert server.run("SHOW TABLES", database="tls") == []
+        assert modes(publish_to()) == {"full"}
+        assert len(server.run("SELECT * FROM dw_orders", database="tls")) > 0
+
+        # And by the driver of Java, which the stages go by.
+        def staged(**changed: Any) -> None:
+            there = warehouses.MySQL(asked, settings.runtime_dir)
+            there._settings = asked.model_copy(update=changed)
+            layout = next(one for one in shop.layouts.gold if one.name == "dim_location")
+            there.begin_stage("stage", layout)
+            rows = tables.read(shop.spark, shop.settings, tables.gold(layout)).limit(0)
+            try:
+                there.stage("stage", rows)
+            finally:
+                there.close()
+
+        staged()
+        for wrong in ({"ssl_ca": str(other.ca)}, {"host": "localhost"}):
+            with pytest.raises(WarehouseError, match=r"(?i)certificat|identity|path"):
+                staged(**wrong)
+    finally:
+        server.stop()

@@ -54,6 +54,17 @@ def test_what_comes_late_of_a_partition_that_is_gone_counts_for_nothing() -> Non
     assert (safe.moved(), safe.in_flight) == ({}, 1)
 
 
+def test_a_record_that_is_sent_again_while_it_is_under_way_is_counted_once() -> None:
+    """Its partition was lost and given back: both are acknowledged, and nothing is under way."""
+    safe = Acknowledged()
+    safe.sent(record(0, 1))
+    safe.forget([("t", 0)])
+    safe.sent(record(0, 1))
+    safe.done(record(0, 1))
+    safe.done(record(0, 1))
+    assert (safe.bytes, safe.in_flight, safe.moved()) == (0, 0, {("t", 0): 2})
+
+
 def test_a_dead_letter_is_whole_and_says_where_it_was() -> None:
     aside = dead_letter(record(3, 5), "why")
     assert (aside.key, aside.value, aside.headers[0]) == (b"k", b"v", ("h", b"1"))

@@ -244,7 +244,7 @@ def test_an_identity_and_tls_whose_certificates_are_verified(
         ssl_ca=str(authority.ca),
     )
     # The library knows no port but AMQP's own otherwise.
-    there = {
+    there: dict[str, Any] = {
         "custom_endpoint_address": f"sb://127.0.0.1:{server.port}",
         "transport_type": TransportType.Amqp,
     }
@@ -262,6 +262,17 @@ def test_an_identity_and_tls_whose_certificates_are_verified(
             pytest.raises(EventHubError, match="certificate verify failed"),
         ):
             client.get_partition_ids()
+        # A secret that is none, or has ended, is said as in every other login, and not waited for.
+        monkeypatch.setenv("TEST_SECRET", "of-yesterday")
+        tokens = hub.Tokens(trusting)
+        with (
+            hub.client(EventHubProducerClient, trusting, "orders", tokens, **there) as client,
+            pytest.raises((EventHubError, BrokerError)),
+        ):
+            client.get_partition_ids()
+        said = str(tokens.refusal)
+        assert "AADSTS7000215" in said
+        assert "client_secret (env:TEST_SECRET), or renew what has expired" in said
     finally:
         server.stop()
         endpoint.stop()

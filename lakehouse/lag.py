@@ -11,6 +11,8 @@ from lakehouse.settings import Settings
 
 # Of the retention: from the first share on it is a warning, from the second on an error.
 EARLY, LATE = 0.5, 0.8
+# Of a broker that does not say how long it keeps records: from this age on it is asked for.
+LONG_SECONDS = 12 * 3600.0
 
 
 @dataclass(frozen=True)
