@@ -107,6 +107,7 @@ def contract_files(settings: Settings) -> Findings:
 
 def storage(settings: Settings) -> Findings:
     used = (settings.storage, str(settings.runtime_dir), settings.checkpoints)
+    disks: set[int] = set()
     temporary = settings.spark.get("spark.local.dir") or tempfile.gettempdir()
     for folder in dict.fromkeys((*used, temporary)):
         if "://" in folder:
@@ -124,6 +125,9 @@ def storage(settings: Settings) -> Findings:
                 "correct its permissions, or give another folder with --data",
             )
             continue
+        if (device := nearest.stat().st_dev) in disks:
+            continue
+        disks.add(device)
         free = shutil.disk_usage(nearest).free
         said = f"{folder}: {free / 2**30:.1f} GiB free"
         if free < LOW_DISK_BYTES:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from click import UsageError
 from pyspark.sql import SparkSession
 
-from batch import erase, quarantine, replay
-from lakehouse import tables
+from batch import erase, quality, quarantine, replay
+from lakehouse import runs, tables
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from tests.house import House
@@ -91,6 +92,12 @@ def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts)
     broken = quarantine.Coordinates("t", 0, 5)
     payload = json.dumps({"customer_id": WHO}).encode()
     quarantine.repair(spark, settings, contracts, broken, payload, "tester", f"is {WHO}")
+    # As the quality gate says whose row breaks what, in its row of ops.runs and on its pages.
+    with suppress(ValueError), runs.recorded(spark, settings, "publish"):
+        raise ValueError(f"gold.agg_user_metrics: customer_id={WHO} breaks order_count.between")
+    page = quality.pages(settings) / "expectations" / "agg_user_metrics.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f"<td>{WHO}</td>")
     [before] = house.audit().balances
     bronze, silver = content(house, tables.bronze()), content(house, house.silver_table)
 
@@ -104,6 +111,10 @@ def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts)
     assert removed["bronze.events"] == len(theirs)
     assert removed["silver.events"] == len(theirs) - 2
     assert removed["ops.repairs"] == 1
+    assert removed["ops.runs"] == 1
+    told = tables.read(spark, settings, tables.runs()).select("details").collect()
+    assert not any(WHO in row.details for row in told)
+    assert not page.exists()
     assert WHO not in json.dumps([place.name for place in proof.places])
 
     # Nothing of it comes back by judging everything again.
