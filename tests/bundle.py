@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -49,7 +50,17 @@ KEYS = {
     "targets.*.run_as": "service_principal_name",
     "targets.*.workspace": "root_path",
 }
-PATHS = {"requirements", "file_path", "notebook_path", "python_file"}
+# What such a field may say, where that is a choice.
+CHOICES = {
+    "artifacts.*": {"type": {"whl"}},
+    "targets.*": {"mode": {"development", "production"}},
+}
+# Who may have what: by Databricks' documentation of permissions of a bundle.
+GRANTEES = {"group_name", "user_name", "service_principal_name"}
+LEVELS = {"CAN_VIEW", "CAN_MANAGE", "CAN_RUN"}
+PATHS = {"requirements", "file_path", "notebook_path", "python_file", "jar"}
+# Fields of Quartz's cron: the lowest and highest number of each that has any.
+QUARTZ = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (1, 7))
 REFERENCE = re.compile(r"\$\{([^{}]+)\}")
 RUN_TIME = re.compile(r"\{\{([^{}]+)\}\}")
 # What Databricks itself fills in.
@@ -155,6 +166,14 @@ def _keys(bundle: Bundle) -> None:
         for where, found in _at(own, place.split(".") if place else [], ""):
             for key in set(found) - set(known.split()):
                 bundle.find(where or "databricks.yml", f"unknown field {key}")
+            for key, choices in CHOICES.get(place, {}).items():
+                if key in found and found[key] not in choices:
+                    bundle.find(where, f"{key}: {found[key]} is none of {', '.join(choices)}")
+    for one in own.get("permissions", []):
+        for key in set(one) - GRANTEES - {"level"}:
+            bundle.find("permissions", f"unknown field {key}")
+        if one.get("level") not in LEVELS or len(GRANTEES & set(one)) != 1:
+            bundle.find("permissions", f"{one}: wants one of {LEVELS}, and whom it is given to")
 
 
 def _at(value: Any, parts: list[str], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -214,7 +233,9 @@ class _Resolver:
                 found = found.get(part) if isinstance(found, dict) else None
             if found is not None:
                 return self.value(found, where, depth + 1)
-            if not (rest.endswith(".id") and rest.count(".") == 2):
+            kind, _, key = rest.removesuffix(".id").partition(".")
+            has_id = rest.endswith(".id") and key in self._bundle.raw["resources"].get(kind, {})
+            if not has_id:
                 self._bundle.find(where, f"no such resource or field {name}")
         elif not KNOWN.fullmatch(name):
             self._bundle.find(where, f"undefined {name}")
@@ -254,14 +275,20 @@ def _wheel(wheel: Path) -> tuple[str, set[str]]:
 def _paths(bundle: Bundle, where: str, value: Any) -> None:
     """Paths are relative to the file that they stand in, which is one of resources/."""
     base = bundle.root / "resources"
+    volumes = bundle.raw["resources"].get("volumes", {})
+    names = {str(volume["name"]) for volume in volumes.values()}
     for key, text in _strings(value):
+        if text.startswith("/Volumes/") and (text.split("/") + [""] * 5)[4] not in names:
+            bundle.find(where, f"{text} is in no volume of the bundle")
         # Of a serverless environment, dependencies are lines of a requirements file.
         path = text.removeprefix("-r ")
         is_wheel = key == "whl" or (key == "dependencies" and text.endswith(".whl"))
         is_file = key in PATHS or (key == "dependencies" and path != text)
         if is_file and not (base / path).is_file():
             bundle.find(where, f"{key}: no file {path}")
-        if is_wheel and (base / path).resolve().parent != (bundle.root / "dist").resolve():
+        place = (base / path).resolve()
+        built = (bundle.root / "dist").resolve() / bundle.wheel.name
+        if is_wheel and not (place.parent == built.parent and fnmatch(built.name, place.name)):
             bundle.find(where, f"{key}: no wheel is built at {path}")
 
 
@@ -279,6 +306,12 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
     """What every job of ours has to say, whatever Databricks would let pass."""
     alerts = job.get("email_notifications", {})
+    for event, addresses in alerts.items():
+        if isinstance(addresses, list) and not all(str(one).strip() for one in addresses):
+            bundle.find(where, f"email_notifications.{event}: an address of no letters")
+    if cron := job.get("schedule", {}).get("quartz_cron_expression"):
+        _cron(bundle, where, cron)
+    _graph(bundle, where, job.get("tasks", []))
     metrics = {rule["metric"] for rule in job.get("health", {}).get("rules", [])}
     if not alerts.get("on_failure"):
         bundle.find(where, "no alert on failure (email_notifications.on_failure)")
@@ -314,6 +347,34 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
             bundle.find(where, f"parameter {parameter['name']} is given to no task")
 
 
+def _cron(bundle: Bundle, where: str, expression: str) -> None:
+    """Quartz's form: seconds first, and `?` for one of the two kinds of day."""
+    fields = expression.split()
+    right = len(fields) in {6, 7} and [fields[3], fields[5]].count("?") == 1
+    for text, (low, high) in zip(fields, QUARTZ, strict=False):
+        numbers = re.findall(r"(?<![/#\w])\d+", text)
+        right = right and all(low <= int(number) <= high for number in numbers)
+        right = right and re.fullmatch(r"[?*\dA-Z,/#L-]+", text) is not None
+    if not right:
+        bundle.find(where, f"{expression!r} is no schedule of Quartz's")
+
+
+def _graph(bundle: Bundle, where: str, tasks: list[dict[str, Any]]) -> None:
+    """Every task has a name of its own, and none waits for itself."""
+    keys = [task.get("task_key") for task in tasks]
+    for key in {key for key in keys if keys.count(key) > 1}:
+        bundle.find(where, f"task {key} stands twice")
+    after = {
+        task.get("task_key"): {one["task_key"] for one in task.get("depends_on", [])}
+        for task in tasks
+    }
+    while free := [key for key, waits in after.items() if not waits & after.keys()]:
+        for key in free:
+            del after[key]
+    if after:
+        bundle.find(where, f"tasks wait for each other: {', '.join(map(str, after))}")
+
+
 def _task(
     bundle: Bundle,
     job_name: str,
@@ -340,6 +401,10 @@ def _task(
     if wheel is None:
         bundle.find(where, "is none of a wheel, which is all that is checked here")
         return
+    if not task.get("environment_key") and not any(
+        "whl" in one for one in task.get("libraries", [])
+    ):
+        bundle.find(where, "no wheel among its libraries")
     if wheel.get("package_name") != distribution:
         bundle.find(where, f"no distribution {wheel.get('package_name')}; it is {distribution}")
     if wheel.get("entry_point") not in entry_points:

@@ -145,7 +145,10 @@ class MySQL(Warehouse):
         bytes_of = java.io.ByteArrayInputStream(Path(self._settings.ssl_ca).read_bytes())
         factory = java.security.cert.CertificateFactory.getInstance("X.509")
         store = java.security.KeyStore.getInstance("PKCS12")
-        word = context._jvm.java.lang.String(STORE).toCharArray()
+        gateway = context._gateway
+        word = gateway.new_array(gateway.jvm.char, len(STORE))
+        for place, sign in enumerate(STORE):
+            word[place] = sign
         store.load(None, word)
         for number, certificate in enumerate(factory.generateCertificates(bytes_of)):
             store.setCertificateEntry(f"ca-{number}", certificate)

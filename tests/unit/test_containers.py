@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,67 @@ def test_secrets_of_a_clone_are_not_committed(composed: dict[str, Any]) -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     for secret in composed["secrets"].values():
         assert Path(secret["file"]).name in ignored
+
+
+ONLY = """
+import importlib.metadata as metadata, sys
+allowed = set(sys.argv[1].split())
+of_module = metadata.packages_distributions()
+
+class Others:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        owners = {owner.lower().replace("_", "-") for owner in of_module.get(top, [])}
+        if owners and not owners & allowed:
+            raise ModuleNotFoundError(f"No module named {name!r}: not in the image", name=name)
+
+sys.meta_path.insert(0, Others())
+from headwater.cli import cli
+cli(sys.argv[2:], standalone_mode=False)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["produce", "--events", "10"],
+        ["produce", "--from", "FILE"],
+        ["bridge", "--available-now"],
+    ],
+)
+def test_the_image_of_the_producer_has_all_that_its_commands_want(
+    command: list[str], tmp_path: Path
+) -> None:
+    """Up to the broker, which is not there, with nothing to import but what its lock has."""
+    lock = (ROOT / "requirements/producer.lock").read_text()
+    allowed = {line.split("==")[0].lower() for line in lock.splitlines() if "==" in line}
+    assert {"confluent-kafka", "pyarrow"} <= allowed
+    assert "numpy" not in allowed
+    file = tmp_path / "lines"
+    file.write_text("{}\n")
+    given = [str(file) if word == "FILE" else word for word in command]
+    environment = os.environ | {
+        "HEADWATER_STORAGE": str(tmp_path),
+        "HEADWATER_BROKER__BOOTSTRAP": "127.0.0.1:9",
+        "HEADWATER_BRIDGE__TO__BOOTSTRAP": "127.0.0.1:9",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ONLY, " ".join({*allowed, "headwater"}), *given],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "BrokerError" in last, done.stderr
+    assert "127.0.0.1:9" in last
+    # And what sending itself imports, once there is a broker.
+    modules = "import producer.ledger, producer.ahead, producer.kafka_sink, producer.hub"
+    code = ONLY.replace("from headwater.cli import cli\ncli(sys.argv[2:], standalone_mode=False)",
+                        f"{modules}\nfrom producer.ahead import Shop\n"
+                        "assert len(list(Shop(1, 0, 0.3, take=500).records())) == 500")  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", code, " ".join({*allowed, "headwater"})], cwd=ROOT, check=True
+    )
