@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ AWAY = {0, 2003, 2006, 2013}
 # A wait for a lock that took too long, and a deadlock.
 BUSY = {1205, 1213}
 BATCH_ROWS = 10_000
+# What either driver says of a certificate that it does not trust.
+UNTRUSTED = re.compile(r"(?i)certificat|signatureexception|identity verification")
 # A store of certificates, which are no secret, has to have a password all the same.
 STORE = "certificates"
 
@@ -92,6 +95,8 @@ class MySQL(Warehouse):
             text += (
                 "; its table was made for a narrower contract: drop it, and publish makes it anew"
             )
+        if UNTRUSTED.search(text):
+            text += "; is its certificate for this host, and from one of those in mysql.ssl_ca?"
         if "denied" in text:
             needs = "CREATE, DROP, SELECT, INSERT, UPDATE and DELETE"
             text += f"; user {self._settings.user} needs {needs} there"

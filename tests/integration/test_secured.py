@@ -12,15 +12,16 @@ from confluent_kafka import Producer
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 
-from batch import audit, reconcile
+from batch import audit, gold, reconcile
 from lakehouse import checkpoints, kafka, login
 from lakehouse.contracts import Contracts
 from lakehouse.errors import BrokerError
+from lakehouse.layouts import Layouts
 from lakehouse.settings import Bridge, BridgeTo, Settings
 from producer import bridge
 from producer.command import Sending, send_shop
 from streaming.command import start_all
-from tests.helpers import headwater, settings_for
+from tests.helpers import headwater, settings_for, unlike_the_ledger
 from tests.secured import SCOPE, Secured, escaped
 
 EVENTS = 200
@@ -154,20 +155,23 @@ def test_a_producer_outlives_its_tokens(
 def test_spark_reads_by_the_same_settings_and_shows_no_secret(
     spark: SparkSession,
     contracts: Contracts,
+    layouts: Layouts,
     secured: Secured,
     settings: Settings,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Both queries, to the audit; then the plans, what Spark's page is made of, and the log."""
+    """Both queries, Gold and the audit; then plans, what Spark's page is made of, and the log."""
     send_shop(settings, Sending(events=EVENTS))
     running = start_all(spark, settings, contracts, checkpoints.QUERIES, True)
     for query in running:
         query.query.awaitTermination()
         assert query.failure() is None
     reconcile.reconcile_range(spark, settings, contracts)
+    assert gold.build(spark, settings, contracts, layouts).rows > 0
     found = audit.audit_tables(spark, settings, contracts)
     assert found.broken == []
     assert [balance.bronze for balance in found.balances] == [EVENTS]
+    assert unlike_the_ledger(settings) == []
     shared: Any = spark._jsparkSession.sharedState()
     executions = shared.statusStore().executionsList()
     shown = [executions.apply(index) for index in range(executions.size())]
