@@ -11,11 +11,14 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import quote, quote_plus
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from lakehouse import settings as settings_files
 from lakehouse.settings import MySQL, Settings
 from tests.helpers import BIN, environment, free_port, headwater, settings_for, wait_until
 from tests.secured import Secured
@@ -78,16 +81,19 @@ def pages(port: int) -> Iterator[tuple[str, str]]:
 def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     secured: Secured, mysql: MySQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broker, database, storage and identity have a secret each; commands succeed, and fail."""
+    """Broker, hub, database, storage and identity have a secret each; commands succeed and fail."""
     database, storage, identity = os.environ["TEST_SECRET"], uuid.uuid4().hex, f"{uuid.uuid4()}~&+/"
+    hub = f"{uuid.uuid4().hex}+/="
     planted = {
         "PLANTED_BROKER": secured.password,
         "PLANTED_DATABASE": database,
         "PLANTED_IDENTITY": identity,
+        # A connection string of a hub that is not there.
+        "PLANTED_HUB": f"Endpoint=sb://127.0.0.1:9/;SharedAccessKeyName=x;SharedAccessKey={hub}",
     }
     for name, secret in planted.items():
         monkeypatch.setenv(name, secret)
-    planted["storage"] = storage
+    planted |= {"storage": storage, "hub": hub}
     folder = tmp_path / "written"
     (folder / "events").mkdir(parents=True)
     (folder / "log4j2.properties").write_text(LOG4J.format(file=folder / "spark.log"))
@@ -96,7 +102,10 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     there = mysql.model_copy(update={"password": "env:PLANTED_DATABASE"})
     settings = settings_for(folder, broker.bootstrap)
     port = free_port()
+    onwards = {f"to__{name}": value for name, value in broker.model_dump().items()}
+    onwards = {k: v for k, v in onwards.items() if v not in ("", None)} | {"topic": "onwards"}
     extra = variables(broker=broker, identity=ours, mysql=there) | {
+        **{f"HEADWATER_BRIDGE__{name}".upper(): str(value) for name, value in onwards.items()},
         "HEADWATER_SPARK": json.dumps(
             {
                 "spark.hadoop.fs.azure.account.key.one.dfs.core.windows.net": storage,
@@ -121,8 +130,14 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     said += while_it_streams(settings, extra, port)
     run("reconcile")
     run("gold")
+    run("quality")
     run("publish")
+    run("maintain")
     run("audit", "--json")
+    run("bridge", "--available-now")
+    with patch.dict(os.environ, environment(settings) | extra):
+        loaded = settings_files.load()
+    said.append(("settings", f"{loaded!r} {loaded} {loaded.broker!r}"))
     for words in ("status", "config show", "config check", "quarantine list"):
         run(*words.split())
     run("doctor")
@@ -132,17 +147,25 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     away = {"HEADWATER_BROKER__SASL_USERNAME": "somebody"}
     run("produce", "--events", "1", code=1, **away)
     run("stream", "--available-now", code=1, **away)
+    by_amqp = {
+        "HEADWATER_BRIDGE__TO__PROTOCOL": "amqp",
+        "HEADWATER_BRIDGE__TO__BOOTSTRAP": "127.0.0.1:9",
+        "HEADWATER_BRIDGE__TO__SASL_PASSWORD": "env:PLANTED_HUB",
+    }
+    run("bridge", "--available-now", code=1, **by_amqp)
 
     looked_at = [*said, *texts(folder)]
     names = [name for name, _ in looked_at]
-    for kind in ("spark.log", "written/events/", "silver/events/", "ledger/", "environment"):
+    kinds = "spark.log", "written/events/", "silver/events/", "ledger/", "environment", "arguments"
+    for kind in kinds:
         assert any(kind in name for name in names), f"nothing of {kind} was looked at"
     # What is no secret is found there: the search can tell.
     for shown, kind in (
         (broker.bootstrap, "spark.log"),
-        ("spark.hadoop.fs.azure.account.key", "written/events/"),
+        ("spark.redaction.regex", "written/events/"),
         (settings.topics.events, "silver/events/"),
-        ("spark.hadoop.fs.azure.account.key", "environment"),
+        ("spark.redaction.regex", "environment"),
+        ("spark.redaction.regex", "arguments"),
     ):
         assert any(kind in name and shown in text for name, text in looked_at), (shown, kind)
     assert "sasl.jaas.config = [hidden]" in (folder / "spark.log").read_text()
@@ -182,6 +205,8 @@ def while_it_streams(settings: Settings, extra: dict[str, str], port: int) -> li
     try:
         wait_until(has_committed, 180, "the first commit of Silver")
         shown = list(pages(port))
+        for one in (mine := psutil.Process(process.pid)), *mine.children(recursive=True):
+            shown.append(("arguments", " ".join(one.cmdline())))
     finally:
         process.terminate()
         printed = process.communicate(timeout=60)[0]
