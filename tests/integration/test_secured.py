@@ -176,7 +176,8 @@ def test_spark_reads_by_the_same_settings_and_shows_no_secret(
     executions = shared.statusStore().executionsList()
     shown = [executions.apply(index) for index in range(executions.size())]
     texts = [execution.physicalPlanDescription() for execution in shown]
-    texts += [execution.modifiedConfigs().toString() for execution in shown]
+    configs = [execution.modifiedConfigs() for execution in shown]
+    texts += [one.toString() for one in configs if one is not None]
     texts += [str(query.query._jsq.explainInternal(True)) for query in running]
     texts += [report.json for query in running for report in query.query.recentProgress]
     assert any("kafka" in text.lower() for text in texts)
