@@ -3,9 +3,15 @@
     python -m tests.faults.soak --minutes 60 --kills 50
 
 A broker, a producer, a supervised stream, and the batch jobs one after the other, each a process of
-its own. At random moments one of them, the stream or whichever job runs, is killed with all of its
-children; the stream is started again at once. At the end the streams are drained, reconciled, and
-every record is held against the ledger. The last line printed is the report, as JSON.
+its own. At random moments one of them, the stream, whichever job runs or the broker, is killed with
+all of its children, and started again at once; now and then the newest entry of a checkpoint's
+commits is gone by then, or the broker does not answer for half a minute. At the end the streams are
+drained, reconciled, and every record is held against the ledger. The last line printed is the
+report, as JSON.
+
+Partitions are not added: a copy would then lie in another one than what it copies, which of the two
+is read first is open, and the ledger names one of them. (That has a test of its own, as have disks
+that are full, records that expire, and files of a checkpoint that are cut: tests/faults.)
 """
 
 from __future__ import annotations
@@ -36,6 +42,11 @@ from tests.helpers import BIN, environment, unlike_the_ledger
 
 SAMPLE_SECONDS = 10.0
 POLL_SECONDS = 0.2
+# How long a broker does not answer that is stopped, and not killed.
+SILENT_SECONDS = 30.0
+# What is hit at a moment, by how often; what is left is the stream's.
+JOB, BROKER, SILENCE, COMMIT = 0.25, 0.08, 0.04, 0.1
+LAYERS = "bronze", "silver"
 JOBS = (
     ["reconcile"],
     ["gold"],
@@ -48,10 +59,12 @@ JOBS = (
 
 @dataclass
 class Report:
-    """kills: by what was killed. balance: as `headwater audit --json` has it. exceptions: records
-    whose outcome is not their ledger's (20 at most). memory: MiB of the stream's processes, highest
-    of each tenth of the time; state: MiB of the checkpoint's state, at the end of each tenth.
-    error: why it ended early."""
+    """kills: by what was killed; `broker silent` and `commit entry` are no kills of their own.
+    balance: as `headwater audit --json` has it. exceptions: records whose outcome is not their
+    ledger's (20 at most). By tenths of the time: memory, MiB of the stream's processes, highest;
+    state, MiB of the checkpoint's state, and bronze_files and silver_files, data files in the
+    tables' folders, at the end. files: of the tables' newest versions. error: why it ended early.
+    """
 
     minutes: float = 0.0
     seed: int = 0
@@ -64,6 +77,8 @@ class Report:
     exceptions: list[Any] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
     state: list[float] = field(default_factory=list)
+    bronze_files: list[int] = field(default_factory=list)
+    silver_files: list[int] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     machine: str = ""
     error: str = ""
@@ -128,15 +143,43 @@ def state_size(settings: Settings) -> float:
     return round(size / 2**20, 1)
 
 
+def data_files(settings: Settings, table: str) -> int:
+    return sum(1 for _ in Path(settings.tables, table).rglob("part-*.parquet"))
+
+
+def lose_commit(settings: Settings, query: str) -> bool:
+    """Takes the newest entry out of a checkpoint's log of commits; whether there was one."""
+    folder = Path(settings.checkpoints) / query / "commits"
+    entries = [file for file in folder.glob("*") if file.name.isdigit()]
+    if not entries:
+        return False
+    newest = max(entries, key=lambda file: int(file.name))
+    newest.unlink()
+    newest.with_name(f".{newest.name}.crc").unlink(missing_ok=True)
+    return True
+
+
 def tenths(samples: list[Any]) -> list[list[Any]]:
     size = max(1, -(-len(samples) // 10))
     return [samples[at : at + size] for at in range(0, len(samples), size)]
 
 
+def broker_pid(local: Settings) -> int:
+    pid = broker.status(local).pid
+    assert pid is not None, "no broker runs"
+    return pid
+
+
 def soak(
-    processes: Processes, settings: Settings, found: Report, minutes: float, kills: int, rate: int
+    processes: Processes,
+    local: Settings,
+    found: Report,
+    minutes: float,
+    kills: int,
+    rate: int,
 ) -> None:
-    """The load and the kills, then the balance."""
+    """The load and the kills, then the balance. local: as the broker was started with."""
+    settings = processes.settings
     logs = processes.logs
     chance = random.Random(found.seed)
     seconds = minutes * 60
@@ -145,7 +188,8 @@ def soak(
     killed: Counter[str] = Counter()
     done: Counter[str] = Counter()
     memory: list[int] = []
-    state: list[float] = []
+    sizes: list[tuple[float, int, int]] = []
+    silent_until = 0.0
 
     def ended(name: str, job: subprocess.Popen[bytes]) -> None:
         if job.returncode == 0:
@@ -166,26 +210,46 @@ def soak(
         if job is not None and job.poll() is not None:
             ended(name, job)
             job = None
-        if job is None and at > 60:
+        if silent_until and time.monotonic() >= silent_until:
+            os.kill(broker_pid(local), signal.SIGCONT)
+            silent_until = 0.0
+        if job is None and at > min(60, seconds / 5):
             command = JOBS[order % len(JOBS)]
             order, name, job = order + 1, command[0], processes.start(*command)
         if moments and at >= moments[0]:
             moments.pop(0)
-            if job is not None and chance.random() < 0.3:
+            draw = chance.random()
+            if job is not None and draw < JOB:
                 kill(job)
                 killed[name] += 1
                 # The next ones go on from what it has done: it is run again first.
                 order, job = order - 1, None
+            elif not silent_until and draw > 1 - BROKER:
+                os.kill(broker_pid(local), signal.SIGKILL)
+                killed["broker"] += 1
+                while broker.status(local).running:
+                    time.sleep(POLL_SECONDS)
+                broker.start(local)
+            elif not silent_until and draw > 1 - BROKER - SILENCE:
+                os.kill(broker_pid(local), signal.SIGSTOP)
+                killed["broker silent"] += 1
+                silent_until = time.monotonic() + SILENT_SECONDS
             else:
                 kill(stream)
                 killed["stream"] += 1
+                if chance.random() < COMMIT:
+                    query = chance.choice(["bronze", "silver"])
+                    killed["commit entry"] += lose_commit(settings, query)
                 stream = processes.start("stream")
             click.echo(f"{at:6.0f} s: killed {dict(killed)}", err=True)
         if time.monotonic() - sampled >= SAMPLE_SECONDS:
             sampled = time.monotonic()
             memory.append(megabytes(stream))
-            state.append(state_size(settings))
+            bronze, silver = (data_files(settings, f"{layer}/events") for layer in LAYERS)
+            sizes.append((state_size(settings), bronze, silver))
         time.sleep(POLL_SECONDS)
+    if silent_until:
+        os.kill(broker_pid(local), signal.SIGCONT)
     if producer.returncode != 0:
         raise click.ClickException(f"the producer failed: see {logs}/produce.log")
     if job is not None:
@@ -196,7 +260,10 @@ def soak(
     found.minutes = round((time.monotonic() - begun) / 60, 1)
     found.kills, found.jobs_done = dict(killed), dict(done)
     found.memory = [max(part) for part in tenths(memory)]
-    found.state = [part[-1] for part in tenths(state)]
+    last = [part[-1] for part in tenths(sizes)]
+    found.state = [size for size, _, _ in last]
+    found.bronze_files = [files for _, files, _ in last]
+    found.silver_files = [files for _, _, files in last]
 
     processes.finish("stream", "--available-now")
     processes.finish("reconcile")
@@ -225,18 +292,25 @@ def main(minutes: float, kills: int, rate: int, seed: int, data: Path | None) ->
     found = Report(seed=seed, machine=f"{os.cpu_count()} cores, {platform.machine()}")
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    started = broker.start(local)
-    settings = local.model_copy(
-        update={"broker": local.broker.model_copy(update={"bootstrap": started.bootstrap})}
-    )
-    processes = Processes(settings, logs)
+    processes = None
+    # Whatever happens, the last line is the report.
     try:
-        soak(processes, settings, found, minutes, kills, rate)
+        bootstrap = broker.start(local).bootstrap
+        there = local.broker.model_copy(update={"bootstrap": bootstrap})
+        processes = Processes(local.model_copy(update={"broker": there}), logs)
+        soak(processes, local, found, minutes, kills, rate)
     except click.ClickException as error:
         found.error = error.message
-    finally:
-        processes.kill_all()
+    except (Exception, KeyboardInterrupt) as error:
+        found.error = f"{type(error).__name__}: {error}".splitlines()[0]
+    try:
+        if processes is not None:
+            processes.kill_all()
+        with suppress(AssertionError, ProcessLookupError):
+            os.kill(broker_pid(local), signal.SIGCONT)
         broker.stop(local)
+    except (Exception, KeyboardInterrupt) as error:
+        found.error = found.error or f"{type(error).__name__}: {error}".splitlines()[0]
     sent = sum(balance["bronze"] for balance in found.balance)
     sound = found.law_holds and not found.exceptions and sent == found.records
     sound = sound and not found.jobs_failed and not found.error
