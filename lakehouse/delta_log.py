@@ -9,6 +9,7 @@ has to have another way.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,17 +17,29 @@ if TYPE_CHECKING:
 
 
 class DeltaLog:
-    """The log of the table at a path, on whatever file system Spark reaches."""
+    """The log of the table at a path, on whatever file system Spark reaches.
+
+    Where Hadoop's file system is refused what Spark's readers are given, as with external locations
+    on some kinds of Databricks' clusters, nothing is known here.
+    """
 
     def __init__(self, spark: SparkSession, path: str) -> None:
         context: Any = spark.sparkContext
         self._jvm = context._jvm
         self._folder = f"{path}/_delta_log"
-        place = self._place("")
-        self._files = place.getFileSystem(context._jsc.hadoopConfiguration())
+        self._configuration = context._jsc.hadoopConfiguration()
+        self._opened: Any = None
+
+    @property
+    def _files(self) -> Any:
+        if self._opened is None:
+            self._opened = self._place("").getFileSystem(self._configuration)
+        return self._opened
 
     def has(self, version: int) -> bool:
-        return bool(self._files.exists(self._place(_commit(version))))
+        with _refused():
+            return bool(self._files.exists(self._place(_commit(version))))
+        return False
 
     def newest(self, known: int | None = None) -> int | None:
         """The newest version; None where the log does not have the one that it is looked for from.
@@ -68,13 +81,14 @@ class DeltaLog:
         meanwhile is left alone: a folder that is not empty stays.
         """
         log = self._place("")
-        if not self._files.exists(log):
-            return
-        inside = [status.getPath() for status in self._files.listStatus(log)]
-        if all(file.getName().startswith((".", "_staged_commits")) for file in inside):
-            for file in inside:
-                self._files.delete(file, False)
-            self._files.delete(log, False)
+        with _refused():
+            if not self._files.exists(log):
+                return
+            inside = [status.getPath() for status in self._files.listStatus(log)]
+            if all(file.getName().startswith((".", "_staged_commits")) for file in inside):
+                for file in inside:
+                    self._files.delete(file, False)
+                self._files.delete(log, False)
 
     def _checkpointed(self) -> int:
         text = self._text("_last_checkpoint")
@@ -87,13 +101,22 @@ class DeltaLog:
     def _text(self, name: str) -> str | None:
         """What a file of the log holds; None where there is none."""
         place = self._place(name)
-        if not self._files.exists(place):
-            return None
-        stream = self._files.open(place)
-        try:
-            return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-        finally:
-            stream.close()
+        with _refused():
+            if not self._files.exists(place):
+                return None
+            stream = self._files.open(place)
+            try:
+                return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+            finally:
+                stream.close()
+        return None
+
+
+def _refused() -> suppress:
+    """What a file system raises; by a function, for who has no Spark imports this module too."""
+    from py4j.protocol import Py4JJavaError
+
+    return suppress(Py4JJavaError)
 
 
 def _commit(version: int) -> str:

@@ -66,6 +66,10 @@ def session_conf(settings: Settings) -> dict[str, str]:
         "spark.sql.debug.maxToStringFields": "50",
         # Spark's own pattern does not know a storage account's key, nor a login of Kafka's.
         "spark.redaction.regex": SECRET_NAMES,
+        # A page, and a group of rows, is held against its size after so many rows, and not after a
+        # hundred first: records may be of 16 MB.
+        "spark.hadoop.parquet.page.size.row.check.min": "10",
+        "spark.hadoop.parquet.block.size.row.check.min": "10",
         # Who wrote a version: gold refuses to go on from one that was made by hand.
         "spark.databricks.delta.commitInfo.userMetadata": MARK,
         **adls.spark_options(settings),

@@ -92,7 +92,7 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
          "jobs.maintenance.maintain", "no environment 'azur'"),
         ("streaming.yml", "[stream, silver,", "[stream, sliver,",
          "jobs.streaming.silver", "sliver"),
-        ("on_demand.yml", "HEADWATER_CHECKPOINT_ROOT=, audit", "HEADWATER_CHECKPOINTS=, audit",
+        ("on_demand.yml", "HEADWATER_CHECKPOINT_ROOT=", "HEADWATER_CHECKPOINTS=",
          "jobs.smoke.audit", "HEADWATER_CHECKPOINTS"),
         ("on_demand.yml", "{{job.parameters.to}}", "{{job.parameters.until}}",
          "jobs.backfill.replay", "undefined parameter job.parameters.until"),
