@@ -183,6 +183,22 @@ def test_a_stricter_rule_in_place_and_copies_outside_the_range(house: House) -> 
     replay.replay_range(house.spark, house.settings, house.contracts, wanted)
     assert counts(house) == (4, 3, 0, 1)
     assert house.rows()[0, 0] == ("accepted", [], "replay")
+    told = quarantine.story(house.spark, house.settings, house.contracts, at(0), reveal=True)
+    assert [(s["action"], s["by"], s["was"], s["outcome"]) for s in told["history"]] == [
+        ("replayed", "replay", EMPTY_NAME, "accepted")
+    ]
+
+
+@pytest.mark.long
+def test_what_bronze_has_let_go_of_can_be_looked_at_and_not_judged_again(house: House) -> None:
+    house_of(house, (0, 0, 0, b"{"), (0, 1, 1, category("a")))
+    house.sql("DELETE FROM {bronze} WHERE offset = 0")
+    told = quarantine.story(house.spark, house.settings, house.contracts, at(0), reveal=True)
+    assert (told["outcome"], told["payload"]) == ("quarantined", "{")
+    with pytest.raises(HeadwaterError, match=r"t/0/0 is not in bronze\.events any more"):
+        repaired(house, 0, category("b"))
+    with pytest.raises(HeadwaterError, match=r"1 of the records that were named are not in quar"):
+        replayed(house, Filter(records=(at(1),)))
 
 
 @pytest.mark.long
