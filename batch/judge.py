@@ -272,9 +272,9 @@ def _replace(
 def committed_by_all(spark: SparkSession, settings: Settings) -> Offsets:
     """The end of the range that every query has committed, by topic and partition.
 
-    Raises StreamError where there is none, though Bronze has records.
+    Empty until both have committed something. Raises StreamError where it is empty again.
     """
-    from lakehouse import checkpoints, tables
+    from lakehouse import checkpoints, runs
     from lakehouse.errors import StreamError
 
     ends = [
@@ -282,11 +282,11 @@ def committed_by_all(spark: SparkSession, settings: Settings) -> Offsets:
         for query in checkpoints.QUERIES
     ]
     shared = set.intersection(*(set(end) for end in ends))
-    if not shared and not tables.read(spark, settings, tables.bronze()).isEmpty():
+    if not shared and runs.closed_range(spark, settings):
         raise StreamError(
-            "bronze.events has records, and of none of them it is known that both streams are "
-            f"through with them (checkpoints in {settings.checkpoints}): start `headwater stream` "
-            "first"
+            "a reconcile has closed a range before, and now the streams' checkpoints (in "
+            f"{settings.checkpoints}) say of no record that both are through with it: start "
+            "`headwater stream` first"
         )
     return {key: min(end[key] for end in ends) for key in shared}
 

@@ -59,8 +59,8 @@ JOBS = (
 
 @dataclass
 class Report:
-    """kills: by what was killed; `broker silent` and `commit entry` are no kills of their own.
-    balance: as `headwater audit --json` has it. exceptions: records whose outcome is not their
+    """kills: by what was killed; `broker silent`, `commit entry` and `stream without broker` (one
+    that ended at its start, there being none) are no kills of their own. balance: as `headwater audit --json` has it. exceptions: records whose outcome is not their
     ledger's (20 at most). By tenths of the time: memory, MiB of the stream's processes, highest;
     state, MiB of the checkpoint's state, and bronze_files and silver_files, data files in the
     tables' folders, at the end. files: of the tables' newest versions. error: why it ended early.
@@ -189,7 +189,7 @@ def soak(
     done: Counter[str] = Counter()
     memory: list[int] = []
     sizes: list[tuple[float, int, int]] = []
-    silent_until = 0.0
+    silent_until = hit = 0.0
 
     def ended(name: str, job: subprocess.Popen[bytes]) -> None:
         if job.returncode == 0:
@@ -206,7 +206,11 @@ def soak(
     while producer.poll() is None or moments:
         at = time.monotonic() - begun
         if stream.poll() is not None:
-            raise click.ClickException(f"the stream ended by itself: see {logs}/stream.log")
+            if time.monotonic() - hit > 2 * SILENT_SECONDS:
+                raise click.ClickException(f"the stream ended by itself: see {logs}/stream.log")
+            # Without a broker none can start: whoever keeps it running tries again.
+            killed["stream without broker"] += 1
+            stream = processes.start("stream")
         if job is not None and job.poll() is not None:
             ended(name, job)
             job = None
@@ -227,13 +231,15 @@ def soak(
             elif not silent_until and draw > 1 - BROKER:
                 os.kill(broker_pid(local), signal.SIGKILL)
                 killed["broker"] += 1
+                hit = time.monotonic()
                 while broker.status(local).running:
                     time.sleep(POLL_SECONDS)
                 broker.start(local)
             elif not silent_until and draw > 1 - BROKER - SILENCE:
                 os.kill(broker_pid(local), signal.SIGSTOP)
                 killed["broker silent"] += 1
-                silent_until = time.monotonic() + SILENT_SECONDS
+                hit = time.monotonic()
+                silent_until = hit + SILENT_SECONDS
             else:
                 kill(stream)
                 killed["stream"] += 1
