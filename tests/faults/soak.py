@@ -60,10 +60,11 @@ JOBS = (
 @dataclass
 class Report:
     """kills: by what was killed; `broker silent`, `commit entry` and `stream without broker` (one
-    that ended at its start, there being none) are no kills of their own. balance: as `headwater audit --json` has it. exceptions: records whose outcome is not their
-    ledger's (20 at most). By tenths of the time: memory, MiB of the stream's processes, highest;
-    state, MiB of the checkpoint's state, and bronze_files and silver_files, data files in the
-    tables' folders, at the end. files: of the tables' newest versions. error: why it ended early.
+    that ended at its start, there being none) are no kills of their own. balance: as `headwater
+    audit --json` has it. exceptions: records whose outcome is not their ledger's (20 at most). By
+    tenths of the time: memory, MiB of the stream's processes, highest; state, MiB of the
+    checkpoint's state, and bronze_files and silver_files, data files in the tables' folders, at the
+    end. files: of the tables' newest versions. error: why it ended early.
     """
 
     minutes: float = 0.0
