@@ -24,22 +24,18 @@ class DeltaLog:
     """
 
     def __init__(self, spark: SparkSession, path: str) -> None:
+        from py4j.protocol import Py4JJavaError
+
         context: Any = spark.sparkContext
         self._jvm = context._jvm
         self._folder = f"{path}/_delta_log"
-        self._configuration = context._jsc.hadoopConfiguration()
-        self._opened: Any = None
-
-    @property
-    def _files(self) -> Any:
-        if self._opened is None:
-            self._opened = self._place("").getFileSystem(self._configuration)
-        return self._opened
+        self._files: Any = None
+        # At opening it alone: a file that does not answer later is not one that is not there.
+        with suppress(Py4JJavaError):
+            self._files = self._place("").getFileSystem(context._jsc.hadoopConfiguration())
 
     def has(self, version: int) -> bool:
-        with _refused():
-            return bool(self._files.exists(self._place(_commit(version))))
-        return False
+        return self._is_there(self._place(_commit(version)))
 
     def newest(self, known: int | None = None) -> int | None:
         """The newest version; None where the log does not have the one that it is looked for from.
@@ -81,14 +77,13 @@ class DeltaLog:
         meanwhile is left alone: a folder that is not empty stays.
         """
         log = self._place("")
-        with _refused():
-            if not self._files.exists(log):
-                return
-            inside = [status.getPath() for status in self._files.listStatus(log)]
-            if all(file.getName().startswith((".", "_staged_commits")) for file in inside):
-                for file in inside:
-                    self._files.delete(file, False)
-                self._files.delete(log, False)
+        if not self._is_there(log):
+            return
+        inside = [status.getPath() for status in self._files.listStatus(log)]
+        if all(file.getName().startswith((".", "_staged_commits")) for file in inside):
+            for file in inside:
+                self._files.delete(file, False)
+            self._files.delete(log, False)
 
     def _checkpointed(self) -> int:
         text = self._text("_last_checkpoint")
@@ -101,22 +96,16 @@ class DeltaLog:
     def _text(self, name: str) -> str | None:
         """What a file of the log holds; None where there is none."""
         place = self._place(name)
-        with _refused():
-            if not self._files.exists(place):
-                return None
-            stream = self._files.open(place)
-            try:
-                return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-            finally:
-                stream.close()
-        return None
+        if not self._is_there(place):
+            return None
+        stream = self._files.open(place)
+        try:
+            return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        finally:
+            stream.close()
 
-
-def _refused() -> suppress:
-    """What a file system raises; by a function, for who has no Spark imports this module too."""
-    from py4j.protocol import Py4JJavaError
-
-    return suppress(Py4JJavaError)
+    def _is_there(self, place: Any) -> bool:
+        return self._files is not None and bool(self._files.exists(place))
 
 
 def _commit(version: int) -> str:
