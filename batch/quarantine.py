@@ -453,9 +453,10 @@ def replay(
             .select(*COORDINATES, F.col("violations").alias("was"))
             .localCheckpoint()
         )
-        if len(wanted.records) > (count := chosen.count()):
+        named = set(wanted.records)
+        if named and len(named) > (count := chosen.count()):
             raise HeadwaterError(
-                f"{len(wanted.records) - count} of the records that were named are not in "
+                f"{len(named) - count} of the records that were named are not in "
                 "quarantine (or not what the options say): see `headwater quarantine list`"
             )
         done = judge.judge(spark, settings, contracts, committed, committed, JOB, again=chosen)
