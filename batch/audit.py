@@ -277,14 +277,12 @@ def _made_anew(spark: SparkSession, settings: Settings) -> list[str]:
     from lakehouse.errors import BrokerError
 
     table = tables.bronze()
-    properties = tables.properties_of(spark, table.path(settings))
-    topics = tables.topics_of(properties)
+    then = tables.topics_of(tables.properties_of(spark, table.path(settings)))
     try:
-        ids = kafka.topic_ids(settings, topics) if topics else {}
+        now = kafka.topic_ids(settings, then) if then else {}
     except BrokerError:
         return []
-    found = tables.made_anew(properties, tables.of_topics(table, ids).properties)
-    return [f"{table.full_name}: {line}" for line in found]
+    return [f"{table.full_name}: {line}" for line in tables.made_anew(then, now)]
 
 
 def _missing(settings: Settings, found: list[Gap], ask: bool) -> list[str]:

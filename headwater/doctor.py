@@ -211,8 +211,7 @@ def _made_anew(settings: Settings, topics: list[str]) -> Findings:
         ids = kafka.topic_ids(settings, topics)
     except HeadwaterError:
         return  # told by the broker's own check
-    now = tables.of_topics(tables.bronze(), ids).properties
-    for line in tables.made_anew(delta.metadata().configuration, now):
+    for line in tables.made_anew(tables.topics_of(delta.metadata().configuration), ids):
         said, _, remedy = line.partition("; ")
         yield Finding("checkpoints", ERROR, f"bronze.events: {said}", remedy)
 

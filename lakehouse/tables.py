@@ -238,19 +238,18 @@ def topics_of(properties: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def made_anew(properties: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def made_anew(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """A line for each topic that has another id now than when a table was written from it.
 
-    properties: the table's; now: the same as they would be for the topics that there are.
+    then, now: ids by topic.
     """
-    then, ids = topics_of(properties), topics_of(now)
     return [
         f"topic {topic} was deleted and made anew since the table was written from it (id "
-        f"{then[topic]} then, {ids[topic]} now): its offsets begin again and would be taken for "
+        f"{then[topic]} then, {now[topic]} now): its offsets begin again and would be taken for "
         "those that are there; use another name for the new topic (topics.events), or another "
         "data folder (--data)"
-        for topic in sorted(then.keys() & ids)
-        if then[topic] != ids[topic]
+        for topic in sorted(then.keys() & now)
+        if then[topic] != now[topic]
     ]
 
 
@@ -276,7 +275,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
     quoted = quoted_path(path)
     properties = properties_of(spark, path)
     lacking = {k: v for k, v in table.properties.items() if properties.get(k) != v}
-    for line in made_anew(properties, lacking):
+    for line in made_anew(topics_of(properties), topics_of(table.properties)):
         raise TableError(f"{table.full_name} ({path}): {line}")
     changes = _changes(spark, path, table)
     if any(there is not None for _, _, there in changes) and WIDENING not in properties:

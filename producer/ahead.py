@@ -134,7 +134,7 @@ def _read(blocks: IO[bytes], errors: IO[bytes]) -> Iterator[Block]:
 
 
 def main() -> None:
-    """Writes the blocks of the shop that the first argument describes, then None."""
+    """Writes the blocks of the shop that the first argument describes, and the end."""
     # Nothing made here refers back to itself; looking for cycles took half of the time.
     gc.disable()
     out = sys.stdout.buffer
