@@ -142,9 +142,9 @@ def _unfit(file: str, written: dict[str, Any]) -> list[str]:
                 found.append(f"{line} (in {file}, or {settings_files.variable(key)})")
                 _take_out(named if place else named[:1], written)
         except UnreadableError as error:
-            line = settings_files.unreadable(error)
+            key, line = settings_files.unreadable(error)
             found.append(line)
-            del os.environ[line.split()[0]]
+            _take_out((key,), written)
         else:
             return found
 

@@ -347,7 +347,7 @@ def load(
     except ValidationError as error:
         raise SettingsError(f"settings of {path.name}: {'; '.join(wrong(error))}") from None
     except UnreadableError as error:
-        raise SettingsError(unreadable(error)) from None
+        raise SettingsError(unreadable(error)[1]) from None
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = settings.model_copy(update=given)
     # Absolute, so that Spark, the broker and the locks mean the same folder.
@@ -379,6 +379,10 @@ def read(environment: str) -> tuple[Path, dict[str, Any]]:
         raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} has to be a mapping of settings")
+    if "environment" in values:
+        raise SettingsError(
+            f"{path}: environment is the name of the file, and no setting: remove it"
+        )
     return path, {"environment": path.stem, **values}
 
 
@@ -397,11 +401,13 @@ def faults(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
     ]
 
 
-def unreadable(error: UnreadableError) -> str:
-    """Which variable is no JSON, where a mapping is wanted; without its value."""
+def unreadable(error: UnreadableError) -> tuple[str, str]:
+    """The key whose variable is no JSON, where a mapping is wanted, and a text without its value."""
     found = re.search(r'field "([^"]+)"', str(error))
-    name = variable(found[1]) if found else f"a variable {PREFIX}…"
-    return (
+    if found is None:
+        raise error
+    name = variable(found[1])
+    return found[1], (
         f'{name} is no JSON: give a mapping ({{"key": …}}), or set its keys one by one '
         f"({name}{NESTED}KEY)"
     )

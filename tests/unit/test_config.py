@@ -209,3 +209,18 @@ def test_no_secret_of_spark_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not any(secret in f"{loaded!r} {loaded}" for secret in secrets.values())
     line = redact.redacted(f"bad {'='.join(next(iter(secrets.items())))} there")
     assert "abc~123456" not in line
+
+
+def test_names_of_variables_are_the_same_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("headwater_spark", "{bad")
+    code, lines = check()
+    assert code == 1
+    assert [line.split(":")[0] for line in lines] == ["HEADWATER_SPARK is no JSON"]
+
+
+def test_an_environment_is_called_as_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text("environment: 5\n")
+    code, [line] = check("--env", str(path))
+    assert code == 1
+    assert line == f"{path}: environment is the name of the file, and no setting: remove it"
