@@ -402,7 +402,7 @@ def faults(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
 
 
 def unreadable(error: UnreadableError) -> tuple[str, str]:
-    """The key whose variable is no JSON, where a mapping is wanted, and a text without its value."""
+    """The key whose variable is no JSON, where a mapping is wanted, and what to say of it."""
     found = re.search(r'field "([^"]+)"', str(error))
     if found is None:
         raise error
