@@ -29,6 +29,8 @@ from azure.eventhub._pyamqp import (
     performatives,
 )
 
+from lakehouse.settings import Broker
+
 # The library's own modules, whose types are not made for a server.
 frames: Any = performatives
 decode_frame: Any = _decode.decode_frame
@@ -104,6 +106,17 @@ class HubServer:
         return (
             f"Endpoint=sb://127.0.0.1:{self.port};SharedAccessKeyName=tests;"
             f"SharedAccessKey={self.secret};UseDevelopmentEmulator=true;"
+        )
+
+    def broker(self) -> Broker:
+        """Settings of it as a namespace, whose connection string is in the variable TEST_SECRET."""
+        return Broker(
+            bootstrap=f"127.0.0.1:{self.port}",
+            protocol="amqp",
+            security_protocol="SASL_SSL",
+            sasl_mechanism="PLAIN",
+            sasl_username="$ConnectionString",
+            sasl_password="env:TEST_SECRET",
         )
 
     def events(self, hub: str) -> list[tuple[str | None, Any]]:

@@ -18,7 +18,6 @@ from batch import audit, gold, reconcile
 from lakehouse import kafka
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
-from lakehouse.settings import Broker
 from producer.command import Sending, instant, send_shop, shop_of
 from tests.helpers import BIN, drain, environment, put, settings_for, table, wait_until
 from tests.hub_server import HubServer, decode_payload
@@ -75,15 +74,7 @@ def test_the_whole_way_of_a_shop_that_is_sent_by_amqp(
     server = HubServer(orders=4)
     monkeypatch.setenv("TEST_SECRET", server.connection_string)
     settings = settings_for(tmp_path, bootstrap)
-    by_amqp = Broker(
-        bootstrap=f"127.0.0.1:{server.port}",
-        protocol="amqp",
-        security_protocol="SASL_SSL",
-        sasl_mechanism="PLAIN",
-        sasl_username="$ConnectionString",
-        sasl_password="env:TEST_SECRET",
-    )
-    sending = settings.model_copy(update={"broker": by_amqp})
+    sending = settings.model_copy(update={"broker": server.broker()})
     try:
         report = send_shop(sending, Sending(events=events, topic="orders"))
         assert (report.acknowledged, report.failed) == (events, 0)

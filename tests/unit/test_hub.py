@@ -33,20 +33,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     server.stop()
 
 
-def namespace(server: HubServer) -> Broker:
-    return Broker(
-        bootstrap=f"127.0.0.1:{server.port}",
-        protocol="amqp",
-        security_protocol="SASL_SSL",
-        sasl_mechanism="PLAIN",
-        sasl_username="$ConnectionString",
-        sasl_password="env:TEST_SECRET",
-    )
-
-
 @pytest.fixture
 def there(settings: Settings, server: HubServer) -> Settings:
-    return settings.model_copy(update={"broker": namespace(server)})
+    return settings.model_copy(update={"broker": server.broker()})
 
 
 def record(offset: int, key: bytes | None, value: bytes | None, **headers: bytes) -> Record:
