@@ -14,7 +14,6 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -132,11 +131,7 @@ def table(
     settings: Settings, name: str, columns: list[str] | None = None, version: int | None = None
 ) -> pa.Table:
     """A Delta table (at a version) read by another engine than Spark."""
-    place, options = f"{settings.tables}/{name}", {}
-    if place.startswith("wasb://"):
-        uri = urlsplit(place)
-        place, options = f"az://{uri.username}{uri.path}", {"azure_storage_use_emulator": "true"}
-    found = DeltaTable(place, version=version, storage_options=options)
+    found = DeltaTable(f"{settings.tables}/{name}", version=version)
     return found.to_pyarrow_table(columns=columns)
 
 

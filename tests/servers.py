@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import socket
@@ -111,27 +112,36 @@ def mariadb(folder: Path, tls: Path | None = None) -> MariaDB:
     return server
 
 
-# Where the emulator's well-known account is looked for, by Spark's client as by delta-rs.
-EMULATOR = ("127.0.0.1", 10000)
+@dataclass
+class Azurite:
+    """Azure's storage emulator (blobs alone) by TLS. key: of its one account, base64."""
+
+    port: int
+    account: str
+    key: str
+    process: subprocess.Popen[bytes]
 
 
-def azurite(folder: Path) -> subprocess.Popen[bytes]:
-    """Azure's storage emulator (blobs alone), with its data in a folder."""
+def azurite(folder: Path, certificate: Path) -> Azurite:
+    """The emulator with its data in a folder. certificate: a file (PEM) with its key."""
     program = ROOT / ".venv/azurite/node_modules/.bin/azurite-blob"
     assert program.exists(), "no Azurite: `make setup-long` (it wants Node.js 18 or newer)"
-    host, port = EMULATOR
-    where = ["--blobHost", host, "--blobPort", str(port), "--location", str(folder / "blobs")]
+    port, account, key = free_port(), "lakehouse", base64.b64encode(os.urandom(64)).decode()
+    where = ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    data = ["--location", str(folder / "blobs")]
+    tls = ["--cert", str(certificate), "--key", str(certificate)]
     with (folder / "azurite.log").open("ab") as log:
         process = subprocess.Popen(
-            [str(program), *where, "--skipApiVersionCheck", "--disableTelemetry"],
+            [str(program), *where, *data, *tls, "--skipApiVersionCheck", "--disableTelemetry"],
             stdout=log,
             stderr=log,
+            env={**os.environ, "AZURITE_ACCOUNTS": f"{account}:{key}"},
         )
 
     def answers() -> bool:
         assert process.poll() is None, (folder / "azurite.log").read_text()[-2000:]
         with socket.socket() as probe:
-            return probe.connect_ex(EMULATOR) == 0
+            return probe.connect_ex(("127.0.0.1", port)) == 0
 
     wait_until(answers, 60, "Azurite")
-    return process
+    return Azurite(port, account, key, process)
