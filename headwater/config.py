@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Broker, Settings
 
 # What conf/environments/azure.yml has in the place of names that only its user knows.
-PLACEHOLDER = re.compile(r"(?<=//)[A-Z]{3,}(?=@)|(?<=@)[A-Z]{3,}(?=\.)|^[A-Z]{3,}(?=\.)")
+PLACEHOLDER = re.compile(r"(?:^|(?<=[/@]))(?:ACCOUNT|NAMESPACE|SERVER)(?=[.@/])")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def missing(environment: str, data: str | None, contracts: str | None) -> list[s
             written["runtime"] = os.curdir
             os.environ.pop(settings_files.variable("runtime"), None)
             settings = settings_files.load(environment, written, storage=data, contracts=contracts)
-        return [*found, *_unfilled(settings), *_unreadable(settings), *_not_installed(settings)]
+        found += [*_unfilled(settings), *_unreadable(settings), *_odd_logins(settings)]
+        return [*found, *_in_a_circle(settings), *_not_installed(settings)]
     finally:
         os.environ.clear()
         os.environ.update(kept)
@@ -251,8 +253,8 @@ def _unreadable(settings: Settings) -> Iterator[str]:
                 resolve_secret(value)
         except SettingsError as error:
             yield f"{key}: {error} ({variable(key)} names another place)"
-        if parts[-1] == "ssl_ca" and value and not os.path.isfile(value):
-            yield f"{key}: no file {value}: set {variable(key)} to one of certificates (PEM)"
+        if parts[-1] == "ssl_ca" and value and (said := _no_certificates(value)):
+            yield f"{key}: {said} {value}: set {variable(key)} to a file of certificates (PEM)"
     if not settings.contracts_dir.is_dir():
         yield f"contracts: no folder {settings.contracts_dir}: set {variable('contracts')}"
     if settings.broker.sasl_mechanism == "OAUTHBEARER" and not settings.identity.client_secret:
@@ -264,6 +266,43 @@ def _unreadable(settings: Settings) -> Iterator[str]:
         if broker.sasl_mechanism == "PLAIN" and not broker.sasl_password:
             key = f"{broker.key}.sasl_password"
             yield f"{key}: wanted with PLAIN: set {variable(key)} to where the secret is"
+
+
+def _in_a_circle(settings: Settings) -> Iterator[str]:
+    from producer.bridge import circle
+
+    if settings.bridge.to.bootstrap and (said := circle(settings, settings.topics.events)):
+        yield said
+
+
+def _no_certificates(file: str) -> str | None:
+    try:
+        text = Path(file).read_text(errors="replace")
+    except OSError as error:
+        return f"{error.strerror or 'cannot be read'}:"
+    return None if "-----BEGIN CERTIFICATE-----" in text else "no certificate is in"
+
+
+def _odd_logins(settings: Settings) -> Iterator[str]:
+    """What Event Hubs would only refuse at the login."""
+    from lakehouse.errors import SettingsError
+    from lakehouse.settings import EVENT_HUBS, resolve_secret, variable
+
+    for broker in _brokers(settings):
+        if broker.sasl_mechanism != "PLAIN" or not EVENT_HUBS.search(broker.bootstrap):
+            continue
+        user, secret = f"{broker.key}.sasl_username", f"{broker.key}.sasl_password"
+        if broker.protocol == "kafka" and broker.sasl_username != "$ConnectionString":
+            yield f"{user}: for Event Hubs it is $ConnectionString: set {variable(user)}"
+        try:
+            text = resolve_secret(broker.sasl_password) if broker.sasl_password else ""
+        except SettingsError:
+            continue  # told already
+        if text and not text.startswith("Endpoint="):
+            yield (
+                f"{secret}: {broker.sasl_password} is no connection string of Event Hubs "
+                "(Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…): put one there"
+            )
 
 
 def _not_installed(settings: Settings) -> Iterator[str]:

@@ -317,8 +317,13 @@ def _electing(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
-def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
-    """Makes topics that are missing. Raises BrokerError where no broker answers or it refuses."""
+def ensure_topics(
+    settings: Settings, topics: Iterable[str], config: dict[str, str] | None = None
+) -> None:
+    """Makes topics that are missing. config: theirs, where it is not to be the broker's own.
+
+    Raises BrokerError where no broker answers or it refuses.
+    """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import NewTopic
 
@@ -334,7 +339,9 @@ def ensure_topics(settings: Settings, topics: Iterable[str]) -> None:
                 f"({settings.broker.key}.create_topics is off)"
             )
         partitions = settings.topics.partitions
-        made = admin.client.create_topics([NewTopic(topic, partitions) for topic in missing])
+        made = admin.client.create_topics(
+            [NewTopic(topic, partitions, config=config or {}) for topic in missing]
+        )
         for topic, future in made.items():
             try:
                 future.result(TIMEOUT_SECONDS)

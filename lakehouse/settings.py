@@ -10,6 +10,7 @@ import json
 import os
 import re
 from importlib import resources
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -21,6 +22,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -41,7 +43,12 @@ SECRET = (
     r"^(env:.+|file:.+|keyvault:[A-Za-z0-9.:-]+/[A-Za-z0-9-]+(/[0-9a-f]{32})?"
     r"|databricks:[^/]+/[^/]+)$"
 )
-BOOTSTRAP = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
+BOOTSTRAP = re.compile(r"(?:[^\s:/\[\].][^\s:/\[\]]*|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+LAST_PORT = 65_535
+# What begins as a URI does: one letter alone is a drive.
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+ACCOUNT = re.compile(r"abfss?://[^@/]+@[^./@]+\.[^/@]+(/|$)")
+EVENT_HUBS = re.compile(r"\.servicebus\.[a-z.]+:", re.IGNORECASE)
 SecretRef = Annotated[str, StringConstraints(pattern=SECRET)]
 
 
@@ -71,7 +78,7 @@ class Topics(_Strict):
     retention_hours: for how long the broker keeps records, where it does not tell by itself.
     """
 
-    events: str = "shop.events"
+    events: str = Field(default="shop.events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     partitions: int = Field(default=4, ge=1)
     retention_hours: float | None = Field(default=None, gt=0)
 
@@ -111,8 +118,10 @@ class Broker(_Strict):
     @field_validator("bootstrap")
     @classmethod
     def _has_ports(cls, value: str) -> str:
-        if value and not all(BOOTSTRAP.fullmatch(part.strip()) for part in value.split(",")):
-            raise ValueError("has to be host:port, or some of these between commas")
+        for part in value.split(",") if value else ():
+            found = BOOTSTRAP.fullmatch(part.strip())
+            if found is None or not 0 < int(found[1]) <= LAST_PORT:
+                raise ValueError("has to be host:port, or some of these between commas")
         return value
 
     @model_validator(mode="after")
@@ -127,6 +136,13 @@ class Broker(_Strict):
             raise ValueError("sasl_login_module is not one for sasl_mechanism")
         if self.sasl_mechanism and not self.bootstrap:
             raise ValueError("bootstrap: wanted with sasl_mechanism")
+        if self.sasl_mechanism == "PLAIN" and self.protocol == "kafka" and not self.sasl_username:
+            raise ValueError(
+                "sasl_username: wanted with PLAIN; for Event Hubs it is $ConnectionString, in a "
+                "shell between single quotes"
+            )
+        if EVENT_HUBS.search(self.bootstrap) and self.security_protocol != "SASL_SSL":
+            raise ValueError("security_protocol: Event Hubs wants SASL_SSL, and a sasl_mechanism")
         return self
 
 
@@ -165,7 +181,9 @@ class Stream(_Strict):
 
     max_offsets_per_trigger: int = Field(default=100_000, ge=1)
     state_partitions: int = Field(default=2, ge=1)
-    trigger: str = "0 seconds"
+    trigger: str = Field(
+        default="0 seconds", pattern=r"^(\d+ (millisecond|second|minute|hour)s?( |$))+$"
+    )
     max_record_bytes: int = Field(default=1_048_576, ge=1)
     restarts: int = Field(default=10, ge=0)
     restart_seconds: float = Field(default=1.0, ge=0)
@@ -203,7 +221,11 @@ class Bridge(_Strict):
 class MySQL(_Strict):
     """A MySQL or MariaDB database to publish to.
 
-    password: a reference to a secret. ssl_ca: a file of certificates, which TLS then has to meet.
+    password: a reference to a secret.
+    ssl_mode: as MySQL's own of that name: `verify_identity` wants TLS, and a certificate that is
+    trusted and for this host; `preferred` verifies nobody. If empty, the first for a server on
+    another machine or with ssl_ca, else the second.
+    ssl_ca: a file of the certificates (PEM) that are trusted, in place of the system's.
     """
 
     host: str = "127.0.0.1"
@@ -211,7 +233,28 @@ class MySQL(_Strict):
     database: str = "headwater"
     user: str = "headwater"
     password: SecretRef | None = None
+    ssl_mode: Literal["", "verify_identity", "preferred"] = ""
     ssl_ca: str = ""
+
+    @property
+    def verified(self) -> bool:
+        """Whether TLS is wanted, with a certificate that is trusted and for the host."""
+        if self.ssl_mode:
+            return self.ssl_mode == "verify_identity"
+        return bool(self.ssl_ca) or not is_loopback(self.host)
+
+    @model_validator(mode="after")
+    def _verifies_what_it_trusts(self) -> MySQL:
+        if self.ssl_ca and self.ssl_mode == "preferred":
+            raise ValueError("ssl_mode `preferred` verifies nobody: leave ssl_ca or it out")
+        return self
+
+    @field_validator("host", "database", "user")
+    @classmethod
+    def _is_there(cls, value: str) -> str:
+        if not value or value.startswith("."):
+            raise ValueError("has to have a name, and none that begins with a dot")
+        return value
 
 
 class Adls(_Strict):
@@ -283,6 +326,13 @@ class Settings(BaseSettings):
     # Whatever somebody puts there is not for a log.
     spark: dict[str, str] = Field(default={}, repr=False)
 
+    @field_validator("storage", "checkpoint_root")
+    @classmethod
+    def _is_a_place(cls, value: str, known: ValidationInfo) -> str:
+        if (value or known.field_name == "storage") and (said := _no_place(value)):
+            raise ValueError(said)
+        return value
+
     @model_validator(mode="after")
     def _principal_of_storage(self) -> Settings:
         if self.adls.auth == "service_principal" and not self.identity.client_secret:
@@ -349,6 +399,8 @@ def load(
     except UnreadableError as error:
         raise SettingsError(unreadable(error)[1]) from None
     given = {key: value for key, value in overrides.items() if value is not None}
+    if "storage" in given and (said := _no_place(given["storage"])):
+        raise SettingsError(f"storage (--data): {said}")
     settings = settings.model_copy(update=given)
     # Absolute, so that Spark, the broker and the locks mean the same folder.
     folders = {key: getattr(settings, key) for key in ("storage", "checkpoint_root")}
@@ -363,6 +415,27 @@ def load(
     return settings
 
 
+def is_loopback(host: str) -> bool:
+    """Whether that is this machine, by the name or address that it has here alone."""
+    try:
+        return host.lower() == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_place(place: str) -> str | None:
+    """Why that is neither a folder nor a URI."""
+    if not place.strip():
+        return "a folder or a URI is wanted, and it is empty"
+    if "://" not in place:
+        if SCHEME.match(place):
+            return f"{place} is neither a folder nor a URI (SCHEME://…)"
+        return None
+    if place.startswith(("abfs://", "abfss://")) and not ACCOUNT.match(place):
+        return f"{place} names no container and account (abfss://CONTAINER@ACCOUNT.…/FOLDER)"
+    return None
+
+
 def read(environment: str) -> tuple[Path, dict[str, Any]]:
     """An environment's file, and what it sets. Raises SettingsError."""
     path = Path(environment)
@@ -375,8 +448,13 @@ def read(environment: str) -> tuple[Path, dict[str, Any]]:
         )
     try:
         values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except yaml.MarkedYAMLError as error:
+        # Not its snippet of the line, where a secret may stand that should not.
+        mark, problem = error.problem_mark, error.problem
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SettingsError(f"{path}{where} is not YAML: {problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} has to be a mapping of settings")
     if "environment" in values:
@@ -444,21 +522,26 @@ def resolve_secret(reference: str) -> str:
 
     Raises SettingsError, without the value.
     """
+    value = _behind(reference).strip("\r\n")
+    if not value:
+        raise SettingsError(f"secret {reference}: it is empty: put its value there")
+    redact.remember(value)
+    return value
+
+
+def _behind(reference: str) -> str:
     kind, _, where = reference.partition(":")
     if kind == "env":
         if where not in os.environ:
             raise SettingsError(f"secret {reference}: no environment variable {where}: set it")
-        value = os.environ[where]
-    elif kind == "file":
+        return os.environ[where]
+    if kind == "file":
         try:
-            value = Path(where).read_text().strip()
+            return Path(where).read_text().strip()
         except OSError as error:
             raise SettingsError(f"secret {reference}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise SettingsError(f"secret {reference}: the file is no text (UTF-8)") from None
-    else:
-        from lakehouse import vault
+    from lakehouse import vault
 
-        value = vault.value(reference)
-    redact.remember(value)
-    return value
+    return vault.value(reference)

@@ -40,6 +40,8 @@ GONE = (
 WAIT_SECONDS = 0.1
 # What is kept aside may be as large as the broker lets it.
 LARGEST_BYTES = 16_000_000
+# For what is said of a dead letter in its headers.
+ROOM_BYTES = 65_536
 
 
 @click.command("bridge")
@@ -173,6 +175,31 @@ def send_on(
     return running.run(available_now)
 
 
+def circle(settings: Settings, topic: str) -> str | None:
+    """What is to be said where the bridge would read what it has written, for ever."""
+    from lakehouse import kafka
+
+    bridge = settings.bridge
+    if (bridge.dead_letters or None) == topic:
+        return (
+            f"bridge.dead_letters: {topic} is the topic that the bridge reads: name another "
+            "(HEADWATER_BRIDGE__DEAD_LETTERS)"
+        )
+    source = settings.broker.bootstrap
+    with suppress(BrokerError):
+        source = kafka.bootstrap(settings)
+    here, there = (
+        {host.strip().lower() for host in hosts.split(",")}
+        for hosts in (source, bridge.to.bootstrap)
+    )
+    if here & there and (bridge.topic or topic) == topic:
+        return (
+            f"bridge.topic: topic {topic} of {bridge.to.bootstrap} would be sent to itself: name "
+            "another (HEADWATER_BRIDGE__TOPIC), or another bridge.to.bootstrap"
+        )
+    return None
+
+
 class _Bridge:
     def __init__(
         self,
@@ -189,6 +216,8 @@ class _Bridge:
                 "bridge.to.bootstrap: where to send to, NAMESPACE.servicebus.windows.net:9093 "
                 "for Event Hubs (HEADWATER_BRIDGE__TO__BOOTSTRAP)"
             )
+        if said := circle(settings, topic):
+            raise SettingsError(said)
         kafka.ensure_topics(settings, [topic])
         self.settings, self.topic, self.stop, self.progress = settings, topic, stop, progress
         self.accept_gap = accept_gap
@@ -203,18 +232,18 @@ class _Bridge:
 
     def _targets(self) -> tuple[Target, Target]:
         """Where records go, and where those go that are too large for it."""
+        from lakehouse import kafka
         from producer.hub import HubTarget
         from producer.targets import KafkaTarget
 
         bridge = self.settings.bridge
         there = self.settings.model_copy(update={"broker": bridge.to})
-        aside = KafkaTarget(
-            self.settings,
-            bridge.dead_letters or f"{self.topic}.dead-letters",
-            LARGEST_BYTES,
-            self._put_aside,
-            self._never,
-        )
+        dead_letters = bridge.dead_letters or f"{self.topic}.dead-letters"
+        most = LARGEST_BYTES + ROOM_BYTES
+        # Made by a broker's own settings, it would not take what is a little less than its topics
+        # take, with what is said of it.
+        kafka.ensure_topics(self.settings, [dead_letters], {"max.message.bytes": str(most)})
+        aside = KafkaTarget(self.settings, dead_letters, most, self._put_aside, self._never)
         topic = bridge.topic or self.topic
         if bridge.to.protocol == "amqp":
             return HubTarget(there, topic, self._done, self._too_large), aside
@@ -408,11 +437,19 @@ class _Bridge:
         return lag
 
     def _assigned(self, consumer: Any, parts: list[Any]) -> None:
-        """Begins after what is committed, or at the first record that there is. Raises GapError."""
+        """Begins after what is committed, or at the first record that there is.
+
+        Raises GapError, and BrokerError where the broker does not say what is committed.
+        """
+        from confluent_kafka import KafkaException
+
         from lakehouse import gaps, kafka
 
         begins = kafka.begin_offsets(self.settings, [self.topic])
-        done = consumer.committed(parts, timeout=kafka.TIMEOUT_SECONDS)
+        try:
+            done = consumer.committed(parts, timeout=kafka.TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise kafka.refused(self.settings, self.troubles.telling(error.args[0])) from None
         positions = {_key(part): part.offset for part in done if part.offset >= 0}
         gone, _ = gaps.ahead(positions, begins, {})
         if gone and not self.accept_gap:
@@ -459,7 +496,11 @@ class _Bridge:
         self.aside.send(dead_letter(record, why))
 
     def _never(self, record: Record, why: str) -> None:
-        raise BrokerError(f"{record} is too large for the topic of dead letters as well: {why}")
+        topic = self.settings.bridge.dead_letters or f"{self.topic}.dead-letters"
+        raise BrokerError(
+            f"{record} is too large for the topic of dead letters as well: {why}: let {topic} take "
+            f"more (its max.message.bytes: {LARGEST_BYTES + ROOM_BYTES:,}) and start again"
+        )
 
 
 def _key(part: Any) -> tuple[str, int]:

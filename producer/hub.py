@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from zlib import crc32
 
 from lakehouse import login
 from lakehouse.errors import BrokerError, SettingsError
-from lakehouse.settings import Settings
+from lakehouse.settings import Broker, Settings, is_loopback
 from producer.targets import Done, Record, TooLarge
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def client(
     """
     broker, more = settings.broker, {**options(settings), **more}
     if broker.sasl_mechanism == "PLAIN":
+        text = login.password(broker)
+        _check_host(broker, text)
         try:
-            text = login.password(broker)
             return kind.from_connection_string(text, eventhub_name=hub, **more)
         except ValueError:
             raise SettingsError(
@@ -101,6 +103,27 @@ def client(
         f"{broker.key}.sasl_mechanism: PLAIN (a connection string) or OAUTHBEARER (an identity) is "
         "wanted for Event Hubs by AMQP"
     )
+
+
+def _check_host(broker: Broker, text: str) -> None:
+    """That a connection string leads to the namespace that is set, and by TLS.
+
+    The emulator's flag in it goes without, which is for this machine alone.
+    """
+    parts = dict(part.partition("=")[::2] for part in text.split(";"))
+    endpoint = {name.strip().lower(): value for name, value in parts.items()}
+    host = urlsplit(endpoint.get("endpoint", "")).hostname or ""
+    wanted = broker.bootstrap.split(",")[0].rpartition(":")[0].strip("[]").lower()
+    if host and host != wanted:
+        raise SettingsError(
+            f"{broker.key}.sasl_password: {broker.sasl_password} is for {host}, and "
+            f"{broker.key}.bootstrap is {wanted}: let both be one namespace"
+        )
+    if endpoint.get("usedevelopmentemulator", "").lower() == "true" and not is_loopback(wanted):
+        raise SettingsError(
+            f"{broker.key}.sasl_password: {broker.sasl_password} has UseDevelopmentEmulator, which "
+            "goes without TLS: take it out, it is for an emulator on this machine"
+        )
 
 
 class HubTarget:

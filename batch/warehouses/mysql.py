@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,7 @@ class MySQL(Warehouse):
                 charset="utf8mb4",
                 autocommit=True,
                 connect_timeout=WAIT_SECONDS,
-                ssl_ca=settings.ssl_ca or None,
-                # With the file alone nothing would be verified at all.
-                ssl_verify_cert=True if settings.ssl_ca else None,
-                ssl_verify_identity=True if settings.ssl_ca else None,
+                ssl=self._trusted() if settings.verified else None,
             )
         except pymysql.MySQLError as error:
             raise self._said(error) from None
@@ -65,6 +63,13 @@ class MySQL(Warehouse):
             raise SettingsError(
                 f"mysql.ssl_ca: {settings.ssl_ca} cannot be read as certificates (PEM): {error}"
             ) from None
+
+    def _trusted(self) -> ssl.SSLContext:
+        """As ssl.create_default_context makes it: both the chain and the host's name count."""
+        context = ssl.create_default_context(cafile=self._settings.ssl_ca or None)
+        # Python 3.13 has it on, which servers' own authorities do not pass.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
 
     def _password(self) -> str:
         reference = self._settings.password
@@ -96,7 +101,12 @@ class MySQL(Warehouse):
                 "; its table was made for a narrower contract: drop it, and publish makes it anew"
             )
         if UNTRUSTED.search(text):
-            text += "; is its certificate for this host, and from one of those in mysql.ssl_ca?"
+            text += (
+                "; is its certificate for this host, and from an authority of mysql.ssl_ca, or of "
+                "the system's where that is empty?"
+            )
+        if "SSL is required" in text:
+            text += "; mysql.ssl_mode `preferred` goes without TLS: is the network your own?"
         if "denied" in text:
             needs = "CREATE, DROP, SELECT, INSERT, UPDATE and DELETE"
             text += f"; user {self._settings.user} needs {needs} there"
@@ -124,10 +134,11 @@ class MySQL(Warehouse):
 
         s = self._settings
         tls = "sslMode=PREFERRED&allowPublicKeyRetrieval=true"
+        if s.verified:
+            tls = "sslMode=VERIFY_IDENTITY"
         if s.ssl_ca:
-            store = self._trust_store(rows.sparkSession)
-            tls = (
-                f"sslMode=VERIFY_IDENTITY&trustCertificateKeyStoreUrl={store.as_uri()}"
+            tls += (
+                f"&trustCertificateKeyStoreUrl={self._trust_store(rows.sparkSession).as_uri()}"
                 f"&trustCertificateKeyStoreType=PKCS12&trustCertificateKeyStorePassword={STORE}"
             )
         url = (

@@ -418,6 +418,8 @@ def test_a_server_is_verified_where_certificates_are_given(
             publish_to(ssl_ca=str(other.ca))
         with pytest.raises(WarehouseError, match=r"(?i)hostname mismatch"):
             publish_to(host="localhost")
+        with pytest.raises(WarehouseError, match="certificate verify failed"):
+            publish_to(ssl_ca="", ssl_mode="verify_identity")
         assert server.run("SHOW TABLES", database="tls") == []
         assert modes(publish_to()) == {"full"}
         assert len(server.run("SELECT * FROM dw_orders", database="tls")) > 0
@@ -435,8 +437,17 @@ def test_a_server_is_verified_where_certificates_are_given(
                 there.close()
 
         staged()
-        for wrong in ({"ssl_ca": str(other.ca)}, {"host": "localhost"}):
+        by_the_system = {"ssl_ca": "", "ssl_mode": "verify_identity"}
+        for wrong in ({"ssl_ca": str(other.ca)}, {"host": "localhost"}, by_the_system):
             with pytest.raises(WarehouseError, match=r"is its certificate for this host"):
                 staged(**wrong)
     finally:
         server.stop()
+
+
+def test_a_server_without_tls_is_refused_where_it_is_wanted(
+    shop: Shop, settings: Settings, mysql: MySQL
+) -> None:
+    wanted = mysql.model_copy(update={"ssl_mode": "verify_identity"})
+    with pytest.raises(WarehouseError, match=r"SSL is required .*mysql.ssl_mode `preferred`"):
+        copy(shop, settings.model_copy(update={"mysql": wanted}), "mysql")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from headwater import config
 from headwater.cli import cli
@@ -96,17 +98,103 @@ def test_all_that_azure_lacks_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert len(lines) == 7
 
 
-def test_nothing_is_missing_where_all_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def in_azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that conf/environments/azure.yml wants."""
+    certificates = tmp_path / "ca.pem"
+    certificates.write_text("-----BEGIN CERTIFICATE-----\n")
     for name, value in {
         "HEADWATER_STORAGE": "abfss://lakehouse@example.dfs.core.windows.net/headwater",
         "HEADWATER_BROKER__BOOTSTRAP": "example.servicebus.windows.net:9093",
         "HEADWATER_MYSQL__HOST": "example.mysql.database.azure.com",
-        "HEADWATER_MYSQL__SSL_CA": __file__,
-        "EVENTHUB_CONNECTION_STRING": "planted",
+        "HEADWATER_MYSQL__SSL_CA": str(certificates),
+        "EVENTHUB_CONNECTION_STRING": "Endpoint=sb://example.servicebus.windows.net/;planted",
         "MYSQL_PASSWORD": "planted",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("in_azure")
+def test_nothing_is_missing_where_all_is_given() -> None:
     assert check("--env", "azure") == (0, ["environment azure: nothing is missing"])
+
+
+@pytest.mark.usefixtures("in_azure")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EVENTHUB_CONNECTION_STRING", "", "broker.sasl_password: secret env:.* it is empty"),
+        ("MYSQL_PASSWORD", "\n", "mysql.password: secret env:MYSQL_PASSWORD: it is empty"),
+        ("EVENTHUB_CONNECTION_STRING", "rubbish", "broker.sasl_password: .* no connection string"),
+        ("HEADWATER_BROKER__SASL_USERNAME", "", "broker: sasl_username: wanted with PLAIN"),
+        ("HEADWATER_BROKER__SASL_USERNAME", "root", r"broker.sasl_username: .* \$Connection"),
+        ("HEADWATER_STORAGE", "", "storage: a folder or a URI is wanted"),
+        ("HEADWATER_STORAGE", "dbfs:/mnt/lake", "storage: dbfs:/mnt/lake is neither a folder nor"),
+        ("HEADWATER_STORAGE", "abfss:/lake@a.dfs.core.windows.net/x", "storage: abfss:/.* neither"),
+        ("HEADWATER_STORAGE", "abfss://lake@.dfs.core.windows.net/x", "storage: .* no container"),
+        ("HEADWATER_CHECKPOINT_ROOT", "dbfs:/x", "checkpoint_root: dbfs:/x is neither"),
+        ("HEADWATER_MYSQL__HOST", "", "mysql.host: has to have a name"),
+        ("HEADWATER_MYSQL__HOST", ".mysql.database.azure.com", "mysql.host: has to have a name"),
+        ("HEADWATER_BROKER__BOOTSTRAP", ".servicebus.windows.net:9093", "broker.bootstrap: has to"),
+        (
+            "HEADWATER_BROKER__BOOTSTRAP",
+            "example.net:99999",
+            "broker.bootstrap: has to be host:port",
+        ),
+        ("HEADWATER_TOPICS__EVENTS", "", "topics.events: "),
+        ("HEADWATER_STREAM__TRIGGER", "fast", "stream.trigger: "),
+        (
+            "HEADWATER_MYSQL__SSL_CA",
+            "/etc/passwd",
+            "mysql.ssl_ca: no certificate is in /etc/passwd",
+        ),
+        (
+            "HEADWATER_BRIDGE__DEAD_LETTERS",
+            "shop.events",
+            "bridge.dead_letters: shop.events is the",
+        ),
+        (
+            "HEADWATER_BROKER",
+            '{"security_protocol": "PLAINTEXT", "sasl_mechanism": ""}',
+            "broker: security_protocol: Event Hubs wants SASL_SSL",
+        ),
+    ],
+)
+def test_what_would_fail_on_the_day_is_said(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_BRIDGE__TO__BOOTSTRAP", "elsewhere.example.net:9092")
+    monkeypatch.setenv(name, value)
+    code, lines = check("--env", "azure")
+    assert code == 1
+    assert [line for line in lines if re.match(said, line)], lines
+
+
+@pytest.mark.usefixtures("in_azure")
+def test_names_in_capitals_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_TOPICS__EVENTS", "SHOP.events")
+    assert check("--env", "azure") == (0, ["environment azure: nothing is missing"])
+
+
+def test_a_line_that_is_no_yaml_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text("broker:\n  sasl_password: planted-plain-secret: x\n")
+    code, [line] = check("--env", str(path))
+    assert code == 1
+    assert line.startswith(f"{path}, line 2, column 38 is not YAML: ")
+    assert "planted" not in line
+
+
+def test_a_server_on_another_machine_is_verified() -> None:
+    assert settings_files.MySQL(host="db.example.net").verified
+    assert settings_files.MySQL(host="warehouse").verified
+    assert settings_files.MySQL(ssl_ca="ca.pem").verified
+    assert settings_files.MySQL(ssl_mode="verify_identity").verified
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert not settings_files.MySQL(host=host).verified
+    assert not settings_files.MySQL(host="warehouse", ssl_mode="preferred").verified
+    with pytest.raises(ValidationError, match="verifies nobody"):
+        settings_files.MySQL(ssl_mode="preferred", ssl_ca="ca.pem")
 
 
 def test_a_laptop_lacks_nothing() -> None:
@@ -131,8 +219,10 @@ def test_keys_that_do_not_fit_are_named_together(
 
 def test_a_login_that_lacks_something_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.yml"
-    login = "bootstrap: h:9093, security_protocol: SASL_SSL, sasl_mechanism"
-    path.write_text(f"broker: {{{login}: OAUTHBEARER}}\nbridge: {{to: {{{login}: PLAIN}}}}\n")
+    login = "security_protocol: SASL_SSL, sasl_mechanism"
+    as_identity = f"bootstrap: h:9093, {login}: OAUTHBEARER"
+    by_password = f"bootstrap: there:9093, {login}: PLAIN, sasl_username: me"
+    path.write_text(f"broker: {{{as_identity}}}\nbridge: {{to: {{{by_password}}}}}\n")
     code, lines = check("--env", str(path))
     assert code == 1
     assert [line.split(":")[0] for line in lines] == [

@@ -257,7 +257,7 @@ def test_the_image_of_the_producer_has_all_that_its_commands_want(
     environment = os.environ | {
         "HEADWATER_STORAGE": str(tmp_path),
         "HEADWATER_BROKER__BOOTSTRAP": "127.0.0.1:9",
-        "HEADWATER_BRIDGE__TO__BOOTSTRAP": "127.0.0.1:9",
+        "HEADWATER_BRIDGE__TO__BOOTSTRAP": "127.0.0.1:7",
     }
     done = subprocess.run(
         [sys.executable, "-c", ONLY, " ".join({*allowed, "headwater"}), *given],
