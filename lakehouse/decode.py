@@ -24,8 +24,9 @@ from lakehouse.contracts import DROP, EVOLVE, FREEZE, QUARANTINE, Column, Contra
 from lakehouse.errors import FROZEN
 from lakehouse.sql import literal, quoted, when
 
-# JSON text in quotes, without back-tracking: what is left holds structural brackets only.
-QUOTED = r'"(?:[^"\\]++|\\[\s\S])*+"'
+# JSON text in quotes, without back-tracking: what is left holds structural brackets only. One that
+# does not end goes to the end of the record: each of its quotes would be tried as a beginning else.
+QUOTED = r'"(?:[^"\\]++|\\[\s\S]?)*+"?'
 # An escape of half a surrogate pair, which no UTF-8 can hold: two such keys become equal, and two
 # such ids. What is no half is taken away first: escaped backslashes, then whole pairs.
 SURROGATE = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
@@ -183,7 +184,8 @@ def _parse(records: DataFrame, max_record_bytes: int) -> DataFrame:
 
 
 def _lone_surrogate(text: SparkColumn) -> SparkColumn:
-    unescaped = F.replace(text, F.lit("\\\\"), F.lit(""))
+    # By a blank: what stood on both sides of one is no pair.
+    unescaped = F.replace(text, F.lit("\\\\"), F.lit(" "))
     return F.regexp_replace(unescaped, SURROGATE_PAIR, "").rlike(SURROGATE)
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import narwhals as nw
@@ -53,8 +54,9 @@ ARROW_TYPES = {
     "timestamp": pa.timestamp("us", "UTC"),
 }
 LIMITS = {"int": 2**31, "bigint": 2**63}
-# A number of more characters is refused by Spark's parser.
+# A number of more digits, and a name of more characters, is refused by Spark's parser.
 MAX_NUMBER = 1000
+MAX_NAME = 50_000
 # Python's own module writes the digits of such an escape in lower case, Spark in upper case.
 ESCAPED = re.compile(r'[\x00-\x1f"\\]')
 SHORT_ESCAPES = {
@@ -66,10 +68,6 @@ SHORT_ESCAPES = {
     "\r": r"\r",
     "\t": r"\t",
 }
-
-
-class _TwiceError(ValueError):
-    """An object with two equal keys."""
 
 
 class Real(float):
@@ -233,23 +231,34 @@ def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str |
         text = value.decode()
     except UnicodeDecodeError:
         return None, "not_utf8"
-    if re.search(SURROGATE, re.sub(SURROGATE_PAIR, "", text.replace("\\\\", ""))):
+    if re.search(SURROGATE, re.sub(SURROGATE_PAIR, "", text.replace("\\\\", " "))):
         return None, "lone_surrogate"
     if _depth(text) > MAX_DEPTH:
         return None, "nesting_too_deep"
+    twice = False
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        found = dict(pairs)
+        # What comes after it may still be no JSON.
+        twice = twice or len(found) != len(pairs)
+        if any(len(name) > MAX_NAME for name in found):
+            raise ValueError
+        return found
+
     try:
         with _deep_stack():
             doc = json.loads(
                 text,
-                object_pairs_hook=_object,
+                object_pairs_hook=fields,
                 parse_int=_whole,
                 parse_float=_real,
                 parse_constant=_constant,
             )
-    except _TwiceError:
-        return None, "duplicate_key"
     except ValueError:
         return None, "malformed_json"
+    if twice:
+        return None, "duplicate_key"
     return (doc, None) if isinstance(doc, dict) else (None, "not_an_object")
 
 
@@ -264,22 +273,18 @@ def _deep_stack() -> Iterator[None]:
         sys.setrecursionlimit(stack)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _TwiceError
-    return found
-
-
 def _whole(text: str) -> int | Real:
-    if len(text) > MAX_NUMBER:
-        raise ValueError(text)
+    _demand_few_digits(text)
     return int(text) if len(text.lstrip("-").lstrip("0")) <= 38 else Real(text)
 
 
-def _real(text: str) -> Decimal | Real:
-    if len(text) > MAX_NUMBER:
+def _demand_few_digits(text: str) -> None:
+    if sum(map(str.isdigit, text)) > MAX_NUMBER:
         raise ValueError(text)
+
+
+def _real(text: str) -> Decimal | Real:
+    _demand_few_digits(text)
     if "e" in text or "E" in text:
         return Real(text)
     number = Decimal(text)
@@ -382,6 +387,8 @@ def _as_text(value: Any) -> str | None:
         return "true" if value else "false"
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
+    if isinstance(value, float):
+        return _as_java(value)
     if isinstance(value, dict | list):
         return to_json(value)
     return str(value)
@@ -399,7 +406,7 @@ def to_json(value: Any) -> str:
         if isinstance(inner, Decimal):
             return f"{inner.normalize():f}"
         if isinstance(inner, float):
-            return _as_java(inner)
+            return _as_java(inner) if isfinite(inner) else f'"{_as_java(inner)}"'
         if isinstance(inner, str):
             return f'"{ESCAPED.sub(_escape, inner)}"'
         return json.dumps(inner)
@@ -410,6 +417,8 @@ def to_json(value: Any) -> str:
 
 def _as_java(value: float) -> str:
     """A double as Java writes it: 1.0E20, where Python writes 1e+20."""
+    if not isfinite(value):
+        return "Infinity" if value > 0 else "-Infinity"
     if value == 0 or 1e-3 <= abs(value) < 1e7:
         return repr(float(value))
     sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()

@@ -26,6 +26,8 @@ WHITESPACE = " \t\r\n"
 # The cleaner that makes a missing value into one.
 DEFAULT = "default"
 ASCII = r"\A[\x00-\x7F]*\z"
+LONGEST_OF_GROUPS = 1_000
+REPEATED_GROUP = re.compile(r"\)[*+{]")
 # RFC 5321 limits, and of its grammar the part that mail providers hand out.
 MAILBOX = "[a-z0-9!#$%&'*+/=?^_{|}~-]+"
 EMAIL = rf"{MAILBOX}([.]{MAILBOX})*@([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]{{2,63}}"
@@ -95,14 +97,28 @@ def length(value: nw.Expr, *, min: int = 0, max: int) -> nw.Expr:
 
 @_check
 def matches(value: nw.Expr, *, pattern: str) -> nw.Expr:
-    """The whole text matches the pattern (explicit ASCII classes, no look-around)."""
+    """The whole text matches the pattern (explicit ASCII classes, no look-around).
+
+    A pattern that repeats a group matches no text of more than 1,000 characters.
+    """
+    if REPEATED_GROUP.search(CHARACTER_CLASS.sub("", pattern)):
+        return _short(value, LONGEST_OF_GROUPS, full_match(value, pattern))
     return full_match(value, pattern)
 
 
 @_check
 def email(value: nw.Expr) -> nw.Expr:
     """An address in lower case, of at most 254 characters (RFC 5321)."""
-    return full_match(value, EMAIL) & (value.str.len_chars() <= 254)
+    return _short(value, 254, full_match(value, EMAIL))
+
+
+def _short(value: nw.Expr, most: int, check: nw.Expr) -> nw.Expr:
+    """The check, of a text of so many characters at most; others are not looked at.
+
+    Java's engine goes a call deeper at every turn of a group: some thousand end its stack, and
+    with it the JVM.
+    """
+    return nw.when(value.str.len_chars() <= most).then(check).otherwise(nw.lit(False))
 
 
 @_check

@@ -12,6 +12,7 @@ from lakehouse.contracts import Contracts
 from producer.command import send_foreign
 from tests.helpers import drain, headwater, settings_for, table
 from tests.samples import event
+from tests.samples_gold import CUSTOMER
 
 TEXTS = [
     "'; DROP TABLE silver.events; --",
@@ -34,6 +35,11 @@ TEXTS = [
 ]
 GOOD = {"category_id": "K001", "name": "Books"}
 RAW = [
+    event("customer", CUSTOMER | {"email": "a@" + "a." * 20_000 + "com"}, id="words"),
+    event("customer", CUSTOMER | {"email": "a." * 300_000 + "a@example.com"}, id="more words"),
+    b"[" * 1_000 + b'"' + b'\\"' * 400_000,
+    event("category", GOOD, id="half").replace(b"half", b"\\ud83d\\\\\\ude00"),
+    event("category", GOOD | {"k" * 60_000: 1}, id="key"),
     b"",
     b"\x00",
     b"\xff\xfe{\x00}\x00",
@@ -84,7 +90,7 @@ def test_hostile_payloads(
     folder = tmp_path / "hostile"
     folder.mkdir()
     sent = payloads()
-    assert len(set(sent)) == len(sent) == 126
+    assert len(set(sent)) == len(sent) == 131
     for number, payload in enumerate(sent):
         (folder / f"{number:04}.bin").write_bytes(payload)
     send_foreign(settings, folder)

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from lakehouse import decode_pandas, silver
 from lakehouse.contracts import Contracts
 from tests.samples import event
+from tests.samples_gold import CUSTOMER
 
 BROKER_TIME = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMIT = 1_048_576
@@ -41,6 +42,15 @@ def stock(**changes: Any) -> bytes:
 def line(number: str) -> bytes:
     """An order line whose unit price is spelt as given."""
     return event("order_item", {**LINE, "unit_price": 987}).replace(b"987", number.encode())
+
+
+def unknown(number: str) -> bytes:
+    """A record with a field that no one knows, whose number is spelt as given."""
+    return stock(more=987).replace(b"987", number.encode())
+
+
+def mail(address: str) -> bytes:
+    return event("customer", {**CUSTOMER, "email": address})
 
 
 def deep(levels: int) -> bytes:
@@ -128,6 +138,23 @@ CASES: list[tuple[str, bytes | None, list[str]]] = [
     ("zeros after the point", line("1.25000000000000000000"), []),
     ("too large an amount", line("12345678901.5"), ["unit_price.overflow"]),
     ("infinity", line("1e400"), ["unit_price.overflow"]),
+    ("an e-mail of 20,000 words after the @", mail("a@" + "a." * 20_000 + "com"), ["email.email"]),
+    ("and before it", mail("a." * 100_000 + "a@example.com"), ["email.email"]),
+    ("an e-mail of 254 characters", mail("a." * 120 + "aa@example.com"), []),
+    ("an e-mail of 255 characters", mail("a." * 120 + "aaa@example.com"), ["email.email"]),
+    ("brackets and open quotes", b"[" * 1_000 + b'"' + b'\\"' * 500_000, ["nesting_too_deep"]),
+    ("half pairs beside a backslash", GOOD.replace(b"sale", b"\\ud83d\\\\\\ude00"),
+     ["lone_surrogate"]),
+    ("a key of 50,000 characters", stock(**{"k" * 50_000: 1}), []),
+    ("a key of 50,001 characters", stock(**{"k" * 50_001: 1}), ["malformed_json"]),
+    ("equal keys, and text after it", b'{"a":1,"a":2} trailing', ["malformed_json"]),
+    ("cut off after equal keys", b'{"a":{"b":1,"b":2}', ["malformed_json"]),
+    ("an unknown field of 1e400", unknown("1e400"), []),
+    ("an unknown field of -1e400", unknown("-1e400"), []),
+    ("a minus and 1,000 digits", unknown("-" + "1" * 1_000), []),
+    ("1,001 digits", unknown("1" * 1_001), ["malformed_json"]),
+    ("a point among 1,000 digits", unknown("1." + "1" * 999), []),
+    ("a point among 1,001 digits", unknown("1." + "1" * 1_000), ["malformed_json"]),
     ("SQL in a text", stock(reason="'; DROP TABLE x; --"), ["reason.one_of"]),
 ]  # fmt: skip
 
