@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 JOB = "erase"
 # VACUUM removes what a writer is about to commit, too: so nobody writes meanwhile.
-WRITERS = ("stream-bronze", "stream-silver", "reconcile", "gold", "publish", "maintain")
+WRITERS = ("stream-bronze", "stream-silver", "reconcile", "gold", "publish", "maintain", "quality")
 LEFT_TO_OTHERS = (
     "the broker, until its retention ends: records that are read from it again come back",
     "smallest and largest values of columns in the logs of tables, until log retention ends",
@@ -111,6 +111,8 @@ def erase(
     who = by or user()
     texts = _demand([subject, *also])
     with ExitStack() as stack:
+        # Before anything is gone: of what was erased there is no second proof.
+        told = stack.enter_context(proof.open("w")) if proof is not None and not dry_run else None
         for writer in () if dry_run else WRITERS:
             stack.enter_context(held(settings, writer, f"what {writer} writes"))
         with doing("starting Spark"):
@@ -127,9 +129,9 @@ def erase(
             )
         with doing("erasing"), Ticker() as ticker:
             done = erase_subject(spark, settings, loaded, known, texts, who, ticker.show)
-    text = json.dumps(asdict(done), indent=2)
-    if proof is not None:
-        proof.write_text(text + "\n")
+        text = json.dumps(asdict(done), indent=2)
+        if told is not None:
+            told.write(text + "\n")
     if as_json:
         click.echo(text)
     else:

@@ -7,7 +7,7 @@ is a conflict, and is quarantined as one, be it pending or accepted before by th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,11 +34,17 @@ class Result:
 
 @dataclass
 class Judged:
-    """What was found, the rows of silver.events written, and the table's version after that."""
+    """What was found, the rows of silver.events written, and the table's version after that.
+
+    kept_out: of the records judged anew, those that were quarantined: coordinates, and `was`, what
+    for. waiting: by topic and partition, the first record that was left pending.
+    """
 
     result: Result
     rows: int
     version: int
+    kept_out: DataFrame | None = None
+    waiting: Offsets = field(default_factory=dict)
 
 
 def judge(
@@ -59,11 +65,14 @@ def judge(
 
     Where an accepted event gives way, its copies that left no row want one now, and what was in
     conflict with it may be none any more: both are judged with it, wherever in Bronze they are.
+
+    Where one would have to give way that Silver has and Bronze has not got yet, who stands against
+    it is left pending until Bronze has it.
     """
     from pyspark.sql import functions as F
 
     from lakehouse import erasures, repairs, tables
-    from lakehouse.silver import COORDINATES, classify
+    from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED, classify
 
     narrow = again is None
     table = tables.silver(contracts)
@@ -79,7 +88,8 @@ def judge(
     # What was erased cannot be judged again: it stands.
     gone = erasures.erased(spark, settings)
     firm = None if gone is None else gone.select(*COORDINATES)
-    yielding = None
+    yielding = unread = None
+    waiting: Offsets = {}
     while True:
         standing = silver if again is None else silver.join(again, COORDINATES, "left_anti")
         # Doubles among rows that stand are a reconcile's to find.
@@ -92,6 +102,11 @@ def judge(
             of_them = yielding.withColumn("yields", F.lit(True))
             rows = rows.join(of_them, IDENTITY, "left").where(looked_at | F.col("yields"))
             rows = rows.drop("yields").localCheckpoint()
+        if unread is not None:
+            waits = F.coalesce("waits", F.lit(False)) & (F.col("outcome") == ACCEPTED)
+            rows = rows.join(unread.withColumn("waits", F.lit(True)), IDENTITY, "left")
+            waiting = _firsts(rows.where(waits))
+            rows = rows.where(~waits).drop("waits").localCheckpoint()
         changes = decide(rows, standing, recent, firm).localCheckpoint()
         moved = changes.where(gives_way)
         losing = moved.where("action = 'conflict'")
@@ -100,7 +115,11 @@ def judge(
         # Once more, with all that has to do with these events: copies that left no row, conflicts
         # with them; and without those whose content is in Silver alone, which cannot give way.
         yielding = losing.select(*IDENTITY).distinct().localCheckpoint()
-        lost = losing.select(*COORDINATES).join(records, COORDINATES, "left_anti")
+        lost = losing.join(records.select(*COORDINATES), COORDINATES, "left_anti")
+        if narrow:
+            unread = lost.where(~committed).select(*IDENTITY).distinct().localCheckpoint()
+            lost = lost.where(committed)
+        lost = lost.select(*COORDINATES)
         firm = (lost if firm is None else lost.union(firm)).distinct().localCheckpoint()
         met = _conflicts_of(silver, yielding).join(closed, COORDINATES, "left_semi")
         again = met if again is None else again.unionByName(met).distinct()
@@ -108,6 +127,12 @@ def judge(
     inserts = tables.conform(_inserts(rows, changes, by), silver.schema)
     result = _count(rows, changes)
     written = result.accepted + result.quarantined
+    kept_out = None
+    if again is not None:
+        quarantined = silver.where(F.col("outcome") == QUARANTINED)
+        kept_out = quarantined.join(again, COORDINATES, "left_semi")
+        kept_out = kept_out.select(*COORDINATES, F.col("violations").alias("was"))
+        kept_out = kept_out.localCheckpoint()
     if again is not None or result.corrected:
         losers = silver.join(moved.select(*COORDINATES, "action"), COORDINATES)
         values = bronze.select(*COORDINATES, "value")
@@ -119,7 +144,16 @@ def judge(
         written = _replace(spark, settings, contracts, new, scope)
     elif written:
         tables.append(inserts, settings, table)
-    return Judged(result, written, tables.version(spark, settings, table))
+    version = tables.version(spark, settings, table)
+    return Judged(result, written, version, kept_out, waiting)
+
+
+def _firsts(rows: DataFrame) -> Offsets:
+    """The smallest offset by topic and partition."""
+    from pyspark.sql import functions as F
+
+    found = rows.groupBy("topic", "partition").agg(F.min("offset").alias("first")).collect()
+    return {(row.topic, row.partition): row.first for row in found}
 
 
 def _conflicts_of(silver: DataFrame, events: DataFrame) -> DataFrame:

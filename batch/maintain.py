@@ -48,7 +48,8 @@ class Report:
 
     partitions: how many are to be, or were, written anew. zorder_by: none where the table is
     clustered. removed: old files, to be or deleted. retired: rows of before `until`, older than the
-    contract has them kept, to be or deleted. where, recluster: SQL of what is to be done.
+    contract has them kept, to be or deleted; closed: up to where all had an outcome then. where,
+    recluster: SQL of what is to be done.
     """
 
     table: str
@@ -102,7 +103,7 @@ def maintain(names: tuple[str, ...], dry_run: bool, as_json: bool, settings: Set
                 spark, settings, loaded, known, names, dry_run, streaming, say=ticker.show
             )
     if as_json:
-        click.echo(json.dumps([asdict(report) for report in reports]))
+        click.echo(json.dumps([asdict(report) for report in reports], default=str))
         return
     show(reports)
 
@@ -273,13 +274,18 @@ def _old(
 
 
 def _retire(spark: SparkSession, settings: Settings, table: Table, until: date) -> None:
-    """Removes the rows of before a day, whole partitions, once they are written down."""
+    """Removes the rows of before a day, once they are written down.
+
+    Of days that were over when it was planned, all of them. But a record whose sender's clock is so
+    far behind may have come in since: it has no outcome yet, and stays.
+    """
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
-    from lakehouse import gaps, tables
+    from batch.judge import within
+    from lakehouse import gaps, runs, tables
 
-    old = F.col("date") < until
+    old = (F.col("date") < until) & within({}, runs.closed_range(spark, settings))
     rows = tables.read(spark, settings, table).where(old)
     tables.ensure(spark, settings, tables.gaps())
     known = gaps.accepted(spark, settings, table.layer)

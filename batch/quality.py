@@ -91,6 +91,7 @@ def quality(names: tuple[str, ...], docs: Path | None, as_json: bool, settings: 
     TABLE: full names such as gold.fact_orders; all of Gold where left out.
     """
     from lakehouse import contracts, layouts
+    from lakehouse.locks import held
     from lakehouse.progress import Ticker, doing
     from lakehouse.session import spark as make_session
 
@@ -98,11 +99,12 @@ def quality(names: tuple[str, ...], docs: Path | None, as_json: bool, settings: 
     there = [layout.full_name for layout in known.gold]
     if unknown := sorted(set(names) - set(there)):
         raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(there)}")
-    with doing("starting Spark"):
-        spark = make_session(settings, JOB)
     docs = docs or pages(settings)
-    with doing("checking Gold"), Ticker() as ticker:
-        checked = check(spark, settings, known, names, docs, ticker.show)
+    with held(settings, JOB, "ops.quality (job quality)"):
+        with doing("starting Spark"):
+            spark = make_session(settings, JOB)
+        with doing("checking Gold"), Ticker() as ticker:
+            checked = check(spark, settings, known, names, docs, ticker.show)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in checked]))
     else:

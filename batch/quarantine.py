@@ -460,7 +460,10 @@ def replay(
                 "quarantine (or not what the options say): see `headwater quarantine list`"
             )
         done = judge.judge(spark, settings, contracts, committed, committed, JOB, again=chosen)
-        after = repairs.note_replayed(spark, settings, contracts, chosen, by)
+        before = chosen if done.kept_out is None else done.kept_out
+        after = repairs.note_replayed(spark, settings, contracts, before, by)
+        # What was in conflict with these was judged with them, and is none of them.
+        after = after.join(chosen.select(*COORDINATES), COORDINATES, "left_semi")
         counted = after.groupBy("outcome").count().collect()  # three rows
         found = {row.outcome: row["count"] for row in counted}
         counts = {

@@ -52,9 +52,9 @@ def reconcile(since: str | None, full: bool, as_json: bool, settings: Settings) 
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
 
-    if full and since:
+    if full and since is not None:
         raise click.UsageError("--full and --since: one of them")
-    begin = BEGINNING if full else moment(since, "--since") if since else None
+    begin = BEGINNING if full else None if since is None else moment(since, "--since")
     loaded = contracts.load(settings.contracts_dir)
     with held(settings, "reconcile", "reconcile of silver.events"):
         with doing("starting Spark"):
@@ -102,7 +102,7 @@ def reconcile_range(
     from pyspark.sql import functions as F
 
     from batch import judge
-    from lakehouse import runs, tables
+    from lakehouse import repairs, runs, tables
 
     with runs.recorded(spark, settings, "reconcile") as run:
         end = judge.committed_by_all(spark, settings)
@@ -116,8 +116,13 @@ def reconcile_range(
                 & (F.col("timestamp") >= since)
                 & (F.col("date") >= since.astimezone(UTC).date())
             )
+        tables.read(spark, settings, tables.bronze())  # says so where there is none
+        tables.ensure(spark, settings, tables.silver(contracts))
         run.read = tables.versions(spark, settings, [tables.bronze(), tables.silver(contracts)])
         done = judge.judge(spark, settings, contracts, looked_at, committed, "reconcile")
+        if done.kept_out is not None:
+            repairs.note_replayed(spark, settings, contracts, done.kept_out, "reconcile")
+        end = end | {key: min(end[key], first) for key, first in done.waiting.items()}
         run.rows = done.rows
         run.offsets = closed | end
         run.details = asdict(done.result)

@@ -20,7 +20,7 @@ def refill(spark: SparkSession, settings: Settings) -> int:
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    from lakehouse import checkpoints, erasures, kafka, tables
+    from lakehouse import checkpoints, erasures, gaps, kafka, tables
     from lakehouse.silver import COORDINATES
 
     files = checkpoints.SparkFiles(spark, settings, "bronze")
@@ -53,6 +53,9 @@ def refill(spark: SparkSession, settings: Settings) -> int:
     lacking = tables.bronze_rows(records.withColumnRenamed("timestampType", "timestamp_type")).join(
         there, COORDINATES, "left_anti"
     )
+    # What maintenance removed for its age stays away.
+    known = gaps.accepted(spark, settings, "bronze")
+    lacking = lacking.where(~gaps.within(gap for gap in known if gap.why == gaps.RETIRED))
     counted = Observation()
     lacking = erasures.blank(spark, settings, lacking)
     tables.append(lacking.observe(counted, F.count(F.lit(1)).alias("rows")), settings, table)

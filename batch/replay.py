@@ -141,25 +141,20 @@ def replay_range(
 
     The result counts those, and what had no row in Silver, of the whole of Bronze.
     """
-    from pyspark.sql import functions as F
 
     from batch import judge
     from lakehouse import repairs, runs, tables
-    from lakehouse.silver import COORDINATES, QUARANTINED
+    from lakehouse.silver import COORDINATES
 
     with runs.recorded(spark, settings, JOB) as run:
         committed = judge.within({}, judge.committed_by_all(spark, settings))
         table = tables.silver(contracts)
         rows = tables.read(spark, settings, table).where(committed & wanted.condition())
-        kept_out = (
-            rows.where(F.col("outcome") == QUARANTINED)
-            .select(*COORDINATES, F.col("violations").alias("was"))
-            .localCheckpoint()
-        )
         done = judge.judge(
             spark, settings, contracts, committed, committed, JOB, again=rows.select(*COORDINATES)
         )
-        repairs.note_replayed(spark, settings, contracts, kept_out, by)
+        if done.kept_out is not None:
+            repairs.note_replayed(spark, settings, contracts, done.kept_out, by)
         run.rows = done.rows
         run.details = {**asdict(wanted), **asdict(done.result)}
         run.written = {table.full_name: done.version}

@@ -198,6 +198,18 @@ def streams(settings: Settings) -> Findings:
             yield from _urgent(settings, query, position, ends)
         if query == "bronze":
             yield from _held(settings, files)
+        elif (
+            arrow.open_table(settings, tables.silver(contracts.load(settings.contracts_dir)))
+            is None
+        ):
+            yield Finding(
+                "checkpoints",
+                ERROR,
+                f"silver has committed {sum(position.values()):,} records, and there is no table "
+                "silver.events",
+                "put the table's files back, or judge all of Bronze anew: "
+                "`headwater replay --from-offset 0`",
+            )
         if not expired and not short:
             yield Finding("checkpoints", OK, f"{query} has committed {sum(position.values()):,}")
 

@@ -64,12 +64,13 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def moment(text: str, option: str) -> datetime:
-    """An option's ISO-8601 time, in UTC where it names no zone. Raises BadParameter."""
+    """An option's ISO-8601 time, in UTC, also where it names no zone. Raises BadParameter."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no ISO-8601 time", param_hint=option) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        said = f"{text!r} is no ISO-8601 time between the years 1 and 9999"
+        raise click.BadParameter(said, param_hint=option) from None
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -114,10 +115,19 @@ def _with_room(said: str) -> str:
     return f"{said}: {room}, and run it again" if wanted else said
 
 
+def _demand_text(arguments: list[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"an argument is no UTF-8 text: {argument!a}") from None
+
+
 def run(command: click.Command, arguments: list[str] | None = None) -> None:
     """Runs a command to its exit code; what a user can meet is one line on stderr."""
     guard_streams()
     try:
+        _demand_text(sys.argv[1:] if arguments is None else arguments)
         code = command.main(args=arguments, standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
@@ -129,7 +139,8 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"headwater: {_with_room(error.strerror or str(error))}{where}", err=True)
+        said = error.strerror or str(error) or type(error).__name__
+        click.echo(f"headwater: {_with_room(said)}{where}", err=True)
         code = 1
     except Exception as error:
         # Spark's own errors come with the stack of two languages.

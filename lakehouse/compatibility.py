@@ -192,8 +192,9 @@ def _implies(wanted: Rule, given: Rule) -> bool:
     if wanted.name == "one_of":
         return set(theirs["values"]) <= set(mine["values"])
     if wanted.name in {"between", "length"}:
-        low, high = mine.get("min"), mine.get("max")
-        their_low, their_high = theirs.get("min"), theirs.get("max")
+        least = 0 if wanted.name == "length" else None
+        low, high = mine.get("min", least), mine.get("max")
+        their_low, their_high = theirs.get("min", least), theirs.get("max")
         return (low is None or (their_low is not None and their_low >= low)) and (
             high is None or (their_high is not None and their_high <= high)
         )

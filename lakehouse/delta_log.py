@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+def _json(text: str | None) -> dict[str, Any]:
+    """What a file of a log says; nothing where it was cut off, as by a power cut."""
+    with suppress(ValueError):
+        found = json.loads(text or "{}")
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 class DeltaLog:
     """The log of the table at a path, on whatever file system Spark reaches.
 
@@ -52,16 +60,14 @@ class DeltaLog:
     def commit(self, version: int) -> dict[str, Any]:
         """commitInfo of a version: timestamp (ms since 1970), operation, userMetadata, txnId …"""
         for line in (self._text(_commit(version)) or "").splitlines():
-            info: dict[str, Any] | None = json.loads(line).get("commitInfo")
+            info: dict[str, Any] | None = _json(line).get("commitInfo")
             if info is not None:
                 return info
         return {}
 
     def checksum(self, version: int) -> dict[str, Any]:
         """numFiles, tableSizeBytes, metadata, domainMetadata … as of a version."""
-        text = self._text(f"{version:020d}.crc")
-        found: dict[str, Any] = {} if text is None else json.loads(text)
-        return found
+        return _json(self._text(f"{version:020d}.crc"))
 
     def transaction(self, app: str) -> int | None:
         """The last batch of a streaming query that the newest version holds, by the query's name in
@@ -86,8 +92,7 @@ class DeltaLog:
             self._files.delete(log, False)
 
     def _checkpointed(self) -> int:
-        text = self._text("_last_checkpoint")
-        return 0 if text is None else int(json.loads(text)["version"])
+        return int(_json(self._text("_last_checkpoint")).get("version", 0))
 
     def _place(self, name: str) -> Any:
         inside = f"{self._folder}/{name}" if name else self._folder

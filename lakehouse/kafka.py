@@ -350,6 +350,11 @@ def ensure_topics(
                     raise BrokerError(
                         f"{bootstrap(settings)} would not make topic {topic}: {error.args[0].str()}"
                     ) from None
+            except TimeoutError:
+                raise BrokerError(
+                    f"{bootstrap(settings)} does not say whether it made topic {topic}, for "
+                    f"{TIMEOUT_SECONDS:g} s: is it well? Run it again"
+                ) from None
     except KafkaException as error:
         raise admin.refused(error) from None
 

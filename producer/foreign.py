@@ -58,6 +58,8 @@ def _inside(folder: Path) -> Iterator[Path]:
             file = Path(place, name)
             if not file.is_file():
                 raise SettingsError(f"{file} is no file, or a link that leads to none: remove it")
+            if not os.access(file, os.R_OK):
+                raise SettingsError(f"{file}: may not be read: let it be, or move it away")
             yield file
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lakehouse import kafka
-from lakehouse.errors import BrokerError, LedgerError
+from lakehouse.errors import BrokerError, LedgerError, SettingsError
 from lakehouse.settings import Settings
 from producer.ahead import Block
 from producer.ledger import Chunk, Ledger
@@ -77,6 +77,13 @@ def send(
             producer.flush(0.2)
             report.seconds = time.monotonic() - started
             progress(report)
+    except SettingsError as error:
+        # What is to be sent cannot be read on.
+        producer.flush(DELIVERY_SECONDS)
+        raise SettingsError(
+            f"{error}; {report.sent:,} records were sent before that, {report.acknowledged:,} of "
+            "them acknowledged"
+        ) from None
     finally:
         if collecting:
             gc.enable()

@@ -37,6 +37,7 @@ import psutil
 
 from headwater import broker, status
 from lakehouse import settings as settings_files
+from lakehouse.checkpoints import QUERIES
 from lakehouse.settings import Settings
 from tests.helpers import BIN, environment, unlike_the_ledger
 
@@ -148,6 +149,11 @@ def data_files(settings: Settings, table: str) -> int:
     return sum(1 for _ in Path(settings.tables, table).rglob("part-*.parquet"))
 
 
+def has_begun(checkpoint: Path) -> bool:
+    """Whether a query has committed a batch: without one there is nothing to do for a job."""
+    return any((checkpoint / "commits").glob("[0-9]*"))
+
+
 def lose_commit(settings: Settings, query: str) -> bool:
     """Takes the newest entry out of a checkpoint's log of commits; whether there was one."""
     folder = Path(settings.checkpoints) / query / "commits"
@@ -184,7 +190,7 @@ def soak(
     logs = processes.logs
     chance = random.Random(found.seed)
     seconds = minutes * 60
-    found.records = int(rate * seconds)
+    found.records = max(1, int(rate * seconds))
     moments = sorted(chance.uniform(0, seconds) for _ in range(kills))
     killed: Counter[str] = Counter()
     done: Counter[str] = Counter()
@@ -202,6 +208,7 @@ def soak(
     stream = processes.start("stream")
     events = ["--events", str(found.records), "--rate", str(rate), "--seed", str(found.seed)]
     producer = processes.start("produce", *events)
+    checkpoint_folders = [Path(settings.checkpoints) / query for query in QUERIES]
     begun = sampled = time.monotonic()
     order, job, name = 0, None, ""
     while producer.poll() is None or moments:
@@ -218,7 +225,7 @@ def soak(
         if silent_until and time.monotonic() >= silent_until:
             os.kill(broker_pid(local), signal.SIGCONT)
             silent_until = 0.0
-        if job is None and at > min(60, seconds / 5):
+        if job is None and at > min(60, seconds / 5) and all(map(has_begun, checkpoint_folders)):
             command = JOBS[order % len(JOBS)]
             order, name, job = order + 1, command[0], processes.start(*command)
         if moments and at >= moments[0]:
@@ -288,7 +295,9 @@ def soak(
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0.5), default=60.0, show_default=True)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True
+)
 @click.option("--kills", type=click.IntRange(min=0), default=50, show_default=True)
 @click.option("--rate", type=click.IntRange(min=1), default=600, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the shop and the kills.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,11 +42,12 @@ def checkpoint(settings: Settings, query: str, ends: kafka.Offsets) -> Path:
     return folder
 
 
-def bronze(settings: Settings, ends: kafka.Offsets) -> None:
+def write(settings: Settings, layer: str, ends: kafka.Offsets) -> None:
+    """The coordinates of all records up to there, as a table `events` of a layer."""
     rows = [(t, p, offset) for (t, p), end in ends.items() for offset in range(end)]
     topics, partitions, offsets = zip(*rows, strict=True)
     columns = {"topic": topics, "partition": pa.array(partitions, pa.int32()), "offset": offsets}
-    path = f"{settings.tables}/bronze/events"
+    path = f"{settings.tables}/{layer}/events"
     write_deltalake(path, pa.table(columns), mode="overwrite")
 
 
@@ -55,8 +57,8 @@ def settings(bootstrap: str, tmp_path: Path) -> Settings:
     settings = settings_for(tmp_path / "a data folder", bootstrap)
     send_shop(settings, Sending(events=EVENTS))
     ends = kafka.end_offsets(settings, [settings.topics.events])
-    bronze(settings, ends)
     for query in ("bronze", "silver"):
+        write(settings, query, ends)
         checkpoint(settings, query, ends)
     return settings
 
@@ -80,7 +82,7 @@ def test_what_the_broker_does_not_have_any_more(settings: Settings) -> None:
     send_shop(settings, Sending(events=EVENTS, go_on=True))
     ends = kafka.end_offsets(settings, [topic])
     read = {(t, p): end // 2 for (t, p), end in ends.items()}
-    bronze(settings, read)
+    write(settings, "bronze", read)
     for query in ("bronze", "silver"):
         checkpoint(settings, query, read)
     gone = TopicPartition(topic, 2, read[topic, 2] + 3)
@@ -100,11 +102,19 @@ def test_a_damaged_checkpoint_and_rows_that_are_gone(settings: Settings) -> None
     (Path(settings.checkpoints) / "silver/metadata").write_bytes(b"")
     ends = kafka.end_offsets(settings, [settings.topics.events])
     short = {**ends, (settings.topics.events, 3): 1}
-    bronze(settings, short)
+    write(settings, "bronze", short)
     [of_bronze, of_silver] = wrong(settings)
     last = ends[settings.topics.events, 3] - 1
     assert f"partition 3 up to offset {last}, and bronze.events ends at 0" in of_bronze.said
     assert "silver/metadata is damaged" in of_silver.said
+
+
+def test_a_table_that_is_gone(settings: Settings) -> None:
+    shutil.rmtree(Path(settings.tables, "silver"))
+    [finding] = wrong(settings)
+    assert (finding.check, finding.state) == ("checkpoints", ERROR)
+    assert finding.said == "silver has committed 300 records, and there is no table silver.events"
+    assert "headwater replay --from-offset 0" in finding.remedy
 
 
 def test_a_record_from_the_future(settings: Settings) -> None:

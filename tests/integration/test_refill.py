@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from batch import audit, reconcile
 from batch.refill import refill
-from lakehouse import kafka, tables
+from lakehouse import gaps, kafka, tables
 from lakehouse.contracts import Contracts
 from lakehouse.settings import Settings
 from producer.command import Sending, send_shop
@@ -57,3 +57,22 @@ def test_bronze_is_made_whole_again_from_the_broker(
     assert found.broken == []
     assert [balance.bronze for balance in found.balances] == [320]
     assert unlike_the_ledger(settings) == []
+
+
+@pytest.mark.long
+def test_what_was_removed_for_its_age_stays_away(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    send_shop(settings, Sending(events=60, seed=73))
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    tables.ensure(spark, settings, tables.gaps())
+    old = gaps.Gap(settings.topics.events, 1, 0, 3, gaps.RETIRED)
+    gaps.accept(spark, settings, "bronze", [old])
+    path = tables.quoted_path(tables.bronze().path(settings))
+    spark.sql(f"DELETE FROM {path} WHERE partition = 1 AND offset < 5")
+    assert refill(spark, settings) == 2
+    held = table(settings, "bronze/events", ["partition", "offset"]).to_pylist()
+    assert sorted(row["offset"] for row in held if row["partition"] == 1)[0] == 3
+    assert audit.audit_tables(spark, settings, contracts).broken == []

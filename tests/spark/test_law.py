@@ -11,8 +11,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from batch import audit, judge, reconcile
+from lakehouse import runs, tables
 from lakehouse import settings as settings_files
-from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
@@ -113,6 +113,29 @@ def test_what_gives_way_and_what_cannot(house: House) -> None:
     assert kept is not None
     assert kept.category.name == "A"
     assert (found.accepted, found.corrected) == (1, 1)
+
+
+@pytest.mark.long
+def test_an_earlier_record_waits_for_what_bronze_has_not_got_yet(house: House) -> None:
+    """Silver is ahead. (0, 0) has other content and came later: it can give way once Bronze has
+    it, and until then the range ends before (1, 0)."""
+    later = (0, 0, 9, category("x", name="Later"))
+    house.stream(later)
+    house.bronze((1, 0, 5, category("x", name="Earlier")), (1, 1, 6, category("z")))
+    assert house.reconcile() == judge.Result(pending=1, accepted=1)
+    assert house.rows() == {
+        (0, 0): ("accepted", [], "stream"),
+        (1, 1): ("accepted", [], "reconcile"),
+    }
+    assert runs.closed_range(house.spark, house.settings) == {("t", 1): 0}
+    house.bronze(later)
+    assert house.reconcile() == judge.Result(pending=1, accepted=1, corrected=1)
+    assert house.rows() == {
+        (0, 0): ("quarantined", ["conflict"], "reconcile"),
+        (1, 0): ("accepted", [], "reconcile"),
+        (1, 1): ("accepted", [], "reconcile"),
+    }
+    assert house.audit().holds
 
 
 def test_an_event_accepted_twice_is_put_right(house: House) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from batch import quarantine, replay
 from batch.quarantine import Coordinates, Filter
-from lakehouse import tables
+from lakehouse import repairs, tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import HeadwaterError
 from lakehouse.rules import Rule
@@ -225,6 +225,10 @@ def test_what_replays_and_conflicts_have_to_do_with_each_other(house: House) -> 
         (0, 2): ("accepted", [], "reconcile"),
     }
     assert any("in Silver and not in Bronze" in line for line in house.audit().broken)
+    done = repairs.history(house.spark, house.settings)
+    assert done is not None
+    freed = done.where("partition = 0 AND offset = 1").select("action", "outcome").collect()
+    assert [tuple(step) for step in freed] == [("replayed", "accepted")]
     replay.replay_range(house.spark, house.settings, less, replay.Range(0))
     assert house.rows()[0, 0] == ("accepted", [], "replay")
     assert house.rows()[0, 1][:2] == ("quarantined", ["conflict"])

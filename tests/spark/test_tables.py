@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse import tables
 from lakehouse.contracts import Contracts
+from lakehouse.delta_log import DeltaLog
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings, Unity
@@ -44,6 +45,19 @@ def test_a_table_whose_making_was_cut_off_is_made(
     assert tables.ensure(spark, settings, tables.gaps())
     assert tables.read(spark, settings, tables.gaps()).count() == 0
     assert not tables.ensure(spark, settings, tables.gaps())
+
+
+def test_a_log_of_which_a_file_was_cut_off_is_read_on(
+    spark: SparkSession, settings: Settings
+) -> None:
+    """As by a power cut; what the file would have said is looked for."""
+    tables.ensure(spark, settings, tables.gaps())
+    log = Path(tables.gaps().path(settings)) / "_delta_log"
+    for file in (log / "_last_checkpoint", log / "00000000000000000000.crc"):
+        file.write_text('{"version"')
+        file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+    assert tables.version(spark, settings, tables.gaps()) == 0
+    assert DeltaLog(spark, tables.gaps().path(settings)).checksum(0) == {}
 
 
 def test_a_column_comes_before_its_statistics(spark: SparkSession, settings: Settings) -> None:

@@ -45,6 +45,9 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         ["produce", "--data", str(tmp_path), "--start", "soon"],
         ["contracts", "check", str(empty)],
         ["status", "--env", "moon"],
+        ["reconcile", "--since", "0001-01-01T00:00:00+14:00"],
+        ["reconcile", "--since", ""],
+        ["quarantine", "show", "topic\udcff"],
     ):
         done = headwater(*arguments)
         assert done.returncode != 0

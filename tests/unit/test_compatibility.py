@@ -179,6 +179,7 @@ def test_what_is_called_compatible_is(
 
 OPTIONAL, REQUIRED = column("string"), column("string", True)
 DEFAULTED = column("string", True, default="a")
+UP_TO_5 = column("string", False, Rule("length", {"max": 5}))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,8 @@ DEFAULTED = column("string", True, default="a")
         (REQUIRED, OPTIONAL, True, False),
         (column("int"), column("bigint"), True, False),
         (OPTIONAL, column("int"), False, False),
+        (UP_TO_5, column("string", False, Rule("length", {"min": 0, "max": 5})), True, True),
+        (UP_TO_5, column("string", False, Rule("length", {"min": 1, "max": 5})), False, True),
     ],
 )
 def test_the_usual_changes(

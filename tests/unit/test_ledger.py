@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,32 @@ def test_nothing_of_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(SettingsError, match=f"{pipe} is no file"):
         list(foreign.records(tmp_path))
+
+
+def test_what_cannot_be_read_on_says_what_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def records() -> Iterator[Record]:
+        yield from [record("a"), record("b")]
+        raise SettingsError("b: Input/output error")
+
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_: Client())
+    monkeypatch.setattr("producer.ahead.RECORDS_A_BLOCK", 1)
+    here: Any = None
+    ledger = Ledger(tmp_path, "run", "topic", WORLD)
+    with pytest.raises(SettingsError, match=r"^b: Input/output error; 2 records were sent before"):
+        kafka_sink.send(blocks(records()), here, "topic", ledger)
+    assert pq.read_table(tmp_path).num_rows == 2
+
+
+def test_a_file_that_may_not_be_read_is_named_before_any_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "b")
+    with pytest.raises(SettingsError, match=f"{tmp_path}/b: may not be read"):
+        next(foreign.records(tmp_path))
 
 
 def test_a_lone_carriage_return_is_no_line_end(tmp_path: Path) -> None:
