@@ -6,30 +6,32 @@ points there are, and its commands which parameters they take.
 
 from __future__ import annotations
 
-import os
+import ast
+import atexit
+import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass, field
+from email.parser import HeaderParser
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from zipfile import ZipFile
+from zoneinfo import available_timezones
 
-import click
 import yaml
 from databricks.bundles.dashboards import Dashboard
 from databricks.bundles.jobs import Job
 from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
 
-from headwater.cli import cli
 from headwater.job import SETTING
-from lakehouse import settings as settings_files
-from lakehouse.errors import SettingsError
 
 MODELS: dict[str, Callable[[Any], object]] = {
     "jobs": Job.from_dict,
@@ -51,33 +53,50 @@ KEYS = {
     "targets.*.workspace": "root_path",
 }
 # What such a field may say, where that is a choice.
-CHOICES = {
-    "artifacts.*": {"type": {"whl"}},
+CHOICES: dict[str, dict[str, set[object]]] = {
+    "artifacts.*": {"type": {"whl"}, "dynamic_version": {True, False}},
+    "experimental": {"skip_name_prefix_for_schema": {True, False}},
     "targets.*": {"mode": {"development", "production"}},
 }
 # Who may have what: by Databricks' documentation of permissions of a bundle.
 GRANTEES = {"group_name", "user_name", "service_principal_name"}
 LEVELS = {"CAN_VIEW", "CAN_MANAGE", "CAN_RUN"}
-PATHS = {"requirements", "file_path", "notebook_path", "python_file", "jar"}
+PATHS = {"requirements", "file_path", "notebook_path", "python_file", "jar", "egg"}
+REQUIREMENTS = re.compile(r"(?:-r|--requirement)[ =]*(.+)")
+VOLUME = re.compile(r"/Volumes/([^/]*)/([^/]*)/([^/]*)")
+ADDRESS = re.compile(r"[^@\s{}$()]+@[^@\s{}$()]+")
+# What a runtime has, and a wheel must not bring in another version.
+OF_THE_RUNTIME = {"pyspark", "delta-spark", "pandas", "pyarrow", "numpy"}
 # Fields of Quartz's cron: the lowest and highest number of each that has any.
 QUARTZ = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (1, 7))
+WORDS_OF_QUARTZ = {
+    *("L", "W", "LW", "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"),
+    *("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
+}
 REFERENCE = re.compile(r"\$\{([^{}]+)\}")
 RUN_TIME = re.compile(r"\{\{([^{}]+)\}\}")
 # What Databricks itself fills in.
-KNOWN = re.compile(r"bundle\.(name|target)|workspace\.current_user\.(userName|short_name)")
+KNOWN = {
+    "bundle.name": "headwater",
+    "bundle.target": "target",
+    "workspace.current_user.userName": "someone@example.com",
+    "workspace.current_user.short_name": "someone",
+}
 KNOWN_AT_RUN_TIME = re.compile(r"job\.run_id")
 SAMPLE = "2026-11-01"
 
 
 @dataclass
 class Bundle:
-    """A bundle for one target. given: variables as `--var` gives them. findings: see `check`."""
+    """A bundle for one target. given: variables as `--var` gives them. volumes: by catalog, schema
+    and name. findings: see `check`."""
 
     root: Path
     target: str
     given: dict[str, str]
     wheel: Path
     raw: dict[str, Any] = field(default_factory=dict)
+    volumes: set[tuple[str, str, str]] = field(default_factory=set)
     findings: list[str] = field(default_factory=list)
 
     def find(self, where: str, what: str) -> None:
@@ -87,19 +106,33 @@ class Bundle:
 def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[str]:
     """Everything that is wrong with the bundle in `root`, a line each with place and name."""
     bundle = Bundle(root, target, given, wheel)
-    _load(bundle)
+    try:
+        _load(bundle)
+    except ValueError as error:
+        return [*bundle.findings, str(error)]
     _keys(bundle)
+    if target not in (bundle.raw.get("targets") or {}):
+        bundle.find("targets", f"no target {target}")
+        return bundle.findings
     raw = _Resolver(bundle).all()
-    distribution, entry_points = _wheel(wheel)
-    if not any(one.get("dynamic_version") for one in raw.get("artifacts", {}).values()):
-        bundle.find("artifacts", "no wheel whose version is each deploy's own (dynamic_version)")
+    distribution, entry_points = _wheel(bundle)
+    _artifacts(bundle, raw.get("artifacts") or {})
+    bundle.volumes = {
+        (str(one.get("catalog_name")), str(one.get("schema_name")), str(one.get("name")))
+        for one in raw["resources"].get("volumes", {}).values()
+    }
+    schemas = {str(one.get("name")) for one in raw["resources"].get("schemas", {}).values()}
+    for key, volume in raw["resources"].get("volumes", {}).items():
+        if str(volume.get("schema_name")) not in schemas:
+            bundle.find(f"volumes.{key}", f"no schema {volume.get('schema_name')} in the bundle")
     for kind, resources in raw["resources"].items():
         for key, resource in resources.items():
             where = f"{kind}.{key}"
             if kind not in MODELS:
                 bundle.find(where, "a kind of resource that nothing here checks")
                 continue
-            _model(bundle, where, MODELS[kind], resource)
+            if not _model(bundle, where, MODELS[kind], resource):
+                continue
             _paths(bundle, where, resource)
             if kind == "jobs":
                 _rules(bundle, where, resource)
@@ -147,7 +180,9 @@ def _load(bundle: Bundle) -> None:
             part = _yaml(path)
             for extra in set(part) - {"resources"}:
                 bundle.find(path.name, f"unknown field {extra}")
-            for kind, named in part["resources"].items():
+            if "resources" not in part:
+                bundle.find(path.name, "no resources")
+            for kind, named in part.get("resources", {}).items():
                 for key in named:
                     if key in resources.get(kind, {}):
                         bundle.find(f"{kind}.{key}", "stands twice")
@@ -155,9 +190,22 @@ def _load(bundle: Bundle) -> None:
     bundle.raw = {**raw, "resources": resources}
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A mapping with two equal keys is an error. libyaml's, where it is: a tenth of the time."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"{Path(node.start_mark.name).name}: {key} stands twice")
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(path: Path) -> Any:
-    # libyaml's, where it is: a tenth of the time.
-    return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        with path.open() as file:
+            return yaml.load(file, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from None
 
 
 def _keys(bundle: Bundle) -> None:
@@ -168,7 +216,16 @@ def _keys(bundle: Bundle) -> None:
                 bundle.find(where or "databricks.yml", f"unknown field {key}")
             for key, choices in CHOICES.get(place, {}).items():
                 if key in found and found[key] not in choices:
-                    bundle.find(where, f"{key}: {found[key]} is none of {', '.join(choices)}")
+                    known = ", ".join(sorted(map(str, choices)))
+                    bundle.find(where, f"{key}: {found[key]} is none of {known}")
+    targets = own.get("targets") or {}
+    if sum(bool(target.get("default")) for target in targets.values()) > 1:
+        bundle.find("targets", "more than one is the default")
+    for name, target in targets.items():
+        if "mode" not in target:
+            bundle.find(f"targets.{name}", "no mode")
+        if target.get("mode") == "production" and "run_as" not in target:
+            bundle.find(f"targets.{name}", "no run_as: its jobs would be whoever's deploys it")
     for one in own.get("permissions", []):
         for key in set(one) - GRANTEES - {"level"}:
             bundle.find("permissions", f"unknown field {key}")
@@ -237,7 +294,9 @@ class _Resolver:
             has_id = rest.endswith(".id") and key in self._bundle.raw["resources"].get(kind, {})
             if not has_id:
                 self._bundle.find(where, f"no such resource or field {name}")
-        elif not KNOWN.fullmatch(name):
+        elif name in KNOWN:
+            return KNOWN[name]
+        else:
             self._bundle.find(where, f"undefined {name}")
         return re.sub(r"\W", "-", name)
 
@@ -256,34 +315,69 @@ class _Resolver:
 
 def _model(
     bundle: Bundle, where: str, model: Callable[[Any], object], resource: dict[str, Any]
-) -> None:
+) -> bool:
+    """Whether Databricks' model takes it: what is not of its form is not looked into further."""
     try:
         model(resource)
     except (ValueError, TypeError) as error:
         bundle.find(where, " ".join(str(error).split()))
+        return False
+    return True
 
 
-def _wheel(wheel: Path) -> tuple[str, set[str]]:
-    """Name of the wheel's distribution, and its entry points."""
-    with ZipFile(wheel) as file:
-        name = next(n for n in file.namelist() if n.endswith(".dist-info/entry_points.txt"))
+def _wheel(bundle: Bundle) -> tuple[str, set[str]]:
+    """Name of the wheel's distribution, and its entry points. Finds those that lead nowhere, and
+    requirements that a runtime brings itself."""
+    where = bundle.wheel.name
+    with ZipFile(bundle.wheel) as file:
+        names = file.namelist()
+        of_it = next(n for n in names if n.endswith(".dist-info/entry_points.txt"))
         parser = ConfigParser()
-        parser.read_string(file.read(name).decode())
-    return wheel.name.split("-")[0], {key for one in parser.sections() for key in parser[one]}
+        parser.read_string(file.read(of_it).decode())
+        points = {key: parser[one][key] for one in parser.sections() for key in parser[one]}
+        for key, target in points.items():
+            module, _, function = target.partition(":")
+            paths = [f"{module.replace('.', '/')}{end}" for end in (".py", "/__init__.py")]
+            path = next((path for path in paths if path in names), None)
+            if path is None:
+                bundle.find(where, f"entry point {key}: no module {module}")
+            elif not any(
+                getattr(one, "name", None) == function for one in ast.parse(file.read(path)).body
+            ):
+                bundle.find(where, f"entry point {key}: no {function} in {module}")
+        metadata = file.read(of_it.replace("entry_points.txt", "METADATA")).decode()
+    for required in HeaderParser().parsestr(metadata).get_all("Requires-Dist") or []:
+        name = re.split(r"[^A-Za-z0-9._-]", required)[0].lower()
+        if name in OF_THE_RUNTIME and "extra ==" not in required:
+            bundle.find(where, f"requires {required}, which a runtime has in a version of its own")
+    return where.split("-")[0], set(points)
+
+
+def _artifacts(bundle: Bundle, artifacts: dict[str, Any]) -> None:
+    if not any(one.get("dynamic_version") for one in artifacts.values()):
+        bundle.find("artifacts", "no wheel whose version is each deploy's own (dynamic_version)")
+    for name, one in artifacts.items():
+        if not (bundle.root / str(one.get("path"))).is_dir():
+            bundle.find(f"artifacts.{name}", f"path: no folder {one.get('path')}")
+        # What the tasks' libraries name.
+        if not re.search(r"(-w|--wheel-dir|-d|--dist-dir)[ =]dist\b", str(one.get("build"))):
+            bundle.find(f"artifacts.{name}", f"build: {one.get('build')} makes no wheel in dist")
 
 
 def _paths(bundle: Bundle, where: str, value: Any) -> None:
     """Paths are relative to the file that they stand in, which is one of resources/."""
     base = bundle.root / "resources"
-    volumes = bundle.raw["resources"].get("volumes", {})
-    names = {str(volume["name"]) for volume in volumes.values()}
     for key, text in _strings(value):
-        if text.startswith("/Volumes/") and (text.split("/") + [""] * 5)[4] not in names:
-            bundle.find(where, f"{text} is in no volume of the bundle")
+        for found in VOLUME.finditer(text):
+            if found.groups() not in bundle.volumes:
+                bundle.find(where, f"{text} is in no volume of the bundle")
+        if key == "destination":
+            bundle.find(where, f"{text}: init scripts are nothing that is checked here")
         # Of a serverless environment, dependencies are lines of a requirements file.
-        path = text.removeprefix("-r ")
+        line = REQUIREMENTS.fullmatch(text) if key == "dependencies" else None
+        path = line[1] if line else text
         is_wheel = key == "whl" or (key == "dependencies" and text.endswith(".whl"))
-        is_file = key in PATHS or (key == "dependencies" and path != text)
+        is_file = key in PATHS or line is not None
         if is_file and not (base / path).is_file():
             bundle.find(where, f"{key}: no file {path}")
         place = (base / path).resolve()
@@ -305,14 +399,22 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
     """What every job of ours has to say, whatever Databricks would let pass."""
-    alerts = job.get("email_notifications", {})
+    alerts = job.get("email_notifications") or {}
     for event, addresses in alerts.items():
-        if isinstance(addresses, list) and not all(str(one).strip() for one in addresses):
-            bundle.find(where, f"email_notifications.{event}: an address of no letters")
-    if cron := job.get("schedule", {}).get("quartz_cron_expression"):
-        _cron(bundle, where, cron)
+        for one in addresses if isinstance(addresses, list) else []:
+            if not ADDRESS.fullmatch(str(one)):
+                bundle.find(where, f"email_notifications.{event}: {one!r} is no address")
+    if schedule := job.get("schedule"):
+        _cron(bundle, where, schedule.get("quartz_cron_expression", ""))
+        if schedule.get("timezone_id") not in available_timezones():
+            bundle.find(where, f"no time zone {schedule.get('timezone_id')}")
+        if "continuous" in job:
+            bundle.find(where, "continuous, and on a schedule")
     _graph(bundle, where, job.get("tasks", []))
-    metrics = {rule["metric"] for rule in job.get("health", {}).get("rules", [])}
+    longest = max((task.get("timeout_seconds", 0) for task in job.get("tasks", [])), default=0)
+    if 0 < job.get("timeout_seconds", 0) < longest:
+        bundle.find(where, f"timeout_seconds is less than a task's own, {longest}")
+    metrics = {rule.get("metric") for rule in (job.get("health") or {}).get("rules", [])}
     if not alerts.get("on_failure"):
         bundle.find(where, "no alert on failure (email_notifications.on_failure)")
     if "continuous" in job:
@@ -333,7 +435,7 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
         bundle.find(where, "no tags application and part, which costs are counted by")
     for cluster in job.get("job_clusters", []):
         spec = cluster.get("new_cluster", {})
-        if "continuous" in job and "autoscale" in spec:
+        if "continuous" in job and ("autoscale" in spec or "num_workers" not in spec):
             bundle.find(where, f"cluster {cluster['job_cluster_key']}: a stream's is of fixed size")
         if "continuous" not in job and not {"autoscale", "policy_id"} <= set(spec):
             bundle.find(where, f"cluster {cluster['job_cluster_key']}: no autoscale, no policy_id")
@@ -354,7 +456,9 @@ def _cron(bundle: Bundle, where: str, expression: str) -> None:
     for text, (low, high) in zip(fields, QUARTZ, strict=False):
         numbers = re.findall(r"(?<![/#\w])\d+", text)
         right = right and all(low <= int(number) <= high for number in numbers)
-        right = right and re.fullmatch(r"[?*\dA-Z,/#L-]+", text) is not None
+        right = right and all(0 < int(step) <= high for step in re.findall(r"/(\d+)", text))
+        right = right and re.fullmatch(r"[?*\dA-Z,/#-]+", text) is not None
+        right = right and set(re.findall("[A-Z]+", text)) <= WORDS_OF_QUARTZ
     if not right:
         bundle.find(where, f"{expression!r} is no schedule of Quartz's")
 
@@ -397,6 +501,14 @@ def _task(
         bundle.find(where, f"no cluster {task.get('job_cluster_key')}")
     if "continuous" not in job and not {"timeout_seconds", "max_retries"} <= set(task):
         bundle.find(where, "no timeout_seconds, or no max_retries")
+    spec: dict[str, Any] = next(
+        (
+            one.get("new_cluster", {})
+            for one in job.get("job_clusters", [])
+            if one.get("job_cluster_key") == task.get("job_cluster_key")
+        ),
+        {},
+    )
     wheel = task.get("python_wheel_task")
     if wheel is None:
         bundle.find(where, "is none of a wheel, which is all that is checked here")
@@ -413,10 +525,17 @@ def _task(
             f"no entry point {wheel.get('entry_point')} in {bundle.wheel.name}; there are: "
             f"{', '.join(sorted(entry_points))}",
         )
-    _parameters(bundle, where, job, wheel.get("parameters", []))
+    variables = spec.get("spark_env_vars") or {}
+    _parameters(bundle, where, job, wheel.get("parameters", []), variables)
 
 
-def _parameters(bundle: Bundle, where: str, job: dict[str, Any], words: list[str]) -> None:
+def _parameters(
+    bundle: Bundle,
+    where: str,
+    job: dict[str, Any],
+    words: list[str],
+    variables: dict[str, str],
+) -> None:
     declared = {one["name"] for one in job.get("parameters", [])}
 
     def filled(found: re.Match[str]) -> str:
@@ -429,28 +548,45 @@ def _parameters(bundle: Bundle, where: str, job: dict[str, Any], words: list[str
         return SAMPLE
 
     words = [RUN_TIME.sub(filled, str(word)) for word in words]
-    given: dict[str, str] = {}
-    while words and (found := SETTING.fullmatch(words[0])):
-        given[found[1]] = found[2]
-        del words[0]
-    chosen = "local"
-    try:
-        # Parsed to the end, and not called.
-        context: click.Context | None = cli.make_context("headwater", list(words))
-        command: click.Command = cli
-        while context is not None and isinstance(command, click.Group):
-            rest = [*context._protected_args, *context.args]
-            name, found_command, rest = command.resolve_command(context, rest)
-            if found_command is None:
-                raise click.UsageError(f"no command {name}")
-            command = found_command
-            context = command.make_context(name or "", rest, parent=context)
-        if context is not None:
-            chosen = context.params["environment"]
-    except click.ClickException as error:
-        bundle.find(where, f"{' '.join(words)}: {error.format_message()}")
-    with patch.dict(os.environ, given):
+    said = _commands(bundle.wheel)({"words": words, "variables": variables})
+    for error in said["errors"]:
+        bundle.find(where, error)
+    for path in said["paths"]:
+        if not path.startswith(("/Volumes/", "abfss://")):
+            bundle.find(where, f"{path} is the machine's own, which goes away with it")
+
+
+@cache
+def _commands(wheel: Path) -> Callable[[dict[str, Any]], dict[str, list[str]]]:
+    """Asks the commands in a wheel, by tests/wheel_commands.py, in a process that stays."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    with ZipFile(wheel) as file:
+        file.extractall(folder)
+    process = subprocess.Popen(
+        [sys.executable, "-I", str(Path(__file__).with_name("wheel_commands.py")), folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+    atexit.register(process.kill)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    to, back, complaints = process.stdin, process.stdout, process.stderr
+
+    def ask(question: dict[str, Any]) -> dict[str, list[str]]:
         try:
-            settings_files.load(chosen)
-        except SettingsError as error:
-            bundle.find(where, str(error))
+            to.write(json.dumps(question) + "\n")
+            to.flush()
+            answer: dict[str, list[str]] = json.loads(back.readline() or "null")
+        except BrokenPipeError:
+            answer = {}
+        if not answer:
+            said = complaints.read().strip().splitlines()
+            return {"errors": [f"{wheel.name}: {said[-1] if said else 'no answer'}"], "paths": []}
+        return answer
+
+    return ask

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -119,9 +121,71 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
          "jobs.gold_daily", "no schedule of Quartz's"),
         ("batch.yml", "task_key: publish\n", "task_key: gold\n", "jobs.gold_daily", "stands twice"),
         ("batch.yml", 'on_failure: ["${var.alerts_to}"]', 'on_failure: [""]',
-         "jobs.reconcile", "an address of no letters"),
+         "jobs.reconcile", "'' is no address"),
         ("databricks.yml", "dynamic_version: true", "dynamic_version: false",
          "artifacts", "dynamic_version"),
+        ("databricks.yml", "dynamic_version: true", 'dynamic_version: "no"',
+         "artifacts.wheel", "dynamic_version: no is none of"),
+        ("databricks.yml", "    path: .\n", "    path: ./no\n", "artifacts.wheel", "no folder"),
+        ("databricks.yml", "-w dist .", "-w wheels .", "artifacts.wheel", "no wheel in dist"),
+        ("databricks.yml", "    build: ", "    built: ", "artifacts.wheel", "unknown field built"),
+        ("databricks.yml", "  prod:\n", "  production:\n", "targets", "no target prod"),
+        ("databricks.yml", "    mode: production\n", "", "targets.prod", "no mode"),
+        ("databricks.yml", "    run_as:\n      service_principal_name: ${var.service_principal}\n",
+         "", "targets.prod", "no run_as"),
+        ("databricks.yml", "    mode: production\n", "    mode: production\n    default: true\n",
+         "targets", "more than one is the default"),
+        ("databricks.yml", "      num_workers: ${var.stream_workers}\n", "",
+         "jobs.streaming", "fixed size"),
+        ("databricks.yml", "HEADWATER_UNITY__CATALOG:", "HEADWATER_UNITY__CATALOGUE:",
+         "jobs.maintenance.maintain", "HEADWATER_UNITY__CATALOGUE"),
+        ("databricks.yml", "HEADWATER_BROKER__BOOTSTRAP: ${var.event_hubs}",
+         "HEADWATER_BROKER__BOOTSTRAP: nowhere", "jobs.streaming.bronze", "host:port"),
+        ("databricks.yml", "HEADWATER_MYSQL__PASSWORD: databricks:",
+         "HEADWATER_MYSQL__PASSWORD: databrick:", "jobs.gold_hourly.publish", "mysql.password"),
+        ("databricks.yml", "HEADWATER_STORAGE: ${var.storage}", "HEADWATER_STORAGE: dbfs:/lake",
+         "jobs.reconcile.reconcile", "dbfs:/lake"),
+        ("databricks.yml", "${resources.schemas.ops.name}/${resources.volumes.checkpoints.name}",
+         "opps/${resources.volumes.checkpoints.name}", "jobs.streaming", "no volume"),
+        ("batch.yml", "[maintain, --env, azure]", "[maintain]",
+         "jobs.maintenance.maintain", "environment local is a laptop's"),
+        ("batch.yml", "[maintain, --env, azure]", "[maintain, --help]",
+         "jobs.maintenance.maintain", "does nothing"),
+        ("batch.yml", "[maintain, --env, azure]", "[maintain, --env, azure, --data, /no/such]",
+         "jobs.maintenance.maintain", "/no/such is the machine's own"),
+        ("batch.yml", "/Volumes/${var.catalog}/${resources.schemas.ops.name}/",
+         "/Volumes/${var.catalog}/${resources.schemas.gold.name}/",
+         "jobs.gold_daily", "is in no volume of the bundle"),
+        ("batch.yml", "/Volumes/${var.catalog}/", "/Volumes/no_such/",
+         "jobs.gold_daily", "is in no volume of the bundle"),
+        ("batch.yml", "metric: RUN_DURATION_SECONDS", "metrik: RUN_DURATION_SECONDS",
+         "jobs.reconcile", "metrik"),
+        ("batch.yml", "depends_on: [{task_key: gold}]", "depends_on: [{task: gold}]",
+         "jobs.gold_daily", "task"),
+        ("batch.yml", "timezone_id: UTC", "timezone_id: UTCC", "jobs.reconcile", "UTCC"),
+        ("batch.yml", "0 0/30 * * * ?", "0 0/90 * * * ?", "jobs.reconcile", "Quartz"),
+        ("batch.yml", "0 0 2 * * ?", "0 0 2 ? * SAM", "jobs.gold_daily", "Quartz"),
+        ("batch.yml", "timeout_seconds: 7200\n      tags", "timeout_seconds: 60\n      tags",
+         "jobs.gold_daily", "less than a task's own"),
+        ("batch.yml", 'on_failure: ["${var.alerts_to}"]', 'on_failure: ["{var.alerts_to}"]',
+         "jobs.reconcile", "is no address"),
+        ("batch.yml", "    gold_hourly:\n", "    reconcile:\n",
+         "batch.yml", "reconcile stands twice"),
+        ("batch.yml", "resources:\n  jobs:", "resource:\n  jobs:", "batch.yml", "resource"),
+        ("storage.yml", "schema_name: ${resources.schemas.ops.name}", "schema_name: opps",
+         "volumes.checkpoints", "no schema opps"),
+        ("on_demand.yml", "-r ../requirements/databricks.txt", "-r../requirements/none.txt",
+         "jobs.smoke", "none.txt"),
+        ("on_demand.yml", "-r ../requirements/databricks.txt",
+         "--requirement ../requirements/none.txt", "jobs.smoke", "none.txt"),
+        ("on_demand.yml", "HEADWATER_STORAGE=${var.storage}/smoke", "HEADWATER_STORAGE=smoke",
+         "jobs.smoke.stream", "is the machine's own"),
+        ("on_demand.yml", "ROOT=/Volumes/${var.catalog}/${resources.schemas.ops",
+         "ROOT=/Volumes/${var.catalog}/${resources.schemas.gold",
+         "jobs.smoke", "is in no volume of the bundle"),
+        ("streaming.yml", "            - whl: ../dist/*.whl\n",
+         "            - whl: ../dist/*.whl\n            - egg: ../jars/none.egg\n",
+         "jobs.streaming", "none.egg"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(
@@ -133,6 +197,39 @@ def test_a_mistake_is_named_with_its_place(
     path.write_text(text.replace(old, new))
     found = bundle.check(copy, "prod", GIVEN, wheel)
     assert [line for line in found if line.startswith(where) and named in line], found
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("headwater-*.dist-info/entry_points.txt", "headwater.job:main", "headwater.nojob:main",
+         "entry point headwater-job: no module headwater.nojob"),
+        ("headwater-*.dist-info/entry_points.txt", "headwater.job:main", "headwater.job:start",
+         "entry point headwater-job: no start in headwater.job"),
+        ("headwater-*.dist-info/METADATA", "Requires-Dist: click", "Requires-Dist: pyspark==4\nX: ",
+         "requires pyspark==4"),
+        ("headwater/cli.py", '"maintain"', '"maintains"', "No such command 'maintain'"),
+        ("batch/*.py", None, "", "No module named 'batch"),
+        ("conf/environments/azure.yml", None, "", "no environment 'azure'"),
+    ],
+)  # fmt: skip
+def test_a_wheel_that_lacks_what_the_tasks_want_is_named(
+    file: str, old: str | None, new: str, named: str, wheel: Path, tmp_path: Path
+) -> None:
+    broken, touched = tmp_path / wheel.name, 0
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(broken, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if fnmatch(name, file):
+                touched += 1
+                if old is None:
+                    continue
+                assert old.encode() in content
+                content = content.replace(old.encode(), new.encode())
+            target.writestr(name, content)
+    assert touched
+    found = bundle.check(ROOT, "prod", GIVEN, broken)
+    assert [line for line in found if named in line], found
 
 
 def test_a_variable_without_a_value_is_named(wheel: Path) -> None:
@@ -224,7 +321,7 @@ def _read(name: str) -> str:
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has variables that a job sets end with the test."""
-    for name in ("HEADWATER_STORAGE", "HEADWATER_TOPICS__EVENTS"):
+    for name in ("HEADWATER_STORAGE", "HEADWATER_DUCKDB"):
         monkeypatch.setenv(name, "before")
 
 
@@ -232,11 +329,9 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_takes_settings_in_front_and_returns_where_all_is_well(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job.main(
-        [f"HEADWATER_STORAGE={tmp_path}", "HEADWATER_TOPICS__EVENTS=a=b", "contracts", "check"]
-    )
+    job.main([f"HEADWATER_STORAGE={tmp_path}", "HEADWATER_DUCKDB=a=b", "contracts", "check"])
     assert os.environ["HEADWATER_STORAGE"] == str(tmp_path)
-    assert os.environ["HEADWATER_TOPICS__EVENTS"] == "a=b"
+    assert os.environ["HEADWATER_DUCKDB"] == "a=b"
     assert "all as they should be" in capsys.readouterr().out
 
 
