@@ -25,15 +25,20 @@ def catalog_group() -> None:
 def catalog_sql(settings: Settings) -> None:
     """Print what `apply` does, a statement a line, to be read or run elsewhere.
 
-    Entities and tables that do not exist yet are in it.
+    Entities and tables that do not exist yet are in it; `apply` leaves these out.
     """
-    from lakehouse import catalog
+    from lakehouse import catalog, tables
 
     contracts, layouts = _known(settings)
     views = [catalog.entity_view(settings, contract) for contract in contracts.values()]
     masked = [view for layout in layouts.gold if (view := catalog.gold_view(settings, layout))]
+    named = [
+        catalog.external_table(settings, table.layer, table.name, table.path(settings))
+        for table in tables.all_tables(contracts, layouts)
+    ]
     for statement in (
         *catalog.functions(settings, contracts, layouts),
+        *named,
         catalog.quarantine_view(settings),
         *views,
         *masked,

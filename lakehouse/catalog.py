@@ -51,6 +51,12 @@ def functions(settings: Settings, contracts: Contracts, layouts: Layouts) -> lis
     return found
 
 
+def external_table(settings: Settings, layer: str, name: str, path: str) -> str:
+    """Names the table at a path, where nothing has that name yet."""
+    there = f"USING delta LOCATION {literal(path)}"
+    return f"CREATE TABLE IF NOT EXISTS {named(settings, layer, name)} {there}"
+
+
 def quarantine_view(settings: Settings) -> str:
     """Makes the view of refused records, for those who may see them as they came."""
     return (

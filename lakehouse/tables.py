@@ -14,7 +14,7 @@ from lakehouse.delta_log import DeltaLog
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layout, Layouts
 from lakehouse.settings import Settings
-from lakehouse.sql import literal, quoted
+from lakehouse.sql import quoted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -640,6 +640,19 @@ def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None
         ) from error
 
 
+def _demand_location(spark: SparkSession, name: str, path: str) -> None:
+    """Raises TableError where a name leads elsewhere: names in Unity Catalog outlive a session."""
+    [detail] = spark.sql(f"DESCRIBE DETAIL {name}").select("location").collect()
+    found, wanted = (
+        place.removeprefix("file:").rstrip("/") for place in (str(detail.location), path)
+    )
+    if found != wanted:
+        raise TableError(
+            f"{name} leads to {detail.location}, and the table of these settings is at {path}: "
+            f"DROP TABLE {name} (the files of an external table stay), and run it again"
+        )
+
+
 def register(
     spark: SparkSession,
     settings: Settings,
@@ -652,6 +665,7 @@ def register(
     `silver.<entity>` holds the accepted records of an entity, `silver.quarantine` those refused.
     as_of: tables are what they were then; one that was not there yet, or whose versions of then
     are not known any more, has no name. Not for Unity Catalog, where the names are everybody's.
+    Raises TableError where a name is another table's there.
     """
     from delta.tables import DeltaTable
 
@@ -668,7 +682,9 @@ def register(
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {catalog.named(settings, table.layer)}")
         name = catalog.named(settings, table.layer, table.name)
         if as_of is None:
-            spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {literal(path)}")
+            spark.sql(catalog.external_table(settings, table.layer, table.name, path))
+            if in_unity:
+                _demand_location(spark, name, path)
         elif (then := _version_at(spark, settings, table, as_of)) is not None:
             old = f"SELECT * FROM {quoted_path(path)} VERSION AS OF {then}"
             spark.sql(f"CREATE OR REPLACE VIEW {name} AS {old}")

@@ -206,6 +206,8 @@ def test_what_is_too_large_is_put_aside_whole(settings: Settings) -> None:
     assert (report.read, report.acknowledged, report.dead_lettered) == (6, 3, 3)
     assert [m.value() for m in read_all(settings, settings.bridge.topic)] == [b"a", b"b", b"c"]
     aside = {m.value(): dict(m.headers()) for m in read_all(settings, f"{topic}.dead-letters")}
+    # More than any topic's records, with what is said of them: not what the broker is set to.
+    assert kafka.max_message_bytes(settings, f"{topic}.dead-letters") == 16_065_536
     # The fourth fits the limit, and not with what the protocol puts around it.
     assert set(aside) == {values[1], values[3], values[4]}
     for value, offset in ((values[1], b"1"), (values[3], b"3"), (values[4], b"4")):

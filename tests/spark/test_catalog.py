@@ -6,6 +6,7 @@ import pytest
 
 from lakehouse import tables
 from lakehouse.contracts import Contracts
+from lakehouse.errors import TableError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Unity
 from tests.house import House
@@ -48,3 +49,8 @@ def test_readers_see_masks_and_stewards_what_is_there(house: House, contracts: C
     assert (whole.first_name, whole.email) == ("Ada", "ada@example.com")
     assert str(whole.birth_date) == "1915-12-10"
     assert "the Countess" in whole._rescued
+    # As after the loss of a storage account: names outlive it.
+    moved = house.settings.model_copy(update={"storage": f"{house.settings.storage}/other"})
+    House(spark, moved, customers)
+    with pytest.raises(TableError, match=r"bronze`.`events` leads to .*: DROP TABLE `spark_"):
+        tables.register(spark, moved.model_copy(update={"unity": unity}), customers, Layouts([]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from lakehouse import settings as settings_files
 from lakehouse.errors import SettingsError
-from lakehouse.settings import Settings
-from producer.bridge import Acknowledged, send_on
+from lakehouse.settings import Bridge, BridgeTo, Settings
+from producer.bridge import Acknowledged, circle, send_on
 from producer.targets import Record, dead_letter
 
 
@@ -79,6 +80,25 @@ def test_a_dead_letter_is_whole_and_says_where_it_was() -> None:
 def test_a_bridge_to_nowhere_is_named(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="HEADWATER_BRIDGE__TO__BOOTSTRAP"):
         send_on(settings)
+
+
+@pytest.mark.parametrize(
+    ("to", "topic", "dead_letters", "said"),
+    [
+        ("one:9092,two:9092", "", "", "bridge.topic: topic shop.events of .* to itself"),
+        ("Three:9092, TWO:9092", "shop.events", "", "bridge.topic: topic shop.events of"),
+        ("four:9092", "", "shop.events", "bridge.dead_letters: shop.events is the topic that"),
+        ("two:9092", "there", "", None),
+        ("four:9092", "", "aside", None),
+    ],
+)
+def test_a_bridge_in_a_circle_is_refused(
+    settings: Settings, to: str, topic: str, dead_letters: str, said: str | None
+) -> None:
+    ends = Bridge(to=BridgeTo(bootstrap=to), topic=topic, dead_letters=dead_letters)
+    here = settings.broker.model_copy(update={"bootstrap": "two:9092,three:9092"})
+    found = circle(settings.model_copy(update={"bridge": ends, "broker": here}), "shop.events")
+    assert found is None if said is None else re.match(said, found or "")
 
 
 def test_a_variable_two_levels_down(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,9 @@ FORMS = {
         rf"RETURN CASE WHEN is_account_group_member\((?P<group>{TEXT})\) THEN value "
         rf"ELSE (?:{TEXT}|CAST\(NULL AS (?P=kind)\)) END"
     ),
+    "table": re.compile(
+        rf"CREATE TABLE IF NOT EXISTS (?P<name>{FULL}) USING delta LOCATION (?P<place>{TEXT})"
+    ),
     "view": re.compile(
         rf"CREATE OR REPLACE VIEW (?P<name>{FULL}) AS SELECT (?P<items>{ITEM}(?:, {ITEM})*) "
         rf"FROM (?P<source>{FULL})(?: WHERE \w+ = {TEXT}(?: AND \w+ = {TEXT})*)?"
@@ -76,9 +79,10 @@ def parsed(statements: list[str]) -> Statements:
 def test_every_statement_has_a_form_and_names_what_is_there(
     statements: Statements, unity: Settings, contracts: Contracts, layouts: Layouts
 ) -> None:
-    made = {parts["name"] for form, parts in statements if form != "grant"}
-    tables = {catalog.named(unity, "gold", one.name) for one in layouts.gold}
-    tables |= {catalog.named(unity, "silver", "events"), catalog.named(unity, "ops", "runs")}
+    made = {parts["name"] for form, parts in statements if form not in {"grant", "table"}}
+    tables = {parts["name"] for form, parts in statements if form == "table"}
+    assert tables >= {catalog.named(unity, "gold", one.name) for one in layouts.gold}
+    assert tables >= {catalog.named(unity, "silver", "events"), catalog.named(unity, "ops", "runs")}
     for form, parts in statements:
         if form == "grant":
             name = parts["name"]
