@@ -192,7 +192,7 @@ def leaves(
 def _shown(key: str, value: Any) -> str:
     from lakehouse.redact import MASK, SECRET_NAMES, redacted
 
-    if key.startswith("spark.") and value and re.search(SECRET_NAMES, key):
+    if key.startswith("spark.") and value and re.search(SECRET_NAMES, f"{key}\n{value}"):
         return MASK
     if isinstance(value, tuple | list):
         value = ", ".join(map(str, value))

@@ -29,8 +29,12 @@ NAMES = (
     r"|client[_-]?secret|secret"
     r"|password|passwd|pwd|passphrase|token|\bsig)"
 )
-# Names of properties whose whole value is a secret; as Spark's own spark.redaction.regex.
-SECRET_NAMES = "(?i)secret|password|token|access[.]?key|account[.]key|jaas|connection[.]?string"
+# Names of properties whose whole value is a secret, and a signature in a value; as Spark's own
+# spark.redaction.regex, which it holds against both.
+SECRET_NAMES = (
+    "(?i)secret|password|token|credential|access[.]?key|account[.]key|[.]sas[.]|jaas"
+    "|connection[.]?(string|url)|[?&;]sig="
+)
 QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 # After a colon a value has to stand in quotes: `sasl_password: wanted with …` is a sentence.
 ASSIGNED = re.compile(

@@ -77,8 +77,8 @@ def session_conf(settings: Settings) -> dict[str, str]:
     }
 
 
-def _is_hadoop_secret(name: str) -> bool:
-    return name.startswith(HADOOP) and re.search(SECRET_NAMES, name) is not None
+def _is_hadoop_secret(name: str, value: str) -> bool:
+    return name.startswith(HADOOP) and any(re.search(SECRET_NAMES, text) for text in (name, value))
 
 
 def spark(settings: Settings, name: str) -> SparkSession:
@@ -96,7 +96,9 @@ def spark(settings: Settings, name: str) -> SparkSession:
         builder = builder.config("spark.master", os.environ.get("SPARK_MASTER", "local[*]"))
     conf = session_conf(settings)
     # What a session begins with is on the JVM's command line, which everybody on the machine sees.
-    secrets = {name: conf.pop(name) for name in list(conf) if _is_hadoop_secret(name)}
+    secrets = {
+        name: conf.pop(name) for name, value in list(conf.items()) if _is_hadoop_secret(name, value)
+    }
     for key, value in conf.items():
         builder = builder.config(key, value)
     try:

@@ -5,9 +5,9 @@
 A broker, a producer, a supervised stream, and the batch jobs one after the other, each a process of
 its own. At random moments one of them, the stream, whichever job runs or the broker, is killed with
 all of its children, and started again at once; now and then the newest entry of a checkpoint's
-commits is gone by then, or the broker does not answer for half a minute. At the end the streams are
-drained, reconciled, and every record is held against the ledger. The last line printed is the
-report, as JSON.
+commits is gone by then, or all of a checkpoint, or the broker does not answer for half a minute. At
+the end the streams are drained, reconciled, and every record is held against the ledger. The last
+line printed is the report, as JSON.
 
 Partitions are not added: a copy would then lie in another one than what it copies, which of the two
 is read first is open, and the ledger names one of them. (That has a test of its own, as have disks
@@ -45,8 +45,9 @@ SAMPLE_SECONDS = 10.0
 POLL_SECONDS = 0.2
 # How long a broker does not answer that is stopped, and not killed.
 SILENT_SECONDS = 30.0
-# What is hit at a moment, by how often; what is left is the stream's.
-JOB, BROKER, SILENCE, COMMIT = 0.25, 0.08, 0.04, 0.1
+# What is hit at a moment, by how often; what is left is the stream's. Of these hits some take
+# something of a checkpoint along: its newest commit, or, while no job looks at it, all of it.
+JOB, BROKER, SILENCE, COMMIT, CHECKPOINT = 0.25, 0.08, 0.04, 0.1, 0.06
 LAYERS = "bronze", "silver"
 JOBS = (
     ["reconcile"],
@@ -251,9 +252,12 @@ def soak(
             else:
                 kill(stream)
                 killed["stream"] += 1
-                if chance.random() < COMMIT:
-                    query = chance.choice(["bronze", "silver"])
+                lost, query = chance.random(), chance.choice(QUERIES)
+                if lost < COMMIT:
                     killed["commit entry"] += lose_commit(settings, query)
+                elif lost < COMMIT + CHECKPOINT and job is None:
+                    shutil.rmtree(Path(settings.checkpoints) / query, ignore_errors=True)
+                    killed["checkpoint"] += 1
                 stream = processes.start("stream")
             click.echo(f"{at:6.0f} s: killed {dict(killed)}", err=True)
         if time.monotonic() - sampled >= SAMPLE_SECONDS:

@@ -83,23 +83,25 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
 ) -> None:
     """Broker, hub, database, storage and identity have a secret each; commands succeed and fail."""
     database, storage, identity = os.environ["TEST_SECRET"], uuid.uuid4().hex, f"{uuid.uuid4()}~&+/"
-    hub = f"{uuid.uuid4().hex}+/="
+    hub, signature = f"{uuid.uuid4().hex}+/=", uuid.uuid4().hex
     planted = {
         "PLANTED_BROKER": secured.password,
-        "PLANTED_DATABASE": database,
+        "PLANTED_CLIENT": secured.tokens.secret,
         "PLANTED_IDENTITY": identity,
         # A connection string of a hub that is not there.
         "PLANTED_HUB": f"Endpoint=sb://127.0.0.1:9/;SharedAccessKeyName=x;SharedAccessKey={hub}",
     }
     for name, secret in planted.items():
         monkeypatch.setenv(name, secret)
-    planted |= {"storage": storage, "hub": hub}
+    planted |= {"storage": storage, "hub": hub, "signature": signature, "database": database}
+    (tmp_path / "of the database").write_text(f"{database}\n")
     folder = tmp_path / "written"
-    (folder / "events").mkdir(parents=True)
+    for name in ("events", "local", "tmp"):
+        (folder / name).mkdir(parents=True)
     (folder / "log4j2.properties").write_text(LOG4J.format(file=folder / "spark.log"))
     broker = secured.by_password(sasl_password="env:PLANTED_BROKER")
     ours = secured.identity().model_copy(update={"client_secret": "env:PLANTED_IDENTITY"})
-    there = mysql.model_copy(update={"password": "env:PLANTED_DATABASE"})
+    there = mysql.model_copy(update={"password": f"file:{tmp_path / 'of the database'}"})
     settings = settings_for(folder, broker.bootstrap)
     port = free_port()
     onwards = {f"to__{name}": value for name, value in broker.model_dump().items()}
@@ -109,6 +111,7 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
         "HEADWATER_SPARK": json.dumps(
             {
                 "spark.hadoop.fs.azure.account.key.one.dfs.core.windows.net": storage,
+                "spark.hadoop.fs.azure.sas.box.one.blob.core.windows.net": f"v=1&sig={signature}",
                 "spark.eventLog.enabled": "true",
                 "spark.eventLog.compress": "false",
                 "spark.eventLog.dir": (folder / "events").as_uri(),
@@ -117,6 +120,9 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
             }
         ),
         "HEADWATER_PUBLISH_TO": json.dumps(["duckdb", "mysql"]),
+        # What is put down for a while is looked at, too, as far as it is left.
+        "SPARK_LOCAL_DIRS": str(folder / "local"),
+        "TMPDIR": str(folder / "tmp"),
         "SPARK_SUBMIT_OPTS": f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
     }
     said: list[tuple[str, str]] = []
@@ -128,6 +134,14 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
 
     run("produce", "--events", str(EVENTS))
     said += while_it_streams(settings, extra, port)
+    by_token = {
+        **dict.fromkeys(extra.keys() & {"HEADWATER_BROKER__SASL_USERNAME"}, ""),
+        **variables(broker=secured.by_token()),
+        "HEADWATER_BROKER__SASL_PASSWORD": "env:PLANTED_BROKER",
+        "HEADWATER_IDENTITY__CLIENT_SECRET": "env:PLANTED_CLIENT",
+    }
+    run("produce", "--events", "100", "--continue", code=0, **by_token)
+    run("stream", "--available-now", code=0, **by_token)
     run("reconcile")
     run("gold")
     run("quality")

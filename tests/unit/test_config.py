@@ -289,6 +289,9 @@ def test_no_secret_of_spark_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "spark.hadoop.fs.azure.account.oauth2.client.secret.one.dfs.core.windows.net": "abc~123456",
         "spark.hadoop.fs.s3a.secret.key": "planted/of=s3",
         "spark.ssl.keyPassword": "ab&cdefghi,jkl",
+        "spark.hadoop.fs.azure.sas.box.one.blob.core.windows.net": "sv=1&sig=planted-signature",
+        "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:x://h/d?user=u;pw=planted-url",
+        "spark.my.link": "https://one.example.net/box?sv=1&sig=planted-signature",
     }
     monkeypatch.setenv("HEADWATER_SPARK", json.dumps(secrets))
     path = tmp_path / "x.yml"
