@@ -111,8 +111,9 @@ def erase(
     who = by or user()
     texts = _demand([subject, *also])
     with ExitStack() as stack:
-        # Before anything is gone: of what was erased there is no second proof.
-        told = stack.enter_context(proof.open("w")) if proof is not None and not dry_run else None
+        # Before anything is gone: of what was erased there is no second proof. What may be in the
+        # file stays until there is one.
+        told = stack.enter_context(proof.open("a")) if proof is not None and not dry_run else None
         for writer in () if dry_run else WRITERS:
             stack.enter_context(held(settings, writer, f"what {writer} writes"))
         with doing("starting Spark"):
@@ -131,6 +132,7 @@ def erase(
             done = erase_subject(spark, settings, loaded, known, texts, who, ticker.show)
         text = json.dumps(asdict(done), indent=2)
         if told is not None:
+            told.truncate(0)
             told.write(text + "\n")
     if as_json:
         click.echo(text)

@@ -48,8 +48,7 @@ class Report:
 
     partitions: how many are to be, or were, written anew. zorder_by: none where the table is
     clustered. removed: old files, to be or deleted. retired: rows of before `until`, older than the
-    contract has them kept, to be or deleted; closed: up to where all had an outcome then. where,
-    recluster: SQL of what is to be done.
+    contract has them kept, to be or deleted. where, recluster: SQL of what is to be done.
     """
 
     table: str

@@ -48,6 +48,15 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         ["reconcile", "--since", "0001-01-01T00:00:00+14:00"],
         ["reconcile", "--since", ""],
         ["quarantine", "show", "topic\udcff"],
+        [
+            "erase",
+            "--subject",
+            "C00000001",
+            "--proof",
+            str(empty / "proof"),
+            "--data",
+            str(tmp_path),
+        ],
     ):
         done = headwater(*arguments)
         assert done.returncode != 0
