@@ -109,9 +109,8 @@ def _start(settings: Settings, folder: Path) -> Status:
     )
     log_dir = folder / "log"
     config = folder / "server.properties"
-    config.write_text(
-        PROPERTIES.format(port=port, controller_port=controller, log_dir=log_dir.as_posix())
-    )
+    place = _in_properties(log_dir.as_posix())
+    config.write_text(PROPERTIES.format(port=port, controller_port=controller, log_dir=place))
     log4j = folder / "log4j2.properties"
     log4j.write_text(LOG4J)
     # Without the optimising compiler, which would take a core from Spark when both have just begun.
@@ -171,15 +170,33 @@ def stop(settings: Settings) -> bool:
     return True
 
 
+def _in_properties(path: str) -> str:
+    """A path as a properties file has it, which is Latin-1 with escapes. Raises BrokerError."""
+    if "," in path:
+        raise BrokerError(
+            f"the broker cannot keep its data in {path}: Kafka takes a comma for the end of a "
+            "folder's name: choose another data folder (--data)"
+        )
+    units = path.encode("utf-16-be")
+    signs = (units[i] << 8 | units[i + 1] for i in range(0, len(units), 2))
+    return "".join(
+        "\\\\" if sign == ord("\\") else chr(sign) if 32 <= sign < 127 else f"\\u{sign:04x}"
+        for sign in signs
+    )
+
+
 def _folder(settings: Settings) -> Path:
     return settings.runtime_dir.resolve() / "broker"
 
 
 def _read(folder: Path) -> State | None:
     try:
-        return State(**json.loads((folder / "broker.json").read_text()))
+        state = State(**json.loads((folder / "broker.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
+    kinds = {"pid": int, "started": int | float, "port": int, "controller_port": int}
+    right = all(isinstance(getattr(state, name), kind) for name, kind in kinds.items())
+    return state if right and state.pid > 0 else None
 
 
 def _alive(state: State) -> bool:
@@ -188,7 +205,7 @@ def _alive(state: State) -> bool:
         process = psutil.Process(state.pid)
         same = abs(process.create_time() - state.started) < 2
         return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.Error, OverflowError):
         return False
 
 

@@ -259,6 +259,11 @@ def sql(statement: str, limit: int, as_of: str | None, as_json: bool, settings: 
         raise HeadwaterError(f"sql: {said}{known if missing else ''}") from None
     values = [[status.plain(value) for value in row] for row in rows[:limit]]
     if as_json:
+        if twice := sorted({name for name in frame.columns if frame.columns.count(name) > 1}):
+            raise HeadwaterError(
+                f"sql: more than one column is called {', '.join(twice)}: name them (AS), or leave "
+                "--json out"
+            )
         listed = [dict(zip(frame.columns, row, strict=True)) for row in values]
         click.echo(json.dumps(listed, default=str))
     else:

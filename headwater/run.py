@@ -14,13 +14,13 @@ import click
 
 from lakehouse.command import settings_options, show, stop_on_signals
 from lakehouse.errors import HeadwaterError
+from producer.command import MOST, Finite, Sending, instant
 
 if TYPE_CHECKING:
     from lakehouse.contracts import Contracts
     from lakehouse.layouts import Layouts
     from lakehouse.settings import Settings
     from lakehouse.tables import Table
-    from producer.command import Sending
     from producer.kafka_sink import Report
     from streaming.supervise import Meter
 
@@ -34,21 +34,21 @@ CATEGORIES = "gold.dim_category"
 @click.command("run")
 @click.option(
     "--events",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST),
     default=100_000,
     show_default=True,
     help="How many records to send.",
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0.001, max=MOST),
     default=10_000.0,
     show_default=True,
     help="Records a second at most.",
 )
 @click.option(
     "--defects",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.3,
     show_default=True,
     help="Share of records that carry one defect.",
@@ -63,8 +63,7 @@ def run(
 
     A second run goes on where the first one ended.
     """
-    from producer.command import Sending
-
+    instant(start, False)  # before anything is started
     stopping = threading.Event()
     stop_on_signals(stopping)
     if not _run(settings, Sending(events, seed, start, rate, defects, go_on=True), stopping):

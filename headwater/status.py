@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -92,6 +93,8 @@ def plain(value: Any) -> Any:
             return bytes(value).decode()
         except UnicodeDecodeError:
             return bytes(value).hex(" ")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, datetime):
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value
         return aware.isoformat()

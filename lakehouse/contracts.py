@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -34,7 +34,7 @@ from lakehouse.rules import Rule
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 JSON_KEY = re.compile(r"[^`'\"\[\]\\\x00-\x1f]{1,200}")
-TOPIC = re.compile(r"(?!__)[a-zA-Z0-9._-]{1,249}")
+TOPIC = re.compile(r"(?!__|[.]{1,2}$)[a-zA-Z0-9._-]{1,249}")
 DURATION = re.compile(r"([0-9]{1,7}) (second|minute|hour|day)s?")
 MAX_SECONDS = 366 * 86400
 # Columns of silver.events and of the steps towards it, and names that its views have.
@@ -43,7 +43,7 @@ RESERVED = frozenset(
     topic partition offset timestamp timestamp_type date hour key value headers raw digest entity
     outcome violations written_by source id type time subject events quarantine doc data problems
     record_problem envelope_problems parsed unreadable enveloped envelope dedup_key event_time
-    action existing rescued unknown_fields
+    action existing rescued unknown_fields of_columns was wrote yields waits firm same rank count
     """.split()  # noqa: SIM905
 )
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -495,7 +495,7 @@ class Reader:
         ):
             self.find((*where, "customProperties"), f"aliases: {aliases!r} is no list of keys")
             aliases = []
-        checks = []
+        checks: list[Rule] = []
         for i, quality in enumerate(item.get("quality") or []):
             at = (*where, "quality", i)
             if quality.get("type") != "custom" or quality.get("engine") != "headwater":
@@ -508,11 +508,17 @@ class Reader:
             rule = self._rule(quality["implementation"], (*at, "implementation"), rules.CHECKS)
             if rule is not None:
                 rule = self._typed(rule, spark_type, (*at, "implementation"))
+                if rule.name in {check.name for check in checks}:
+                    # A broken rule is told by its name, which would not say which of them it is.
+                    self.find((*at, "implementation"), f"rule {rule.name!r} stands twice")
+                    continue
                 checks.append(replace(rule, critical=severity != WARNING))
         cleaners = []
         steps = custom.get("clean", [])
-        for step in steps if isinstance(steps, list) else [steps]:
-            at = (*where, "customProperties")
+        given = [entry["property"] for entry in item.get("customProperties") or []]
+        for j, step in enumerate(steps if isinstance(steps, list) else [steps]):
+            at = (*where, "customProperties", given.index("clean"), "value")
+            at = (*at, j) if isinstance(steps, list) else at
             rule = self._rule({"rule": step} if isinstance(step, str) else step, at, rules.CLEANERS)
             cleaners += [self._typed(rule, spark_type, at)] if rule else []
         return Column(
@@ -539,7 +545,8 @@ class Reader:
             return None
         rule = Rule(raw["rule"], {k: v for k, v in raw.items() if k != "rule"})
         if problem := rules.argument_error(catalogue, rule):
-            self.find((*where, "rule"), problem)
+            key, said = problem
+            self.find((*where, key), said)
             return None
         return rule
 
@@ -561,7 +568,8 @@ class Reader:
                         else _literal(value, spark_type)
                     )
                 except (ValueError, TypeError, ArithmeticError):
-                    self.find(where, f"rule {rule.name!r}: {key}: {value!r} is no {spark_type}")
+                    said = f"rule {rule.name!r}: {key}: {value!r} is no {spark_type}"
+                    self.find((*where, key), said)
                     return rule
         low, high = arguments.get("min"), arguments.get("max")
         if low is not None and high is not None and low > high:
@@ -589,7 +597,8 @@ def _literal(value: Any, spark_type: str) -> rules.Literal:
     if isinstance(value, bool) != (spark_type == "boolean"):
         raise TypeError(value)
     if spark_type.startswith("decimal"):
-        if not (number := Decimal(str(value))).is_finite():
+        number = Decimal(str(value))
+        if not number.is_finite() or abs(number) >= 10**38:
             raise ValueError(value)
         return number
     if spark_type in {"int", "bigint"}:
@@ -604,5 +613,7 @@ def _literal(value: Any, spark_type: str) -> rules.Literal:
     if spark_type == "date":
         return date.fromisoformat(str(value))
     if spark_type == "timestamp":
-        return datetime.fromisoformat(str(value))
+        moment = datetime.fromisoformat(str(value))
+        # A bound without an offset is UTC's, as a date is its midnight there.
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return bool(value)

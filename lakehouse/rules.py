@@ -176,22 +176,24 @@ def default(value: nw.Expr, *, value_if_missing: Literal) -> nw.Expr:
     return nw.when(value.is_null()).then(nw.lit(value_if_missing)).otherwise(value)
 
 
-def argument_error(catalogue: Mapping[str, Check], rule: Rule) -> str | None:
-    """What is wrong with a rule's name or arguments, or None; literals are typed elsewhere."""
+def argument_error(catalogue: Mapping[str, Check], rule: Rule) -> tuple[str, str] | None:
+    """The key that is wrong in a rule (`rule`, or an argument) and why, or None; literals are typed
+    elsewhere."""
     if rule.name not in catalogue:
-        return f"no rule {rule.name!r}; there are: {', '.join(sorted(catalogue))}"
+        return "rule", f"no rule {rule.name!r}; there are: {', '.join(sorted(catalogue))}"
     parameters = list(inspect.signature(catalogue[rule.name]).parameters.values())[1:]
     known = {parameter.name for parameter in parameters}
     if unknown := set(rule.arguments) - known:
-        return f"rule {rule.name!r} has no argument {', '.join(sorted(unknown))}"
+        first, *_ = named = sorted(unknown)
+        return first, f"rule {rule.name!r} has no argument {', '.join(named)}"
     wanted = {p.name for p in parameters if p.default is inspect.Parameter.empty}
     if missing := wanted - set(rule.arguments):
-        return f"rule {rule.name!r} wants the argument {', '.join(sorted(missing))}"
+        return "rule", f"rule {rule.name!r} wants the argument {', '.join(sorted(missing))}"
     if rule.name == "between" and not rule.arguments:
-        return "rule 'between' wants min, max or both"
+        return "rule", "rule 'between' wants min, max or both"
     for name, value in rule.arguments.items():
         if problem := _value_error(rule.name, name, value):
-            return f"rule {rule.name!r}: {name}: {problem}"
+            return name, f"rule {rule.name!r}: {name}: {problem}"
     return None
 
 
@@ -204,7 +206,7 @@ def _value_error(rule: str, name: str, value: Any) -> str | None:
         return f"{value!r} is no country code"
     if name == "values" and not (isinstance(value, list) and value):
         return "has to be a list with at least one value"
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
     if rule == "length" and not whole:
         return f"{value!r} is no number of characters"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,6 +88,9 @@ def spark(settings: Settings, name: str) -> SparkSession:
     from pyspark.logger import PySparkLogger
     from pyspark.sql import SparkSession
 
+    # PySpark makes datetimes in the process's zone, without saying so.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
     # They write every error to stderr, stack trace and all, before whoever asked has caught it.
     for logger in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         PySparkLogger.getLogger(logger).setLevel(logging.CRITICAL)

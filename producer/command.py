@@ -26,10 +26,26 @@ LIVE_RATE = 100.0
 LIVE_TEMPO = 1000.0
 
 
+# Of records, or of records a second.
+MOST = 10**12
+
+
+class Finite(click.FloatRange):
+    """A number of a range, which nan is not."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found: float = super().convert(value, param, ctx)
+        if found != found:
+            self.fail(f"{value} is no number", param, ctx)
+        return found
+
+
 @click.command("produce")
 @click.option(
     "--events",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST),
     default=100_000,
     show_default=True,
     help="How many records to send.",
@@ -43,13 +59,13 @@ LIVE_TEMPO = 1000.0
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0.001, max=MOST),
     default=None,
     help=f"Records a second at most.  [default: as fast as it goes; {LIVE_RATE:.0f} with --live]",
 )
 @click.option(
     "--defects",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.3,
     show_default=True,
     help="Share of records that carry one defect.",
@@ -101,10 +117,12 @@ def produce(
     """
     from lakehouse.progress import Ticker
 
-    if path is not None and (live or go_on or generators is not None or start is not None):
+    if path is not None and (of_a_shop := _given(*OF_A_SHOP)):
         raise click.UsageError(
-            "--from sends foreign bytes: --live, --continue, --generators and --start are of a shop"
+            f"--from sends foreign bytes, all of them: {', '.join(of_a_shop)} are of a shop"
         )
+    if live and go_on and start is None:
+        raise click.UsageError("--continue with --live wants --start: when the shop opened")
     stopping = threading.Event()
     stop_on_signals(stopping)
     total = None if path else events
@@ -119,6 +137,20 @@ def produce(
             sending = Sending(events, seed, start, rate, defects, live, go_on, topic, generators)
             report = send_shop(settings, sending, stopping.is_set, show)
     finish(report)
+
+
+# Options that --from has no use for: parameters, and what they are called.
+OF_A_SHOP = ("events", "seed", "start", "defects", "live", "go_on", "generators")
+
+
+def _given(*names: str) -> list[str]:
+    """Those of the command's options that were given, as they are written."""
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+    written = {one.name: one.opts[0] for one in context.command.params}
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return [written[name] for name in names if context.get_parameter_source(name) not in default]
 
 
 def describe(report: Report, total: int | None) -> str:

@@ -13,7 +13,9 @@ find_python() {
     "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
     echo "$name"; return 0
   done
-  fail "needs Python 3.11 or newer with venv: found $(python3 --version 2>&1 | head -n 1); install python3.11 and python3.11-venv"
+  found="none found"
+  if command -v python3 >/dev/null 2>&1; then found="found $(python3 --version 2>&1 | head -n 1)"; fi
+  fail "needs Python 3.11 or newer with venv: $found; install python3.11 and python3.11-venv"
 }
 
 check_java() {
@@ -55,11 +57,17 @@ python=$(find_python)
 check_java
 # Before the minute that the packages take.
 if step python requirements/build.lock requirements/local.lock || step jars pom.xml; then check_maven; fi
+# What is in it names the folder that it was made in.
+if [ "$(cat .venv/made-in 2>/dev/null || echo "$PWD")" != "$PWD" ]; then
+  say ".venv was made in another folder, and is made anew"
+  rm -rf .venv
+fi
 # Without pip where its making was cut off.
 if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
   say "making .venv with $("$python" --version)"
   rm -rf .venv
   "$python" -m venv .venv
+  echo "$PWD" > .venv/made-in
 fi
 
 if step python requirements/build.lock requirements/local.lock; then

@@ -43,6 +43,13 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     for arguments in (
         ["produce", "--data", str(tmp_path), "--events", "1"],
         ["produce", "--data", str(tmp_path), "--start", "soon"],
+        ["produce", "--data", str(tmp_path), "--rate", "inf"],
+        ["produce", "--data", str(tmp_path), "--rate", "nan"],
+        ["produce", "--data", str(tmp_path), "--defects", "nan"],
+        ["produce", "--data", str(tmp_path), "--events", str(10**30)],
+        ["produce", "--data", str(tmp_path), "--live", "--continue"],
+        ["produce", "--data", str(tmp_path), "--from", __file__, "--events", "10"],
+        ["run", "--data", str(tmp_path), "--start", "garbage"],
         ["contracts", "check", str(empty)],
         ["status", "--env", "moon"],
         ["reconcile", "--since", "0001-01-01T00:00:00+14:00"],

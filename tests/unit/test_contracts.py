@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_good_contract_is_read(tmp_path: Path) -> None:
     [
         ("logicalType: string", "logicalType: banana", 11, "schema.0.properties.0.logicalType"),
         ("primaryKey: true", "primaryKy: true", 12, "schema.0.properties.0.primaryKy"),
-        ("max: 5}", "max: 5, most: 6}", 16, "schema.0.properties.0.quality.0.implementation.rule"),
+        ("max: 5}", "max: 5, most: 6}", 16, "schema.0.properties.0.quality.0.implementation.most"),
         ("rule: length", "rule: lenght", 16, "schema.0.properties.0.quality.0.implementation.rule"),
         ("decimal(12,2)", "decimal(50,2)", 19, "schema.0.properties.1.physicalType"),
         ("decimal(12,2)", "varchar", 19, "schema.0.properties.1.physicalType"),
@@ -64,8 +65,22 @@ def test_a_good_contract_is_read(tmp_path: Path) -> None:
         ("version: 1.0.0\n", "", 1, ""),
         ("- name: thing\n", "- name: events\n", 8, "schema.0.name"),
         ("min: 1, max: 5", "min: 5, max: 1", 16, "schema.0.properties.0.quality.0.implementation"),
-        ("max: 5}", "max: .inf}", 16, "schema.0.properties.0.quality.0.implementation.rule"),
-        ("max: 5}", "max: abc}", 16, "schema.0.properties.0.quality.0.implementation.rule"),
+        ("max: 5}", "max: .inf}", 16, "schema.0.properties.0.quality.0.implementation.max"),
+        ("max: 5}", "max: abc}", 16, "schema.0.properties.0.quality.0.implementation.max"),
+        ("max: 5}", f"max: {10**23}}}", 16, "schema.0.properties.0.quality.0.implementation.max"),
+        (
+            "{rule: length, min: 1, max: 5}",
+            "\n              rule: length\n              min: 1\n              max: abc",
+            19,
+            "schema.0.properties.0.quality.0.implementation.max",
+        ),
+        (
+            "- name: price\n",
+            "- name: price\n        customProperties:\n          - property: clean\n"
+            "            value:\n              - trim\n              - shorten\n",
+            22,
+            "schema.0.properties.1.customProperties.0.value.1.rule",
+        ),
         (
             "name: price",
             "name: price\n        physicalName: a`b",
@@ -113,6 +128,7 @@ def test_odd_yaml_is_a_finding_and_no_stack_trace(tmp_path: Path, text: str) -> 
         "topic, value: [a]",
         "topic, value: 'bad topic!'",
         "topic, value: __consumer_offsets",
+        "topic, value: ..",
         "eventType, value: ''",
         "clockTolerance, value: 9999999999 days",
         "watermark, value: 9999999 days",
@@ -168,6 +184,35 @@ def test_unsafe_pattern_and_unknown_column(tmp_path: Path) -> None:
     assert any("explicit ASCII classes" in said for said in findings(tmp_path, text))
     text = GOOD.replace("{rule: length, min: 1, max: 5}", "{rule: not_before, column: nothing}")
     assert any("no column 'nothing'" in said for said in findings(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["of_columns", "was", "wrote", "violations"])
+def test_names_that_the_steps_to_silver_have_are_refused(tmp_path: Path, name: str) -> None:
+    found = findings(tmp_path, GOOD.replace("- name: thing\n", f"- name: {name}\n"))
+    assert any(f"{name!r} is a name of silver.events itself" in said for said in found)
+
+
+def test_two_checks_of_one_rule_are_refused(tmp_path: Path) -> None:
+    """What breaks either would be told by the same name, and one alone would be held."""
+    check = GOOD[GOOD.index("          - type: custom") : GOOD.index("      - name: price")]
+    found = findings(tmp_path, GOOD.replace(check, check + check))
+    assert any("rule 'length' stands twice" in said for said in found)
+
+
+def test_a_bound_of_a_moment_is_utc_where_it_names_no_offset(tmp_path: Path) -> None:
+    """As YAML reads them: a date, and a moment of which it knows the offset."""
+    column = GOOD[GOOD.index("      - name: price") :]
+    rule = "{rule: between, min: 2020-01-01, max: 2030-01-01T00:00:00Z}"
+    moment = (
+        "      - name: at\n        logicalType: timestamp\n        quality:\n"
+        f"          - {{type: custom, engine: headwater, implementation: {rule}}}\n"
+    )
+    (tmp_path / "thing.yaml").write_text(GOOD.replace(column, moment + column))
+    [check] = contract_files.load(tmp_path)["thing"].column("at").checks
+    assert dict(check.arguments) == {
+        "min": datetime(2020, 1, 1, tzinfo=UTC),
+        "max": datetime(2030, 1, 1, tzinfo=UTC),
+    }
 
 
 def test_two_contracts_of_one_event_type(tmp_path: Path) -> None:

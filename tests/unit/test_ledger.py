@@ -91,7 +91,7 @@ def test_what_cannot_be_read_on_says_what_was_sent(
         yield from [record("a"), record("b")]
         raise SettingsError("b: Input/output error")
 
-    monkeypatch.setattr(kafka_sink, "_producer", lambda *_: Client())
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_, **__: Client())
     monkeypatch.setattr("producer.ahead.RECORDS_A_BLOCK", 1)
     here: Any = None
     ledger = Ledger(tmp_path, "run", "topic", WORLD)
@@ -139,7 +139,7 @@ def test_a_ledger_on_a_full_disk_says_what_was_sent(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kafka_sink, "_producer", lambda *_: Client())
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_, **__: Client())
     monkeypatch.setattr("producer.ledger.pq.write_table", full)
     ledger = Ledger(tmp_path, "run", "topic", WORLD)
     here: Any = None
@@ -173,7 +173,7 @@ def test_a_stop_sends_nothing_whose_time_has_not_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = Client()
-    monkeypatch.setattr(kafka_sink, "_producer", lambda *_: client)
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_, **__: client)
     now = int(time.time() * 1000)
     past = [record(str(n))._replace(at=now - 10, value=b"past") for n in range(3)]
     to_come = [record(str(n))._replace(at=now + 600_000, value=b"to come") for n in range(900)]

@@ -16,6 +16,39 @@ JAVA_17 = "#!/bin/sh\necho 'openjdk version \"17.0.1\" 2021-10-19' >&2\n"
 DEAD = "#!/bin/sh\nexit 1\n"
 
 
+OLD = "#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.2 && exit\nexit 1\n"
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [(None, "with venv: none found; install"), (OLD, "with venv: found Python 3.9.2; install")],
+)
+def test_a_python_that_is_missing_or_too_old_is_one_line(
+    tmp_path: Path, python: str | None, said: str
+) -> None:
+    clone, programs = tmp_path / "clone/scripts", tmp_path / "bin"
+    for folder in (clone, programs):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/setup.sh", clone)
+    for name in ("bash", "dirname", "head"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    if python is not None:
+        (programs / "python3").write_text(python)
+        (programs / "python3").chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(clone / "setup.sh")],
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("headwater: needs Python 3.11 or newer")
+    assert said in line
+
+
 @pytest.mark.parametrize(
     ("java", "maven", "said"),
     [
