@@ -1,4 +1,4 @@
-"""From send to visible in Silver, record by record, while a shop sends at a steady rate.
+"""From send to visible in Silver, record by record, while a shop is sent at a steady rate.
 
     headwater bench latency [--rate 5000] [--minutes 10] [--warm 2]
 
@@ -48,12 +48,11 @@ def main(rate: int, minutes: float, warm: float, as_json: bool) -> None:
         stream = start_stream(local, Path(folder) / "stream.log")
         try:
             # Until both queries have committed something, what is sent waits for them to start.
-            send_shop(local, Sending(events=1_000, live=True, rate=rate))
+            send_shop(local, Sending(events=1_000, rate=rate))
             wait_for(stream, lambda: rows_of(local) > 0, START_SECONDS, "a first commit to Silver")
             begun = time.time() + warm * 60
-            report = send_shop(
-                local, Sending(events=int(rate * (minutes + warm) * 60), live=True, rate=rate)
-            )
+            events = int(rate * (minutes + warm) * 60)
+            report = send_shop(local, Sending(events=events, rate=rate, go_on=True))
             ended = time.time()
             wait_for(stream, lambda: settled(local), DRAIN_SECONDS, "an end of Silver's commits")
             found = latencies(local, begun, ended)
