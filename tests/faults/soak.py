@@ -249,6 +249,8 @@ def soak(
                 killed["broker silent"] += 1
                 hit = time.monotonic()
                 silent_until = hit + SILENT_SECONDS
+                # Nothing was killed: that comes later.
+                moments = sorted([*moments, chance.uniform(at, max(at, seconds))])
             else:
                 kill(stream)
                 killed["stream"] += 1
