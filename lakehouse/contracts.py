@@ -358,6 +358,9 @@ class Reader:
         name = table["name"]
         if name in RESERVED:
             self.find((*base, "name"), f"{name!r} is a name of silver.events itself")
+        for key in ("quality", "customProperties"):
+            if table.get(key):
+                self.find((*base, key), "nothing reads it of a whole schema: say it of a property")
         custom = self.custom(raw, (), set(CONTRACT_KEYS))
         columns = self.columns(table)
         if not columns:
@@ -473,6 +476,11 @@ class Reader:
         json_key = item.get("physicalName", name)
         if not JSON_KEY.fullmatch(json_key):
             self.find((*where, "physicalName"), f"{json_key!r}: no quotes, brackets or backslashes")
+        if item.get("unique"):
+            self.find((*where, "unique"), "nothing holds events to it: leave it out")
+        for key in sorted(set(item.get("logicalTypeOptions") or {}) - {"maxLength"}):
+            at = (*where, "logicalTypeOptions", key)
+            self.find(at, "nothing reads it: say it as a check (quality)")
         logical = item.get("logicalType", "string")
         if logical not in SPARK_TYPES:
             self.find((*where, "logicalType"), f"{logical!r}: one of {', '.join(SPARK_TYPES)}")

@@ -67,6 +67,25 @@ def test_a_good_contract_is_read(tmp_path: Path) -> None:
         ("min: 1, max: 5", "min: 5, max: 1", 16, "schema.0.properties.0.quality.0.implementation"),
         ("max: 5}", "max: .inf}", 16, "schema.0.properties.0.quality.0.implementation.max"),
         ("max: 5}", "max: abc}", 16, "schema.0.properties.0.quality.0.implementation.max"),
+        ("primaryKey: true", "unique: true", 12, "schema.0.properties.0.unique"),
+        (
+            "primaryKey: true",
+            "logicalTypeOptions: {pattern: '^x'}",
+            12,
+            "schema.0.properties.0.logicalTypeOptions.pattern",
+        ),
+        (
+            "  - name: thing\n",
+            "  - name: thing\n    quality: [{type: text, description: be good}]\n",
+            9,
+            "schema.0.quality",
+        ),
+        (
+            "  - name: thing\n",
+            "  - name: thing\n    customProperties: [{property: topic, value: x}]\n",
+            9,
+            "schema.0.customProperties",
+        ),
         ("max: 5}", f"max: {10**23}}}", 16, "schema.0.properties.0.quality.0.implementation.max"),
         (
             "{rule: length, min: 1, max: 5}",
