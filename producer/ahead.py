@@ -12,10 +12,11 @@ import json
 import marshal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from select import select
 from typing import IO, NamedTuple
 
 from lakehouse.errors import HeadwaterError
@@ -29,6 +30,7 @@ BYTES_A_BLOCK = 8 * 2**20
 # Room for a block or two, so that neither side waits for the other at every few records.
 PIPE_BYTES = 1_048_576
 LENGTH_BYTES = 8
+STOP_SECONDS = 0.2
 
 
 class Block(NamedTuple):
@@ -92,10 +94,11 @@ def blocks(records: Iterable[Record]) -> Iterator[Block]:
 
 
 @contextmanager
-def made_ahead(shop: Shop) -> Iterator[Iterator[Block]]:
+def made_ahead(shop: Shop, stop: Callable[[], bool] = lambda: False) -> Iterator[Iterator[Block]]:
     """The blocks of a shop, made by a process of their own, which begins at once.
 
-    The blocks raise HeadwaterError where that process dies.
+    stop: asked until there is a first block, which records that are passed over may keep away for
+    minutes; there is none then. The blocks raise HeadwaterError where that process dies.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "producer.ahead", json.dumps(shop)],
@@ -110,7 +113,7 @@ def made_ahead(shop: Shop) -> Iterator[Iterator[Block]]:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        yield _read(process.stdout, process.stderr)
+        yield _read(process.stdout, process.stderr, stop)
     finally:
         process.stdout.close()
         process.terminate()
@@ -118,7 +121,10 @@ def made_ahead(shop: Shop) -> Iterator[Iterator[Block]]:
         process.stderr.close()
 
 
-def _read(blocks: IO[bytes], errors: IO[bytes]) -> Iterator[Block]:
+def _read(blocks: IO[bytes], errors: IO[bytes], stop: Callable[[], bool]) -> Iterator[Block]:
+    while not select([blocks], [], [], STOP_SECONDS)[0]:
+        if stop():
+            return
     while True:
         length = blocks.read(LENGTH_BYTES)
         size = int.from_bytes(length, "little")

@@ -221,7 +221,7 @@ def send_shop(
     shop = shop_of(what.seed, opens, what.defects, density)
     folder_given = str(what.generators) if what.generators else None
     shop = shop._replace(generators=folder_given, skip=first, take=what.events)
-    with made_ahead(shop) as blocks:
+    with made_ahead(shop, stop) as blocks:
         # A live shop sets its own pace; the rate is then how much happens in it.
         return send(
             blocks,

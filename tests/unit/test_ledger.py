@@ -233,3 +233,17 @@ def test_a_reader_that_has_enough_leaves_no_generator() -> None:
     with made_ahead(Shop(1, 1_760_000_000_000, 0.3)) as blocks:
         next(blocks)
     assert psutil.Process().children() == []
+
+
+def test_a_stop_is_heard_while_records_are_passed_over() -> None:
+    """More of them than there is time for."""
+    asked: list[float] = []
+
+    def stop() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) == 3
+
+    with made_ahead(Shop(1, 1_760_000_000_000, 0.3, skip=10**9), stop) as blocks:
+        assert list(blocks) == []
+    assert len(asked) == 3
+    assert psutil.Process().children() == []
