@@ -82,7 +82,7 @@ class MySQL(Warehouse):
         text = text.splitlines()[0]
         if number in BUSY:
             return BusyError(f"{self.where}: {text}")
-        if number in AWAY:
+        if number in AWAY and not UNTRUSTED.search(text):
             text += "; is it running, and are HEADWATER_MYSQL__HOST and __PORT right?"
         return self._refused(text)
 
