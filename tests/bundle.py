@@ -586,6 +586,7 @@ def _commands(wheel: Path) -> Callable[[dict[str, Any]], dict[str, list[str]]]:
             answer = {}
         if not answer:
             said = complaints.read().strip().splitlines()
+            process.wait()
             return {"errors": [f"{wheel.name}: {said[-1] if said else 'no answer'}"], "paths": []}
         return answer
 
