@@ -29,7 +29,7 @@ AWAY = {0, 2003, 2006, 2013}
 BUSY = {1205, 1213}
 BATCH_ROWS = 10_000
 # What either driver says of a certificate that it does not trust.
-UNTRUSTED = re.compile(r"(?i)certificat|signatureexception|identity verification")
+UNTRUSTED = re.compile(r"(?i)certificat|certpath|signatureexception|identity verification")
 # A store of certificates, which are no secret, has to have a password all the same.
 STORE = "certificates"
 

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import quote, quote_plus
@@ -220,7 +221,9 @@ def while_it_streams(settings: Settings, extra: dict[str, str], port: int) -> li
         wait_until(has_committed, 180, "the first commit of Silver")
         shown = list(pages(port))
         for one in (mine := psutil.Process(process.pid)), *mine.children(recursive=True):
-            shown.append(("arguments", " ".join(one.cmdline())))
+            # One that has ended meanwhile has none any more.
+            with suppress(psutil.NoSuchProcess):
+                shown.append(("arguments", " ".join(one.cmdline())))
     finally:
         process.terminate()
         printed = process.communicate(timeout=60)[0]
