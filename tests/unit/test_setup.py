@@ -16,6 +16,21 @@ JAVA_17 = "#!/bin/sh\necho 'openjdk version \"17.0.1\" 2021-10-19' >&2\n"
 DEAD = "#!/bin/sh\nexit 1\n"
 
 
+def refused(script: Path, **environment: str) -> str:
+    """The one line that set-up ends with."""
+    done = subprocess.run(
+        ["bash", str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.strip().splitlines()
+    return line
+
+
 OLD = "#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.2 && exit\nexit 1\n"
 
 
@@ -35,16 +50,7 @@ def test_a_python_that_is_missing_or_too_old_is_one_line(
     if python is not None:
         (programs / "python3").write_text(python)
         (programs / "python3").chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(clone / "setup.sh")],
-        env={"PATH": str(programs)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    [line] = done.stderr.strip().splitlines()
+    line = refused(clone / "setup.sh", PATH=str(programs))
     assert line.startswith("headwater: needs Python 3.11 or newer")
     assert said in line
 
@@ -81,16 +87,8 @@ def test_what_is_missing_is_one_line(
         if script is not None:
             (programs / name).write_text(script)
             (programs / name).chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(clone / "scripts/setup.sh")],
-        env={"PATH": str(programs), "PYTHON": str(programs / "python3")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    [line] = done.stderr.strip().splitlines()
+    python = str(programs / "python3")
+    line = refused(clone / "scripts/setup.sh", PATH=str(programs), PYTHON=python)
     assert line.startswith("headwater: ")
     assert said in line
     assert not (clone / ".venv").exists()
