@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from azure.core.credentials import AccessToken
     from azure.eventhub import EventData, EventHubProducerClient
 
+EMULATOR = re.compile(r"(?i)(?:^|;)\s*UseDevelopmentEmulator\s*=\s*true")
 LANES = 8
 RECORDS_A_TURN = 1_000
 LONGEST_KEY = 128
@@ -88,8 +90,8 @@ def client(
     broker, more = settings.broker, {**options(settings), **more}
     if broker.sasl_mechanism == "PLAIN":
         text = login.password(broker)
-        _check_host(broker, text)
         try:
+            _check_host(broker, text)
             return kind.from_connection_string(text, eventhub_name=hub, **more)
         except ValueError:
             raise SettingsError(
@@ -108,18 +110,19 @@ def client(
 def _check_host(broker: Broker, text: str) -> None:
     """That a connection string leads to the namespace that is set, and by TLS.
 
-    The emulator's flag in it goes without, which is for this machine alone.
+    The emulator's flag in it goes without, which is for this machine alone. Raises SettingsError,
+    and ValueError where it is no connection string.
     """
-    parts = dict(part.partition("=")[::2] for part in text.split(";"))
-    endpoint = {name.strip().lower(): value for name, value in parts.items()}
-    host = urlsplit(endpoint.get("endpoint", "")).hostname or ""
+    from azure.eventhub import parse_connection_string
+
+    host = urlsplit(parse_connection_string(text).endpoint).hostname
     wanted = broker.bootstrap.split(",")[0].rpartition(":")[0].strip("[]").lower()
-    if host and host != wanted:
+    if host != wanted:
         raise SettingsError(
             f"{broker.key}.sasl_password: {broker.sasl_password} is for {host}, and "
             f"{broker.key}.bootstrap is {wanted}: let both be one namespace"
         )
-    if endpoint.get("usedevelopmentemulator", "").lower() == "true" and not is_loopback(wanted):
+    if EMULATOR.search(text) and not is_loopback(wanted):
         raise SettingsError(
             f"{broker.key}.sasl_password: {broker.sasl_password} has UseDevelopmentEmulator, which "
             "goes without TLS: take it out, it is for an emulator on this machine"

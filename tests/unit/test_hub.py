@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from azure.eventhub import EventData, EventHubConsumerClient, EventHubProducerClient, TransportType
 from azure.eventhub.exceptions import EventHubError
 
+from lakehouse import settings as settings_files
 from lakehouse.errors import BrokerError, SettingsError
 from lakehouse.settings import Broker, Identity, Settings
 from producer import hub
@@ -265,3 +267,37 @@ def test_an_identity_and_tls_whose_certificates_are_verified(
     finally:
         server.stop()
         endpoint.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "Endpoint=sb://other.servicebus.windows.net/;{key}",
+            "is for other.servicebus.windows.net",
+        ),
+        (
+            "Endpoint=sb://ns.servicebus.windows.net/;{key};UseDevelopmentEmulator=true",
+            "without TLS",
+        ),
+        ("rubbish", "no connection string"),
+        ("Endpoint=sb://ns.servicebus.windows.net/", "no connection string"),
+    ],
+)
+def test_a_connection_string_leads_to_the_namespace_that_is_set(
+    text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And by TLS; nothing is asked before that."""
+    key = "SharedAccessKeyName=x;SharedAccessKey=" + uuid.uuid4().hex
+    monkeypatch.setenv("TEST_SECRET", text.format(key=key))
+    broker = Broker(
+        bootstrap="ns.servicebus.windows.net:5671",
+        protocol="amqp",
+        security_protocol="SASL_SSL",
+        sasl_mechanism="PLAIN",
+        sasl_password="env:TEST_SECRET",
+    )
+    settings = settings_files.load("local", broker=broker)
+    with pytest.raises(SettingsError, match=said) as refused:
+        hub.client(EventHubProducerClient, settings, "events")
+    assert key not in str(refused.value)
