@@ -221,6 +221,7 @@ class _Bridge:
         kafka.ensure_topics(settings, [topic])
         self.settings, self.topic, self.stop, self.progress = settings, topic, stop, progress
         self.accept_gap = accept_gap
+        self.dead_letters = settings.bridge.dead_letters or f"{topic}.dead-letters"
         self.report, self.safe = Report(), Acknowledged()
         self.assigned: dict[tuple[str, int], Any] = {}
         self.reached: Offsets = {}
@@ -238,12 +239,11 @@ class _Bridge:
 
         bridge = self.settings.bridge
         there = self.settings.model_copy(update={"broker": bridge.to})
-        dead_letters = bridge.dead_letters or f"{self.topic}.dead-letters"
         most = LARGEST_BYTES + ROOM_BYTES
         # Made by a broker's own settings, it would not take what is a little less than its topics
         # take, with what is said of it.
-        kafka.ensure_topics(self.settings, [dead_letters], {"max.message.bytes": str(most)})
-        aside = KafkaTarget(self.settings, dead_letters, most, self._put_aside, self._never)
+        kafka.ensure_topics(self.settings, [self.dead_letters], {"max.message.bytes": str(most)})
+        aside = KafkaTarget(self.settings, self.dead_letters, most, self._put_aside, self._never)
         topic = bridge.topic or self.topic
         if bridge.to.protocol == "amqp":
             return HubTarget(there, topic, self._done, self._too_large), aside
@@ -496,10 +496,10 @@ class _Bridge:
         self.aside.send(dead_letter(record, why))
 
     def _never(self, record: Record, why: str) -> None:
-        topic = self.settings.bridge.dead_letters or f"{self.topic}.dead-letters"
         raise BrokerError(
-            f"{record} is too large for the topic of dead letters as well: {why}: let {topic} take "
-            f"more (its max.message.bytes: {LARGEST_BYTES + ROOM_BYTES:,}) and start again"
+            f"{record} is too large for the topic of dead letters as well: {why}: let "
+            f"{self.dead_letters} take more (its max.message.bytes: "
+            f"{LARGEST_BYTES + ROOM_BYTES:,}) and start again"
         )
 
 
