@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from lakehouse.errors import BrokerError
-from lakehouse.locks import held
+from lakehouse.locks import BROKER, held
 from lakehouse.settings import Settings
 
 START_SECONDS = 60
@@ -85,7 +85,7 @@ def start(settings: Settings) -> Status:
     folder = _folder(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with held(settings, "broker", f"the broker in {folder}"):
+        with held(settings, BROKER, f"the broker in {folder}"):
             return _start(settings, folder)
     except OSError as error:
         raise BrokerError(f"cannot write to {folder}: {error.strerror}") from None

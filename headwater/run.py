@@ -77,7 +77,7 @@ def _run(
 ) -> bool:
     from batch import audit, gold, maintain, publish, quality, reconcile
     from lakehouse import checkpoints, contracts, layouts
-    from lakehouse.locks import held
+    from lakehouse.locks import STREAM, held
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
     from producer.command import finish
@@ -90,7 +90,7 @@ def _run(
     with ExitStack() as stack:
         for name in checkpoints.QUERIES:
             where = f"checkpoint {checkpoints.location(settings, name)}"
-            stack.enter_context(held(settings, f"stream-{name}", where))
+            stack.enter_context(held(settings, f"{STREAM}{name}", where))
         for job in ("reconcile", gold.JOB, maintain.JOB, publish.JOB):
             stack.enter_context(held(settings, job, f"the tables of job {job}"))
         # Sending begins while Spark starts: the broker holds it until the streams are there.

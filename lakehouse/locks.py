@@ -1,26 +1,63 @@
-"""One writer a job: a lock file that the operating system lets go of when its holder dies."""
+"""One writer a job: lock files that the operating system lets go of when their holder dies."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from lakehouse.errors import HeadwaterError, LockedError
 from lakehouse.settings import Settings
 
+BROKER, STREAM = "broker", "stream-"
+TAKEN = (errno.EAGAIN, errno.EACCES)
+# Folders of Databricks that are object stores: they take no appends, which a lock's file wants.
+OBJECT_STORES = ("/Volumes/", "/dbfs/")
+
 
 @contextmanager
 def held(settings: Settings, job: str, what: str) -> Iterator[None]:
-    """Holds the lock of `job` while inside. Raises LockedError, naming `what` and who holds it."""
-    folder = settings.runtime_dir / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{job}.lock"
+    """Holds the lock of `job` while inside. Raises LockedError, naming `what` and who holds it.
+
+    The lock lies beside what the job writes, where that is a folder, so that another runtime folder
+    is not another lock; a stream's, beside its checkpoints too. What is in an object store is
+    guarded by the runtime folder's lock alone.
+    """
+    with ExitStack() as stack:
+        for folder in _folders(settings, job):
+            stack.enter_context(_held(folder / "locks" / f"{job}.lock", what))
+        yield
+
+
+def _folders(settings: Settings, job: str) -> list[Path]:
+    guarded = [settings.storage]
+    if job.startswith(STREAM):
+        guarded.append(settings.checkpoint_root or settings.storage)
+    local = [
+        Path(place)
+        for place in guarded
+        if "://" not in place and not place.startswith(OBJECT_STORES)
+    ]
+    if job == BROKER or not local:
+        return [settings.runtime_dir]
+    return sorted(set(local))
+
+
+@contextmanager
+def _held(path: Path, what: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise HeadwaterError(
+                    f"{path} cannot be locked ({error.strerror}), and nothing was begun: "
+                    "storage and checkpoint_root have to be URIs, or on a file system with locks"
+                ) from None
             file.seek(0)
             raise LockedError(
                 f"{what} is in use by process {file.read().strip() or '?'} ({path}): "

@@ -60,7 +60,7 @@ def run_queries(
 ) -> None:
     """Runs queries until all have ended or `stopping` is set. Raises StreamError, LockedError …"""
     from lakehouse import contracts
-    from lakehouse.locks import held
+    from lakehouse.locks import STREAM, held
     from lakehouse.progress import Ticker, console, doing
     from lakehouse.session import spark as make_session
     from streaming.reload import Reload
@@ -77,7 +77,7 @@ def run_queries(
     with ExitStack() as stack:
         for name in names:
             where = f"checkpoint {checkpoints.location(settings, name)}"
-            stack.enter_context(held(settings, f"stream-{name}", where))
+            stack.enter_context(held(settings, f"{STREAM}{name}", where))
         with doing("starting Spark and the streams"):
             spark = make_session(settings, "stream")
             stop_on_signals(stopping)

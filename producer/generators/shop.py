@@ -6,6 +6,7 @@ two alone: how many are taken, how fast and where to makes no difference. An ord
     placed → paid → shipped → delivered → (returned)        placed → cancelled
 
 with its payment, parcel, stock movements, loyalty points and review at the times they would have.
+Who orders pays the prices that held when the visit began, five minutes ago at most.
 """
 
 from __future__ import annotations

@@ -102,17 +102,31 @@ def test_amounts_add_up_to_the_cent(events: list[tuple[int, str, dict[str, Any]]
         assert payment["amount"] == orders[payment["order_id"]]["total"]
 
 
-def test_unit_prices_are_those_of_the_product_at_the_time(
-    events: list[tuple[int, str, dict[str, Any]]],
-) -> None:
-    prices: dict[str, set[Decimal]] = defaultdict(set)
-    for _, name, data in events:
-        if name == "product":
-            prices[data["product_id"]].add(data["price"])
-    changed = sum(len(found) > 1 for found in prices.values())
-    assert changed > 5, "prices change"
-    for item in of(events, "order_item"):
-        assert item["unit_price"] in prices[item["product_id"]]
+@pytest.mark.parametrize("rate", [None, 200.0], ids=["history", "live"])
+def test_who_orders_pays_the_prices_of_five_minutes_ago_at_most(rate: float | None) -> None:
+    """A visit is no longer than that, and its prices are those of its beginning."""
+    # Of each product, (when, price) as told; of each order, when it was placed.
+    prices: dict[str, list[tuple[int, Decimal]]] = defaultdict(list)
+    placed: dict[str, int] = {}
+    items = 0
+    for at, _, entity, *_, text in islice(Shop(World(5, START, rate)).events(), 3 * EVENTS):
+        if entity not in {"product", "order", "order_item"}:
+            continue
+        data = json.loads(text, parse_float=Decimal)
+        if entity == "product":
+            prices[data["product_id"]].append((at, data["price"]))
+        elif entity == "order":
+            placed.setdefault(data["order_id"], at)
+        else:
+            items += 1
+            told, now = prices[data["product_id"]], placed[data["order_id"]]
+            ended = [until for until, _ in told[1:]] + [now + 1]
+            lasting = {
+                price for (_, price), end in zip(told, ended, strict=True) if end > now - 300_000
+            }
+            assert data["unit_price"] in lasting
+    assert items > 1_000
+    assert sum(len({price for _, price in told}) > 1 for told in prices.values()) > 20
 
 
 def test_orders_go_through_allowed_states_over_time(
