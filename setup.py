@@ -46,6 +46,7 @@ setup(
             "pymysql>=1.1",
             "confluent-kafka>=2.10",
             "faker>=30",
+            "numpy>=2",
             "orjson>=3.9",
         ],
         # The quality gate: `headwater quality`, and publish where a version was not checked before.
@@ -53,7 +54,9 @@ setup(
         # The page of `headwater report`.
         "report": ["plotly>=6", "duckdb>=1", "deltalake>=1.0", "pyarrow>=17"],
         "azure": ["azure-identity>=1.15", "azure-eventhub>=5.11"],
-        "producer": ["confluent-kafka>=2.10", "faker>=30", "orjson>=3.9", "pyarrow>=17"],
+        "producer": [
+            *("confluent-kafka>=2.10", "faker>=30", "numpy>=2", "orjson>=3.9", "pyarrow>=17")
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -1,50 +1,34 @@
 """A shop's records from a process of its own, so that making and sending use a core each.
 
-`python -m producer.ahead ARGUMENTS` writes blocks to its stdout, each after its length, and a zero
-at the end; it is one block ahead of the reader, whom a full pipe makes it wait for. Blocks are
-spelled by marshal, for half of what pickle takes: both sides are the same Python.
+`python -m producer.ahead ARGUMENTS` writes batches of records (producer.defects.RECORDS) to its
+stdout, as an Arrow stream; it is some of them ahead of the reader, whom a full pipe makes it wait
+for.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import marshal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from select import select
-from typing import IO, NamedTuple
+from typing import NamedTuple
+
+import pyarrow as pa
 
 from lakehouse.errors import HeadwaterError
-from producer.defects import Record, inject
-from producer.generators import World, events, identity
+from producer.defects import RECORDS, Record, inject
+from producer.generators import World, identity, spans
 
-# A block of so few fits into memory that is used again, where a larger one's is asked of the
-# system, and given back, each time.
-RECORDS_A_BLOCK = 200
+# Few enough to stay in the processor's cache from the pipe to the client.
+RECORDS_A_BLOCK = 1_000
 BYTES_A_BLOCK = 8 * 2**20
 # Room for a block or two, so that neither side waits for the other at every few records.
 PIPE_BYTES = 1_048_576
-LENGTH_BYTES = 8
 STOP_SECONDS = 0.2
-
-
-class Block(NamedTuple):
-    """Records by column, in the order of sending; see producer.defects.Record."""
-
-    at: tuple[int, ...]
-    key: tuple[bytes | None, ...]
-    value: tuple[bytes | None, ...]
-    source: tuple[str | None, ...]
-    id: tuple[str | None, ...]
-    entity: tuple[str | None, ...]
-    defect: tuple[str | None, ...]
-    outcome: tuple[str | None, ...]
-    rules: tuple[tuple[str, ...] | None, ...]
 
 
 class Shop(NamedTuple):
@@ -64,37 +48,60 @@ class Shop(NamedTuple):
     skip: int = 0
     take: int | None = None
 
-    def records(self) -> Iterator[Record]:
-        """The records, made here and now."""
+    def blocks(self) -> Iterator[pa.RecordBatch]:
+        """The records, made here and now, in batches of RECORDS."""
         world = World(self.seed, self.opens, self.density, self.tempo)
         folder = Path(self.generators) if self.generators else None
         made = inject(
-            events(world, folder),
+            spans(world, folder),
             self.defects,
             self.seed,
             self.opens,
             world=f"{self.density}{identity(folder)}",
         )
-        return islice(made, self.skip, None if self.take is None else self.skip + self.take)
+        passed, left = self.skip, self.take
+        for batch in made:
+            for begin in range(0, batch.num_rows, RECORDS_A_BLOCK):
+                block = batch.slice(begin, RECORDS_A_BLOCK)
+                if passed >= block.num_rows:
+                    passed -= block.num_rows
+                    continue
+                block, passed = block.slice(passed, left), 0
+                if block.num_rows:
+                    yield block
+                if left is not None and (left := left - block.num_rows) == 0:
+                    return
+
+    def records(self) -> Iterator[Record]:
+        """The same, one by one."""
+        for block in self.blocks():
+            *columns, rules = (column.to_pylist() for column in block.columns)
+            yield from map(Record, *columns, map(tuple, rules))
 
 
-def blocks(records: Iterable[Record]) -> Iterator[Block]:
-    """Records in blocks of RECORDS_A_BLOCK, or of fewer where they are large."""
+def blocks(records: Iterable[Record]) -> Iterator[pa.RecordBatch]:
+    """Records in batches of RECORDS_A_BLOCK, or of fewer where they are large."""
     batch: list[Record] = []
     held = 0
     for record in records:
         batch.append(record)
         held += len(record.value or b"")
         if len(batch) == RECORDS_A_BLOCK or held >= BYTES_A_BLOCK:
-            # Held by the block alone: marshal would note for each that it might come again.
-            block, batch, held = Block(*zip(*batch, strict=True)), [], 0
-            yield block
+            yield _block(batch)
+            batch, held = [], 0
     if batch:
-        yield Block(*zip(*batch, strict=True))
+        yield _block(batch)
+
+
+def _block(records: list[Record]) -> pa.RecordBatch:
+    columns = zip(zip(*records, strict=True), RECORDS.types, strict=True)
+    return pa.record_batch([pa.array(told, kind) for told, kind in columns], schema=RECORDS)
 
 
 @contextmanager
-def made_ahead(shop: Shop, stop: Callable[[], bool] = lambda: False) -> Iterator[Iterator[Block]]:
+def made_ahead(
+    shop: Shop, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Iterator[pa.RecordBatch]]:
     """The blocks of a shop, made by a process of their own, which begins at once.
 
     stop: asked until there is a first block, which records that are passed over may keep away for
@@ -113,7 +120,7 @@ def made_ahead(shop: Shop, stop: Callable[[], bool] = lambda: False) -> Iterator
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        yield _read(process.stdout, process.stderr, stop)
+        yield _read(process, stop)
     finally:
         process.stdout.close()
         process.terminate()
@@ -121,37 +128,34 @@ def made_ahead(shop: Shop, stop: Callable[[], bool] = lambda: False) -> Iterator
         process.stderr.close()
 
 
-def _read(blocks: IO[bytes], errors: IO[bytes], stop: Callable[[], bool]) -> Iterator[Block]:
-    while not select([blocks], [], [], STOP_SECONDS)[0]:
+def _read(process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while not select([process.stdout], [], [], STOP_SECONDS)[0]:
         if stop():
             return
-    while True:
-        length = blocks.read(LENGTH_BYTES)
-        size = int.from_bytes(length, "little")
-        if len(length) == LENGTH_BYTES and not size:
-            return
-        block = blocks.read(size)
-        if len(length) < LENGTH_BYTES or len(block) < size:
-            said = errors.read().decode(errors="replace").strip().splitlines()
-            raise HeadwaterError(
-                f"the generator of events ended: {said[-1] if said else 'no reason given'}"
-            )
-        yield Block(*marshal.loads(block))
+    said = ""
+    try:
+        with pa.ipc.open_stream(process.stdout) as stream:
+            yield from stream
+    except (pa.ArrowException, OSError) as error:
+        said = str(error).splitlines()[0]
+    # A stream that ends between two batches looks as one that is whole.
+    if process.wait() != 0 or said:
+        told = process.stderr.read().decode(errors="replace").strip().splitlines()
+        raise HeadwaterError(
+            f"the generator of events ended: {told[-1] if told else 'no reason given'}"
+        )
 
 
 def main() -> None:
-    """Writes the blocks of the shop that the first argument describes, and the end."""
+    """Writes the records of the shop that the first argument describes."""
     # Nothing made here refers back to itself; looking for cycles took half of the time.
     gc.disable()
-    out = sys.stdout.buffer
     try:
-        for block in blocks(Shop(*json.loads(sys.argv[1])).records()):
-            spelled = marshal.dumps(tuple(block))
-            out.write(len(spelled).to_bytes(LENGTH_BYTES, "little"))
-            out.write(spelled)
-            out.flush()
-        out.write(bytes(LENGTH_BYTES))
-        out.flush()
+        with pa.ipc.new_stream(sys.stdout.buffer, RECORDS) as stream:
+            for block in Shop(*json.loads(sys.argv[1])).blocks():
+                stream.write_batch(block)
     except BrokenPipeError:
         # The reader has enough.
         sys.stderr.close()

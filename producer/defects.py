@@ -10,13 +10,15 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from random import Random
+from hashlib import sha256
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
+import pyarrow as pa
 
-from producer.generators import Event
-from producer.text import DAY, HOUR, MINUTE, time_of
+from producer.columns import DAY, HOUR, MINUTE, Ints, Texts, draws, filled, instants
+from producer.generators import EVENTS
 
 ACCEPTED, QUARANTINED, DUPLICATE = "accepted", "quarantined", "duplicate"
 
@@ -97,9 +99,30 @@ BAD_MAILS = (
     "@example.com",
     "a b@example.com",
 )
+BAD_TIMES = ("yesterday", "2025-13-01T00:00:00Z", "1767225600", "01.02.2025 10:00")
 BAD_PHONES = ("12ab34", "+", "+49", "call me", "+0123456789")
 
 Json = dict[str, Any]
+SOURCE = "/headwater/shop"
+TRUTH = "source", "entity", "defect", "outcome", "rules"
+
+
+# A record to send, and its line in the ledger, by the column; see Record.
+RECORDS = pa.schema(
+    [
+        ("at", pa.int64()),
+        ("key", pa.binary()),
+        ("value", pa.binary()),
+        *((name, pa.string()) for name in ("source", "id", "entity", "defect", "outcome")),
+        ("rules", pa.list_(pa.string())),
+    ]
+)
+# What is a record's own of these, but for when it is sent.
+BYTES = pa.schema([RECORDS.field(name) for name in ("key", "value", "id")])
+# What many records have in common: source, entity, defect, outcome, rules.
+_Truth = tuple[str | None, str, str | None, str, tuple[str, ...]]
+# When it is sent, the event's number, key, value, id, and what it has in common with others.
+_Row = tuple[int, int, bytes | None, bytes | None, str | None, int]
 
 
 class Record(NamedTuple):
@@ -119,6 +142,37 @@ class Record(NamedTuple):
     defect: str | None
     outcome: str | None
     rules: tuple[str, ...] | None
+
+
+class _Truths:
+    """What records have in common, each by a number."""
+
+    def __init__(self) -> None:
+        self._codes: dict[_Truth, int] = {}
+        self._columns: list[pa.Array] = []
+
+    def code(self, truth: _Truth) -> int:
+        if (known := self._codes.get(truth)) is not None:
+            return known
+        return self._codes.setdefault(truth, len(self._codes))
+
+    def of_sound(self, entity: Texts) -> Ints:
+        """The numbers of events that are as they should be."""
+        spelt = entity.dictionary_encode()
+        codes = [
+            self.code((SOURCE, one, None, ACCEPTED, ())) for one in spelt.dictionary.to_pylist()
+        ]
+        found: Ints = np.array(codes, np.int64)[spelt.indices.to_numpy()]
+        return found
+
+    def columns(self, codes: Ints) -> Iterator[pa.Array]:
+        """source, entity, defect, outcome and rules of records by their numbers."""
+        if not self._columns or len(self._columns[0]) < len(self._codes):
+            kinds = [RECORDS.field(name).type for name in TRUTH]
+            told = zip(*self._codes, strict=True)
+            self._columns = [pa.array(one, kind) for one, kind in zip(told, kinds, strict=True)]
+        which = pa.array(codes)
+        return (column.take(which) for column in self._columns)
 
 
 @dataclass(frozen=True)
@@ -159,63 +213,118 @@ CATALOGUE = (
 )
 # Those that are told by a further record, sent later: the first one is as it should be.
 COPIES = frozenset({"duplicate", "conflict"})
-SOURCE = "/headwater/shop"
-NEVER = 2**63
+# Those that are sent later than their event, by how much: half of the time within the first span,
+# else within the second; ms.
+LATER = {
+    "late": ((20 * MINUTE, 4 * HOUR), (4 * HOUR, 3 * DAY)),
+    **dict.fromkeys(COPIES, ((1, 2 * MINUTE), (2 * MINUTE, DAY))),
+}
+# Those of what is around the content; and those that leave the record as it is, with what becomes
+# of it.
+OF_ENVELOPE = frozenset({"missing_id", "missing_time", "bad_time", "future_time", "unknown_type"})
+AS_IT_IS = {"late": ACCEPTED, "duplicate": DUPLICATE}
+# What comes before an event's content.
+DATA = b'"data":'
+# Few enough to stay in the processor's cache, enough to share what a step costs.
+ROWS_AT_ONCE = 4_096
+
+
+ENVELOPE = (
+    f'{{"specversion":"1.0","id":"<id>","source":"{SOURCE}","type":"headwater.shop.<entity>",'
+    '"time":"<time>","subject":"<subject>","datacontenttype":"application/json","data":<data>}'
+)
 
 
 def inject(
-    events: Iterator[Event], rate: float, seed: int, start: int, *, world: str = ""
-) -> Iterator[Record]:
+    spans: Iterator[pa.Table], rate: float, seed: int, start: int, *, world: str = ""
+) -> Iterator[pa.RecordBatch]:
     """Events as records to send, a share of `rate` with one defect each. In order of sending.
 
-    world: whatever else than seed and start makes these events what they are; it goes into the ids,
-    so that two worlds never share one.
+    spans: see producer.generators.EVENTS. world: whatever else than seed and start makes these
+    events what they are; it goes into the ids, so that two worlds never share one. Returns batches
+    of RECORDS.
     """
-    random = Random(f"defects|{seed}|{start}|{rate}")
-    draw = random.random
-    prefix = f"{Random(f'{seed}|{start}|{rate}|{world}').getrandbits(48):012x}-"
+    random = draws(f"defects|{seed}|{start}|{rate}").random
+    prefix = sha256(f"{seed}|{start}|{rate}|{world}".encode()).hexdigest()[:12]
     # A copy is a record more, so that a share drawn from the events alone would fall short.
     share = rate / max(1e-9, 1.0 - rate * _copy_share()) if rate < 1 else 1.0
-    # What is sent later than it is made, and when the first of it is.
-    held: list[tuple[int, int, Record]] = []
-    due = NEVER
-    number = 0
-    # All records are made by this: half of the time that Record(...) takes.
-    new: Callable[..., Record] = tuple.__new__
-    for at, _, entity, key, subject, data in events:
-        while due <= at:
-            yield heapq.heappop(held)[2]
-            due = held[0][0] if held else NEVER
-        number += 1
-        ident = f"{prefix}{number}"
-        text = (
-            f'{{"specversion":"1.0","id":"{ident}","source":"{SOURCE}",'
-            f'"type":"headwater.shop.{entity}","time":"{time_of(at)}",'
-            f'"subject":"{subject}","datacontenttype":"application/json","data":{data}}}'
+    truths = _Truths()
+    # What is sent later than it is made, the first of it first.
+    held: list[_Row] = []
+    first = 1
+    for events in _few(spans):
+        rows = events.num_rows
+        at, numbers = events.column("at").to_numpy(), np.arange(first, first + rows)
+        first += rows
+        entity, key, subject, data = (events.column(n).combine_chunks() for n in EVENTS.names[1:])
+        ids = filled(f"{prefix}-<number>", number=numbers)
+        text = filled(
+            ENVELOPE, id=ids, entity=entity, time=instants(at), subject=subject, data=data
         )
-        value, raw_key = text.encode(), key.encode()
-        if draw() >= share:
-            yield new(Record, (at, raw_key, value, SOURCE, ident, entity, None, ACCEPTED, ()))
-            continue
-        names = _choices(entity)
-        name = names[int(draw() * len(names))]
-        if name == "late":
-            when = at + _delay(draw(), (20 * MINUTE, 4 * HOUR), (4 * HOUR, 3 * DAY))
-            later = new(Record, (when, raw_key, value, SOURCE, ident, entity, name, ACCEPTED, ()))
-        elif name in COPIES:
-            yield new(Record, (at, raw_key, value, SOURCE, ident, entity, None, ACCEPTED, ()))
-            when = at + _delay(draw(), (0, 2 * MINUTE), (2 * MINUTE, 1 * DAY))
-            outcome: str = DUPLICATE
-            rules: tuple[str, ...] = ()
-            if name == "conflict":
-                value = f'{text[:-2]},"note":"other"}}}}'.encode()
-                outcome, rules = QUARANTINED, (name,)
-            later = new(Record, (when, raw_key, value, SOURCE, ident, entity, name, outcome, rules))
-        else:
-            yield _broken(name, at, raw_key, text, ident, entity, draw())
-            continue
-        heapq.heappush(held, (when, number, later))
-        due = held[0][0]
+        sound = pa.record_batch([key.cast(pa.binary()), text.cast(pa.binary()), ids], schema=BYTES)
+        # Three numbers an event, whichever table it is in.
+        draw = random((rows, 3))
+        chosen = np.flatnonzero(draw[:, 0] < share)
+        wanted = pa.array(chosen)
+        stays = np.ones(rows, bool)
+        made: list[_Row] = []
+        for place, when, number, (_, pick, detail), named, *said in zip(
+            chosen.tolist(),
+            at[chosen].tolist(),
+            numbers[chosen].tolist(),
+            draw[chosen].tolist(),
+            entity.take(wanted).to_pylist(),
+            *(column.to_pylist() for column in sound.take(wanted).columns),
+            strict=True,
+        ):
+            names = _choices(named)
+            name = names[int(pick * len(names))]
+            if name not in COPIES:
+                stays[place] = False
+            raw_key, value, found, truth = _defective(name, named, detail, *said)
+            code = truths.code(truth)
+            if name in LATER:
+                when += _delay(name, detail)
+                heapq.heappush(held, (when, number, raw_key, value, found, code))
+            else:
+                made.append((when, number, raw_key, value, found, code))
+        until = int(at[-1])
+        while held and held[0][0] <= until:
+            made.append(heapq.heappop(held))
+        kept = np.flatnonzero(stays)
+        yield _in_order(truths, kept, at, numbers, sound, truths.of_sound(entity), made)
+
+
+def _few(spans: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    for events in spans:
+        for begin in range(0, events.num_rows, ROWS_AT_ONCE):
+            yield events.slice(begin, ROWS_AT_ONCE)
+
+
+def _in_order(
+    truths: _Truths,
+    kept: Ints,
+    at: Ints,
+    numbers: Ints,
+    sound: pa.RecordBatch,
+    codes: Ints,
+    made: list[_Row],
+) -> pa.RecordBatch:
+    """Those events that are sent as they are, and what was made, in order of sending."""
+    when, of, *said, which = zip(*made, strict=True) if made else ((),) * 6
+    at = np.append(at[kept], np.array(when, np.int64))
+    numbers = np.append(numbers[kept], np.array(of, np.int64))
+    codes = np.append(codes[kept], np.array(which, np.int64))
+    order = np.lexsort((numbers, at))
+    place = pa.array(np.append(kept, len(sound) + np.arange(len(made)))[order])
+    columns = [
+        pa.concat_arrays([these, pa.array(others, these.type)]).take(place)
+        for these, others in zip(sound.columns, said, strict=True)
+    ]
+    key, value, ids = columns
+    source, entity, defect, outcome, rules = truths.columns(codes[order])
+    told = [pa.array(at[order]), key, value, source, ids, entity, defect, outcome, rules]
+    return pa.record_batch(told, schema=RECORDS)
 
 
 @cache
@@ -234,112 +343,135 @@ def _copy_share() -> float:
     return 6 / sum(defect.weight for defect in CATALOGUE)
 
 
-def _delay(draw: float, short: tuple[int, int], long: tuple[int, int]) -> int:
-    """Half of the time within the first span, else within the second; ms."""
+def _delay(name: str, draw: float) -> int:
+    """How much later than its event a record is sent, for those of LATER; ms."""
+    short, long = LATER[name]
     low, high = short if draw < 0.5 else long
     return int(low + (draw * 2 % 1.0) * (high - low))
 
 
-def _broken(
-    name: str, at: int, key: bytes, text: str, ident: str, entity: str, draw: float
-) -> Record:
-    """A record with one defect that it carries in itself."""
-    source: str | None = SOURCE
-    found: str | None = ident
-    value: bytes | None
-    outcome = QUARANTINED
-    rules: tuple[str, ...] = (name,)
-    raw_key: bytes | None = key
-    if name in {"broken_json", "trailing_text", "non_utf8", "duplicate_key", "empty_value"}:
-        source = found = None
-        raw = text.encode()
-        if name == "broken_json":
-            value, rules = text[: 1 + int(draw * (len(text) - 2))].encode(), ("malformed_json",)
-        elif name == "trailing_text":
-            value, rules = raw + b" and so on", ("malformed_json",)
-        elif name == "non_utf8":
-            cut = 1 + int(draw * (len(text) - 2))
-            value, rules = text[:cut].encode() + b"\xff" + text[cut:].encode(), ("not_utf8",)
-        elif name == "duplicate_key":
-            value = f'{text[:-1]},"subject":"again"}}'.encode()
-        else:
-            value = b""
-    elif name == "tombstone":
-        source = found = value = None
-    elif name == "null_key":
-        raw_key, value, outcome, rules = None, text.encode(), ACCEPTED, ()
-    else:
-        event = orjson.loads(text)
-        outcome, rules = _change(name, event, entity, draw)
-        found = event.get("id")
-        value = orjson.dumps(event)
-    return Record(at, raw_key, value, source, found, entity, name, outcome, rules)
+def _defective(
+    name: str, entity: str, draw: float, key: bytes, value: bytes, ident: str
+) -> tuple[bytes | None, bytes | None, str | None, _Truth]:
+    """Key, value, id and truth of an event's record with this defect."""
+    rules: tuple[str, ...]
+    if change := OF_CONTENT.get(name):
+        # What is around the content stays as it is.
+        begin = value.index(DATA) + len(DATA)
+        content = orjson.loads(value[begin:-1])
+        outcome, rules = change(content, entity, draw)
+        value = b"%b%b}" % (value[:begin], orjson.dumps(content))
+        return key, value, ident, (SOURCE, entity, name, outcome, rules)
+    if name in AS_IT_IS:
+        return key, value, ident, (SOURCE, entity, name, AS_IT_IS[name], ())
+    if name in OF_ENVELOPE:
+        event = orjson.loads(value)
+        rules = _change_envelope(name, event, draw)
+        truth = (SOURCE, entity, name, QUARANTINED, rules)
+        return key, orjson.dumps(event), event.get("id"), truth
+    if name == "null_key":
+        return None, value, ident, (SOURCE, entity, name, ACCEPTED, ())
+    if name == "conflict":
+        value = value[:-2] + b',"note":"other"}}'
+        return key, value, ident, (SOURCE, entity, name, QUARANTINED, (name,))
+    made, rules = _unreadable(name, value, draw)
+    return key, made, None, (None, entity, name, QUARANTINED, rules)
 
 
-def _change(name: str, event: Json, entity: str, draw: float) -> tuple[str, tuple[str, ...]]:
-    """Changes an event in place; its outcome, and the rules that it breaks."""
-    data = event["data"]
+def _unreadable(name: str, value: bytes, draw: float) -> tuple[bytes | None, tuple[str, ...]]:
+    """What is left of an event's bytes, and the rule that they break."""
+    if name == "broken_json":
+        text = value.decode()
+        return text[: 1 + int(draw * (len(text) - 2))].encode(), ("malformed_json",)
+    if name == "trailing_text":
+        return value + b" and so on", ("malformed_json",)
+    if name == "non_utf8":
+        cut = 1 + int(draw * (len(value) - 2))
+        return b"%b\xff%b" % (value[:cut], value[cut:]), ("not_utf8",)
+    if name == "duplicate_key":
+        return value[:-1] + b',"subject":"again"}', (name,)
+    return (b"" if name == "empty_value" else None), (name,)
 
-    def one_of(names: tuple[str, ...]) -> str:
-        return names[int(draw * len(names))]
 
-    if name == "missing_field":
-        column = one_of(MISSING[entity])
-        if draw < 0.5:
-            del data[column]
-        else:
-            data[column] = None
-        return QUARANTINED, (f"{column}.required",)
-    if name == "malformed_email":
-        data["email"] = one_of(BAD_MAILS)
-        return QUARANTINED, ("email.email",)
-    if name == "malformed_phone":
-        data["phone"] = one_of(BAD_PHONES)
-        return QUARANTINED, ("phone.phone",)
-    if name == "wrong_type":
-        column = one_of(NUMBERS[entity])
-        data[column] = str(data[column])
-        return QUARANTINED, (f"{column}.type",)
-    if name == "bad_date_format":
-        data[DATES[entity]] = one_of(BAD_DATES)
-        return QUARANTINED, (f"{DATES[entity]}.format",)
-    if name == "out_of_range":
-        column, value = OUT_OF_RANGE[entity]
-        data[column] = value
-        return QUARANTINED, (f"{column}.between",)
-    if name == "number_too_large":
-        data[WHOLE[entity]] = 3_000_000_000 + int(draw * 1e9)
-        return QUARANTINED, (f"{WHOLE[entity]}.overflow",)
-    if name == "unknown_enum":
-        data[ENUMS[entity]] = "sideways"
-        return QUARANTINED, (f"{ENUMS[entity]}.one_of",)
+def _change_envelope(name: str, event: Json, draw: float) -> tuple[str, ...]:
+    """Changes an event in place; the rules that it breaks."""
     if name == "missing_id":
         del event["id"]
-        return QUARANTINED, ("id.required",)
+        return ("id.required",)
     if name == "missing_time":
         del event["time"]
-        return QUARANTINED, ("time.required",)
+        return ("time.required",)
     if name == "bad_time":
-        event["time"] = one_of(
-            ("yesterday", "2025-13-01T00:00:00Z", "1767225600", "01.02.2025 10:00")
-        )
-        return QUARANTINED, ("time.format",)
+        event["time"] = BAD_TIMES[int(draw * len(BAD_TIMES))]
+        return ("time.format",)
     if name == "future_time":
         event["time"] = "9999-12-01T00:00:00Z"
-        return QUARANTINED, ("time.in_future",)
-    if name == "unknown_type":
-        event["type"] = f"{event['type']}.v0"
-        return QUARANTINED, ("unknown_type",)
-    if name == "missing_optional":
-        del data[DEFAULTED[entity]]
-        return ACCEPTED, ()
-    if name == "untidy":
-        _untidy(data, entity)
-        return ACCEPTED, ()
-    raise ValueError(name)
+        return ("time.in_future",)
+    event["type"] = f"{event['type']}.v0"
+    return ("unknown_type",)
 
 
-def _untidy(data: Json, entity: str) -> None:
+def _one_of(names: tuple[str, ...], draw: float) -> str:
+    return names[int(draw * len(names))]
+
+
+# What is wrong with an event's content is put there in place; told is what becomes of it, and the
+# rules that it breaks.
+_Told = tuple[str, tuple[str, ...]]
+
+
+def _missing_field(data: Json, entity: str, draw: float) -> _Told:
+    column = _one_of(MISSING[entity], draw)
+    if draw < 0.5:
+        del data[column]
+    else:
+        data[column] = None
+    return QUARANTINED, (f"{column}.required",)
+
+
+def _malformed_email(data: Json, _entity: str, draw: float) -> _Told:
+    data["email"] = _one_of(BAD_MAILS, draw)
+    return QUARANTINED, ("email.email",)
+
+
+def _malformed_phone(data: Json, _entity: str, draw: float) -> _Told:
+    data["phone"] = _one_of(BAD_PHONES, draw)
+    return QUARANTINED, ("phone.phone",)
+
+
+def _wrong_type(data: Json, entity: str, draw: float) -> _Told:
+    column = _one_of(NUMBERS[entity], draw)
+    data[column] = str(data[column])
+    return QUARANTINED, (f"{column}.type",)
+
+
+def _bad_date_format(data: Json, entity: str, draw: float) -> _Told:
+    data[DATES[entity]] = _one_of(BAD_DATES, draw)
+    return QUARANTINED, (f"{DATES[entity]}.format",)
+
+
+def _out_of_range(data: Json, entity: str, _draw: float) -> _Told:
+    column, value = OUT_OF_RANGE[entity]
+    data[column] = value
+    return QUARANTINED, (f"{column}.between",)
+
+
+def _number_too_large(data: Json, entity: str, draw: float) -> _Told:
+    data[WHOLE[entity]] = 3_000_000_000 + int(draw * 1e9)
+    return QUARANTINED, (f"{WHOLE[entity]}.overflow",)
+
+
+def _unknown_enum(data: Json, entity: str, _draw: float) -> _Told:
+    data[ENUMS[entity]] = "sideways"
+    return QUARANTINED, (f"{ENUMS[entity]}.one_of",)
+
+
+def _missing_optional(data: Json, entity: str, _draw: float) -> _Told:
+    del data[DEFAULTED[entity]]
+    return ACCEPTED, ()
+
+
+def _untidy(data: Json, entity: str, _draw: float) -> _Told:
     """Values that cleaning puts right: blanks, capitals, separators in a number."""
     if entity == "customer":
         data["email"] = f" {data['email'].upper()} "
@@ -348,3 +480,18 @@ def _untidy(data: Json, entity: str) -> None:
     else:
         column = ENUMS[entity]
         data[column] = f"  {data[column].upper()}\t"
+    return ACCEPTED, ()
+
+
+OF_CONTENT: dict[str, Callable[[Json, str, float], _Told]] = {
+    "missing_field": _missing_field,
+    "malformed_email": _malformed_email,
+    "malformed_phone": _malformed_phone,
+    "wrong_type": _wrong_type,
+    "bad_date_format": _bad_date_format,
+    "out_of_range": _out_of_range,
+    "number_too_large": _number_too_large,
+    "unknown_enum": _unknown_enum,
+    "missing_optional": _missing_optional,
+    "untidy": _untidy,
+}

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from lakehouse import kafka
 from lakehouse.errors import BrokerError, LedgerError, SettingsError
 from lakehouse.settings import Settings
-from producer.ahead import Block
 from producer.ledger import Chunk, Ledger
 
 MAX_RECORD_BYTES = 16_000_000
@@ -50,7 +51,7 @@ class Report:
 
 
 def send(
-    blocks: Iterable[Block],
+    blocks: Iterable[pa.RecordBatch],
     settings: Settings,
     topic: str,
     ledger: Ledger,
@@ -62,8 +63,9 @@ def send(
 ) -> Report:
     """Sends until the blocks end or `stop` says so, then waits for every acknowledgement.
 
-    rate: records a second at most. live: a record is not sent before its time has come; without,
-    sending ends where the records reach the present. Raises BrokerError where no broker answers.
+    blocks: batches of producer.defects.RECORDS. rate: records a second at most. live: a record is
+    not sent before its time has come; without, sending ends where the records reach the present.
+    Raises BrokerError where no broker answers.
     """
     troubles = kafka.Troubles()
     paced = PACED if live or rate is not None else {}
@@ -120,7 +122,7 @@ def _producer(settings: Settings, topic: str, troubles: kafka.Troubles, **more: 
 
 def _loop(
     producer: Any,
-    blocks: Iterable[Block],
+    blocks: Iterable[pa.RecordBatch],
     topic: str,
     ledger: Ledger,
     report: Report,
@@ -134,11 +136,12 @@ def _loop(
     # Often enough to keep a slow rate even, seldom enough to cost nothing at a fast one.
     every = max(1, min(CHECK_EVERY, int((rate or 1e9) / 20)))
     clock = now() * 1000
+    due = every
     for block in blocks:
         chunk = ledger.open(block)
-        for index, (at, key, value) in enumerate(
-            zip(block.at, block.key, block.value, strict=True)
-        ):
+        delivered = _delivered(report, chunk)
+        columns = (block.column(name).to_pylist() for name in ("at", "key", "value"))
+        for index, (at, key, value) in enumerate(zip(*columns, strict=True)):
             if at > clock:
                 clock = now() * 1000
                 if at > clock and not live:
@@ -153,10 +156,9 @@ def _loop(
                     # Stopped before its time has come.
                     return
             chunk.sent = index + 1
-            delivered = partial(_delivered, report, chunk, index)
             while True:
                 try:
-                    produce(topic, value, key, on_delivery=delivered)
+                    produce(topic, value, key, on_delivery=partial(delivered, index))
                     break
                 except BufferError:
                     poll(0.05)
@@ -166,7 +168,8 @@ def _loop(
                     _refused(report, chunk, error)
                     break
             report.sent += 1
-            if report.sent % every == 0:
+            if report.sent == due:
+                due += every
                 poll(0)
                 report.seconds = time.monotonic() - started
                 progress(report)
@@ -179,16 +182,22 @@ def _loop(
                     return
 
 
-def _delivered(report: Report, chunk: Chunk, index: int, error: Any, message: Any) -> None:
-    chunk.answered += 1
-    if error is None:
+def _delivered(report: Report, chunk: Chunk) -> Callable[[int, Any, Any], None]:
+    """What is called, for each record of a chunk, with its place and what the client says."""
+    offsets, partitions = chunk.offsets, chunk.partitions
+
+    def delivered(index: int, error: Any, message: Any) -> None:
+        chunk.answered += 1
+        if error is not None:
+            report.failed += 1
+            report.first_error = report.first_error or str(error.str())
+            return
         report.acknowledged += 1
         if message is not None:
-            chunk.offsets[index] = message.offset()
-            chunk.partitions[index] = message.partition()
-    else:
-        report.failed += 1
-        report.first_error = report.first_error or str(error.str())
+            offsets[index] = message.offset()
+            partitions[index] = message.partition()
+
+    return delivered
 
 
 def _refused(report: Report, chunk: Chunk, error: Exception) -> None:

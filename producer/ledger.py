@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections import deque
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakehouse.errors import LedgerError
-from producer.ahead import Block
 
 ROWS_A_FILE = 50_000
 WORLD = b"headwater.world"
@@ -53,6 +51,8 @@ WRITTEN: dict[str, Any] = {
     },
     "write_statistics": ["number"],
 }
+# What a record's line has of the record itself.
+TOLD = ["source", "id", "entity", "defect", "outcome", "rules"]
 # A coordinate that no acknowledgement has told.
 UNKNOWN = -1
 
@@ -60,10 +60,10 @@ UNKNOWN = -1
 class Chunk:
     """The lines of one block while its acknowledgements come in. sent: how many of them are."""
 
-    def __init__(self, first: int, block: Block) -> None:
+    def __init__(self, first: int, block: pa.RecordBatch) -> None:
         # What was sent is not held until it is written: a record may be large.
-        self.first, self.block = first, block._replace(key=(), value=())
-        size = len(block.at)
+        self.first, self.block = first, block.select(TOLD)
+        size = block.num_rows
         self.partitions = array("i", [UNKNOWN]) * size
         self.offsets = array("q", [UNKNOWN]) * size
         self.sent = 0
@@ -84,7 +84,7 @@ class Ledger:
         self._through: list[Chunk] = []
         self._rows = 0
 
-    def open(self, block: Block) -> Chunk:
+    def open(self, block: pa.RecordBatch) -> Chunk:
         """Lines for a block that is about to be sent; blocks that are through may be written."""
         while self._open and self._open[0].answered == len(self._open[0].offsets):
             chunk = self._open.popleft()
@@ -94,7 +94,7 @@ class Ledger:
             self._write(self._through)
             self._through, self._rows = [], 0
         chunk = Chunk(self._next, block)
-        self._next += len(block.at)
+        self._next += block.num_rows
         self._open.append(chunk)
         return chunk
 
@@ -116,15 +116,12 @@ class Ledger:
         self._files += 1
 
     def _table(self, chunks: list[Chunk]) -> pa.Table:
-        def column(name: str) -> pa.Array:
-            told = (getattr(chunk.block, name)[: chunk.sent] for chunk in chunks)
-            return pa.array(list(chain.from_iterable(told)), SCHEMA.field(name).type)
-
+        sent = pa.Table.from_batches([chunk.block.slice(0, chunk.sent) for chunk in chunks])
         numbers = [array("q", range(chunk.first, chunk.first + chunk.sent)) for chunk in chunks]
         columns = [
             _known(numbers, pa.int64()),
-            *map(column, ("source", "id", "entity", "defect", "outcome", "rules")),
-            pa.repeat(pa.scalar(self._topic), sum(chunk.sent for chunk in chunks)),
+            *sent.columns,
+            pa.repeat(pa.scalar(self._topic), sent.num_rows),
             _known([chunk.partitions[: chunk.sent] for chunk in chunks], pa.int32()),
             _known([chunk.offsets[: chunk.sent] for chunk in chunks], pa.int64()),
         ]

@@ -1,6 +1,8 @@
-"""What makes events: one module a subject, each with `events(world)`, all of them merged by time.
+"""What makes events: one module a subject, all of them merged by time.
 
-A new entity is a contract and a module here (or in a folder given with `produce --generators`).
+A module has `events(world)`, which yields one event after the other, or, where they are many,
+`spans(world)`, which yields tables of them (EVENTS). A new entity is a contract and a module here
+(or in a folder given with `produce --generators`).
 """
 
 from __future__ import annotations
@@ -12,17 +14,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
+
+import pyarrow as pa
 
 from lakehouse.errors import SettingsError
 
 # (time in ms since 1970, number, entity, record key, subject, data as JSON text); the number puts
 # events of the same time in order.
 Event = tuple[int, int, str, str, str, str]
+# The same by the column, in order of time.
+EVENTS = pa.schema(
+    [("at", pa.int64()), *((name, pa.string()) for name in ("entity", "key", "subject", "data"))]
+)
 # The modules of this folder that are the shop.
 SHOP = ("shop",)
-Generator = Callable[["World"], Iterator[Event]]
+ROWS_A_TABLE = 1_000
+Spans = Callable[["World"], Iterator[pa.Table]]
 
 
 @dataclass(frozen=True)
@@ -39,15 +50,28 @@ class World:
     tempo: float = 1.0
 
 
-def events(world: World, folder: Path | None = None) -> Iterator[Event]:
+def spans(world: World, folder: Path | None = None) -> Iterator[pa.Table]:
     """The events of all generators, those of `folder` too, in order of time and without end.
 
-    Raises SettingsError where a module of the folder has no `events`.
+    Tables of EVENTS, of one span of time after the other. Raises SettingsError where a module of
+    the folder has no `events`.
     """
     made = [generator(world) for generator in _generators(folder)]
     if len(made) == 1:
         return made[0]
-    return heapq.merge(*made, key=lambda event: event[0])
+    return _tables(heapq.merge(*map(_rows, made), key=itemgetter(0)))
+
+
+def _rows(tables: Iterator[pa.Table]) -> Iterator[Event]:
+    for table in tables:
+        at, *texts = (column.to_pylist() for column in table.columns)
+        yield from zip(at, range(len(at)), *texts, strict=True)
+
+
+def _tables(events: Iterator[Event]) -> Iterator[pa.Table]:
+    while rows := list(islice(events, ROWS_A_TABLE)):
+        at, _, *texts = zip(*rows, strict=True)
+        yield pa.table([at, *texts], schema=EVENTS)
 
 
 def identity(folder: Path | None = None) -> str:
@@ -70,7 +94,7 @@ def _modules() -> list[pkgutil.ModuleInfo]:
     return sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name)
 
 
-def _generators(folder: Path | None) -> list[Generator]:
+def _generators(folder: Path | None) -> list[Spans]:
     modules = [import_module(f"{__name__}.{module.name}") for module in _modules()]
     if folder is not None:
         files = sorted(folder.glob("*.py"))
@@ -89,8 +113,10 @@ def _from_file(file: Path) -> ModuleType:
     return module
 
 
-def _entry(module: ModuleType) -> Generator:
-    found: Generator | None = getattr(module, "events", None)
-    if found is None:
+def _entry(module: ModuleType) -> Spans:
+    if hasattr(module, "spans"):
+        spans: Spans = module.spans
+        return spans
+    if not hasattr(module, "events"):
         raise SettingsError(f"{module.__file__} has no function events(world)")
-    return found
+    return lambda world: _tables(iter(module.events(world)))

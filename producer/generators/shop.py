@@ -7,451 +7,721 @@ two alone: how many are taken, how fast and where to makes no difference. An ord
 
 with its payment, parcel, stock movements, loyalty points and review at the times they would have.
 Who orders pays the prices that held when the visit began, five minutes ago at most.
+
+Made are the events of some hundreds of visits at once, by the column: see producer.columns.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
-from operator import itemgetter
-from random import Random
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from producer import pools
-from producer.generators import Event, World
-from producer.text import DAY, MINUTE, day_of, money, numbered, time_of
+from producer.columns import (
+    DAY,
+    MINUTE,
+    Floats,
+    Ints,
+    Texts,
+    days,
+    draws,
+    filled,
+    instants,
+    money,
+    numbered,
+    running,
+    within,
+)
+from producer.generators import EVENTS, World
 
 # The shop grows: events a day when it opens, and the days in which that grows e-fold.
 EVENTS_A_DAY, GROWTH_DAYS = 2_000.0, 90.0
 # Measured over 300,000 events of seed 1.
-EVENTS_A_SESSION = 10.5
-EVENTS_A_BUCKET = 256
+EVENTS_A_VISIT = 10.5
+# So many are made at once: what that costs is shared by them all. Fewer first, twice as many each
+# time, so that the first ones are soon there.
+VISITS, FIRST_VISITS = 8_000, 250
+# What is to happen later is kept by spans of so many days.
+SPAN_DAYS = 0.25
 PRODUCTS, STORES = 300, 12
-PRODUCT_IDS = [numbered("P", product, 5) for product in range(PRODUCTS)]
-STORE_IDS = [numbered("S", store, 3) for store in range(STORES + 1)]
 ROOTS = ("Home", "Garden", "Sports", "Toys", "Books", "Electronics")
 BRANCHES = ("Classics", "New", "Outlet")
-DEVICES = ("phone", "phone", "desktop", "tablet")
-METHODS = ("card", "card", "paypal", "invoice", "voucher")
-CARRIERS = ("dhl", "ups", "postnl", "dpd")
-CHANNELS = ("web", "web", "app", "store")
-TIERS = ("none", "none", "bronze", "silver", "gold")
 FREE_SHIPPING_CENTS, SHIPPING_CENTS = 5_000, 490
 FULL_STOCK, REORDER_LEVEL = 400, 40
 ONE_POINT_CENTS = 100
 
+DEVICES = pa.array(["phone", "phone", "desktop", "tablet"])
+METHODS = pa.array(["card", "card", "paypal", "invoice", "voucher"])
+CARD = 0
+CARRIERS = pa.array(["dhl", "ups", "postnl", "dpd"])
+CHANNELS = pa.array(["web", "web", "app", "store"])
+TIERS = pa.array(["none", "none", "bronze", "silver", "gold"])
+COUNTRIES = pa.array(pools.COUNTRIES)
+TRUTH = pa.array(["false", "true"])
+REASONS = pa.array(["count", "sale", "return", "restock"])
+COUNT, SALE, RETURN, RESTOCK = range(4)
+PRODUCT_IDS = numbered("P", np.arange(PRODUCTS), 5)
+STORE_IDS = numbered("S", np.arange(STORES + 1), 3)
 
-def events(world: World) -> Iterator[Event]:
-    """All events of a shop, in order of time, without end."""
-    return Shop(world).events()
+# What an event is until its turn comes. What is said of stock and points follows from all that
+# happened before: these have no data until then, but say whose they change (owner: the stock of a
+# product in a store, or a customer), by how much, and why (note: a reason, or an order's number).
+PENDING = pa.schema([*EVENTS, *((name, pa.int64()) for name in ("owner", "change", "note"))])
+
+
+def spans(world: World) -> Iterator[pa.Table]:
+    """All events of a shop (see EVENTS), one span of time after the other, without end."""
+    return Shop(world).spans()
 
 
 @dataclass
-class _Order:
-    """What an order's later events have to know. lines: (product, quantity, cents of one)."""
+class _Lines:
+    """What is ordered, a row a line. order: its place among the orders made at once."""
 
-    id: str
-    customer: int
-    lines: list[tuple[int, int, int]]
-    total: int
-    method: str
-    body: str
-
-    @property
-    def points(self) -> int:
-        return self.total // ONE_POINT_CENTS
-
-
-@dataclass
-class _Customer:
-    """record: what is told of the customer, but for the address. address: its id."""
-
-    id: str
-    record: str
-    address: str
+    order: Ints
+    product: Ints
+    quantity: Ints
+    price: Ints
 
 
 class Shop:
-    """One shop. `events` may be called once."""
+    """One shop. `spans` may be called once."""
 
     def __init__(self, world: World) -> None:
-        self._random = Random(f"{world.seed}|{world.start}")
-        self._pools = pools.make(world.seed)
+        self._random = draws(f"{world.seed}|{world.start}").random
+        self._seed = world.seed
+        self._pools = {
+            name: pa.array(texts, pa.string())
+            for name, texts in vars(pools.make(world.seed)).items()
+        }
         self._start = world.start
         self._grows = world.rate is None
         self._daily = EVENTS_A_DAY if world.rate is None else world.rate * 86_400
         self._tempo = world.tempo
-        self._width = max(10, int(EVENTS_A_BUCKET / self._daily * DAY))
-        self._buckets: dict[int, list[Event]] = defaultdict(list)
-        self._number = 0
-        self._orders = self._payments = self._shipments = self._sessions = 0
+        self._later: dict[int, list[pa.Table]] = defaultdict(list)
+        self._span = max(1, int(SPAN_DAYS * DAY / world.tempo))
+        self._made: list[pa.Table] = []
+        # How many of each there are; the next one has that number plus one.
+        self._visits = self._orders = self._payments = self._shipments = 0
         self._reviews = self._entries = self._addresses = 0
-        # By the customer's number.
-        self._customers: list[_Customer] = []
+        # By the customer's number: that of the address, and the points.
+        self._address: list[int] = []
         self._points: list[int] = []
-        self._prices: list[int] = []
-        self._stock: dict[tuple[int, int], int] = {}
-        # What is said of stock and points depends on what happened before, so that it is worked
-        # out when its turn comes, by the event's number: (store, product, change, reason) and
-        # (customer, change, order).
-        self._stock_changes: dict[int, tuple[int, int, int, str]] = {}
-        self._points_changes: dict[int, tuple[int, int, str]] = {}
+        # Cents by product; pieces by product and store.
+        self._prices = np.zeros(PRODUCTS, np.int64)
+        self._stock = [0] * (PRODUCTS * (STORES + 1))
 
-    def events(self) -> Iterator[Event]:
+    def spans(self) -> Iterator[pa.Table]:
         """All events in order of time, without end."""
-        return chain.from_iterable(self._spans())
-
-    def _spans(self) -> Iterator[list[Event]]:
-        """The events of one span of time after the other."""
         self._open()
-        bucket = self._start // self._width
-        next_session = float(self._start)
-        draw = self._random.expovariate
+        opens, visits = float(self._start), FIRST_VISITS
         while True:
-            end = (bucket + 1) * self._width
-            while next_session < end:
-                self._session(int(next_session))
-                next_session += draw(1.0) * self._gap(next_session)
-            events = self._buckets.pop(bucket, None)
-            if events:
-                # Those of the same time stay in the order of their numbers.
-                events.sort(key=itemgetter(0))
-                yield self._settled(events)
-            bucket += 1
+            begins, opens = self._arrivals(opens, visits)
+            visits = min(VISITS, 2 * visits)
+            self._visit(begins)
+            # Whatever is made from now on happens at the next visit or later.
+            if ready := self._until(int(opens)):
+                yield self._settled(pa.concat_tables(ready))
+
+    # The time
+
+    def _arrivals(self, first: float, visits: int) -> tuple[Ints, float]:
+        """When the next visits begin, ms since 1970; and when the one after them does."""
+        begins = np.empty(visits, np.int64)
+        now = first
+        # One by one: how long it takes to the next depends on when this one is. And by math.log:
+        # numpy's differs between processors in its last digit.
+        for place, draw in enumerate(self._random(visits).tolist()):
+            begins[place] = int(now)
+            now -= math.log(1.0 - draw) * self._gap(now)
+        return begins, now
 
     def _gap(self, now: float) -> float:
         """Mean ms from one visit to the next."""
-        growth = 2.718281828459045 ** ((now - self._start) / DAY / GROWTH_DAYS)
-        daily = self._daily * growth if self._grows else self._daily
-        return DAY * EVENTS_A_SESSION / daily
+        growth = math.exp((now - self._start) / DAY / GROWTH_DAYS) if self._grows else 1.0
+        return DAY * EVENTS_A_VISIT / (self._daily * growth)
 
-    def _put(self, at: int, entity: str, key: str, subject: str, data: str) -> int:
-        self._number += 1
-        self._buckets[at // self._width].append((at, self._number, entity, key, subject, data))
-        return self._number
+    def _after(self, average: float, number: int) -> Ints:
+        """Milliseconds until things that take about so many days."""
+        taken = average * (0.5 + self._random(number)) * DAY / self._tempo
+        return 1 + taken.astype(np.int64)
 
-    def _settled(self, events: list[Event]) -> list[Event]:
-        settled: list[Event] = []
-        for event in events:
-            if event[5]:
-                settled.append(event)
-            else:
-                settled += self._settle(event)
-        return settled
+    def _between(self, low: int, wide: int, number: int) -> Ints:
+        return low + (self._random(number) * wide).astype(np.int64)
 
-    def _settle(self, event: Event) -> Iterator[Event]:
-        """An event whose content follows from all before it: stock or points."""
-        at, number, entity, key, subject, _ = event
-        if entity == "loyalty":
-            customer, change, order = self._points_changes.pop(number)
-            change = max(change, -self._points[customer])
-            self._points[customer] += change
-            data = (
-                f'{{"entry_id":"{subject}","customer_id":"{key}","order_id":"{order}",'
-                f'"points":{change},"balance":{self._points[customer]}}}'
-            )
-            yield at, number, entity, key, subject, data
+    def _put(
+        self,
+        at: Ints,
+        entity: str,
+        key: Texts,
+        subject: Texts,
+        data: Texts | None = None,
+        *,
+        owner: Ints | None = None,
+        change: Ints | None = None,
+        note: Ints | None = None,
+    ) -> None:
+        """Events of one entity; those of the same time stay in the order in which they are put."""
+        rows = len(at)
+        if not rows:
             return
-        store, product, change, why = self._stock_changes.pop(number)
-        left = self._stock[store, product] + change
-        if left < 0:
-            self._stock[store, product] += FULL_STOCK
-            self._number += 1
-            data = self._level(store, product, "restock")
-            yield at, self._number, entity, key, subject, data
-            left += FULL_STOCK
-        self._stock[store, product] = left
-        yield at, number, entity, key, subject, self._level(store, product, why)
+        nothing = np.zeros(rows, np.int64)
+        columns = [
+            pa.array(at),
+            pa.repeat(entity, rows),
+            key,
+            subject,
+            pa.nulls(rows, pa.string()) if data is None else data,
+            *(pa.array(nothing if one is None else one) for one in (owner, change, note)),
+        ]
+        self._made.append(pa.table(columns, schema=PENDING))
 
-    def _level(self, store: int, product: int, why: str) -> str:
-        return (
-            f'{{"store_id":"{STORE_IDS[store]}","product_id":"{PRODUCT_IDS[product]}",'
-            f'"quantity":{self._stock[store, product]},"reorder_level":{REORDER_LEVEL},'
-            f'"reason":"{why}"}}'
-        )
+    def _until(self, end: int) -> list[pa.Table]:
+        """Takes all that happens before `end`, in order of time; the rest is kept."""
+        made = _by_time(self._made)
+        self._made = []
+        whole = made.column("at").to_numpy() // self._span
+        edges = np.flatnonzero(np.diff(whole, prepend=-1))
+        for begin, stop in zip(edges, [*edges[1:], len(whole)], strict=True):
+            self._later[int(whole[begin])].append(made.slice(begin, stop - begin))
+        ready = []
+        for span in sorted(self._later):
+            if span * self._span >= end:
+                break
+            rows = _by_time(self._later.pop(span))
+            now = int(np.searchsorted(rows.column("at").to_numpy(), end))
+            if now:
+                ready.append(rows.slice(0, now))
+            if now < rows.num_rows:
+                self._later[span] = [rows.slice(now)]
+        return ready
 
-    def _stock_change(self, at: int, store: int, product: int, change: int, why: str) -> None:
-        key = PRODUCT_IDS[product]
-        number = self._put(at, "inventory", key, f"{STORE_IDS[store]}/{key}", "")
-        self._stock_changes[number] = (store, product, change, why)
-
-    def _points_change(self, at: int, order: _Order, points: int) -> None:
-        self._entries += 1
-        entry = numbered("L", self._entries, 10)
-        number = self._put(at, "loyalty", self._customers[order.customer].id, entry, "")
-        self._points_changes[number] = (order.customer, points, order.id)
+    # What there is when it opens
 
     def _open(self) -> None:
         """The reference data: categories, stores, products with their stock."""
-        at, random, made = self._start, self._random, self._pools
-        for root, name in enumerate(ROOTS):
-            for branch, suffix in enumerate(("", *BRANCHES)):
-                category = numbered("K", root * 10 + branch, 3)
-                parent = f'"{numbered("K", root * 10, 3)}"' if suffix else "null"
-                title = f"{name} {suffix}".strip()
-                data = f'{{"category_id":"{category}","name":"{title}","parent_id":{parent}}}'
-                self._put(at, "category", category, category, data)
-        for store in range(1, STORES + 1):
-            city = made.cities[store % len(made.cities)]
-            opened = f"{1990 + int(random.random() * 30)}-0{1 + int(random.random() * 9)}-15"
-            data = (
-                f'{{"store_id":"{STORE_IDS[store]}","name":"Store {store}","city":{city},'
-                f'"country_code":"{pools.COUNTRIES[store % 6]}","opened_on":"{opened}"}}'
-            )
-            self._put(at, "store", STORE_IDS[store], STORE_IDS[store], data)
-        for product in range(PRODUCTS):
-            self._prices.append(int(199 * 1.02 ** (random.random() * 250)))
-            self._product(at, product)
-            for store in self._stores_of(product):
-                self._stock[store, product] = 0
-                self._stock_change(at, store, product, FULL_STOCK, "count")
-
-    @staticmethod
-    def _stores_of(product: int) -> tuple[int, int]:
-        return 1 + product % STORES, 1 + (product * 5 + 3) % STORES
-
-    def _product(self, at: int, product: int) -> None:
-        made = self._pools
-        category, ident = numbered("K", product % 6 * 10 + 1 + product % 3, 3), PRODUCT_IDS[product]
-        thing = made.things[product % len(made.things)]
-        data = (
-            f'{{"product_id":"{ident}","category_id":"{category}",'
-            f'"name":"{thing} {product}","brand":{made.brands[product % len(made.brands)]},'
-            f'"price":{money(self._prices[product])},"currency":"EUR",'
-            f'"weight_grams":{50 + product * 37 % 9000},"active":true}}'
+        random, made = self._random, self._pools
+        root, branch = (part.ravel() for part in np.indices((len(ROOTS), 1 + len(BRANCHES))))
+        category = numbered("K", root * 10 + branch, 3)
+        parent = filled('"<id>"', id=numbered("K", root * 10, 3))
+        titles = [
+            " ".join(filter(None, (name, more))) for name in ROOTS for more in ("", *BRANCHES)
+        ]
+        data = filled(
+            '{"category_id":"<id>","name":"<name>","parent_id":<parent>}',
+            id=category,
+            name=pa.array(titles),
+            parent=pc.if_else(pa.array(branch > 0), parent, "null"),
         )
-        self._put(at, "product", ident, ident, data)
+        self._put(np.full(len(root), self._start), "category", category, category, data)
 
-    def _register(self, at: int) -> int:
-        """A new customer with an address; both are told before anything refers to them."""
-        random, made = self._random.random, self._pools
-        customer = len(self._customers)
-        ident = numbered("C", customer, 8)
-        first = made.first_names[int(random() * len(made.first_names))]
-        last = made.last_names[int(random() * len(made.last_names))]
-        mail = made.mail_names[int(random() * len(made.mail_names))]
-        host = made.mail_hosts[int(random() * len(made.mail_hosts))]
-        record = (
-            f'"customer_id":"{ident}","first_name":{first},"last_name":{last},'
-            f'"email":"{mail}.{customer}@{host}","phone":"+4915{int(random() * 1e9):09d}",'
-            f'"birth_date":"{1940 + int(random() * 65)}-0{1 + int(random() * 9)}-'
-            f'{10 + int(random() * 18)}"'
+        store = np.arange(1, STORES + 1)
+        ids = STORE_IDS.slice(1)
+        data = filled(
+            '{"store_id":"<id>","name":"Store <number>","city":<city>,"country_code":"<country>",'
+            '"opened_on":"<year>-0<month>-15"}',
+            id=ids,
+            number=store,
+            city=made["cities"].take(pa.array(store % len(made["cities"]))),
+            country=COUNTRIES.take(pa.array(store % len(COUNTRIES))),
+            year=self._between(1990, 30, STORES),
+            month=self._between(1, 9, STORES),
         )
-        self._customers.append(_Customer(ident, record, ""))
-        self._points.append(0)
-        self._move(at, customer)
-        self._tell_customer(at, customer)
-        return customer
+        self._put(np.full(STORES, self._start), "store", ids, ids, data)
 
-    def _move(self, at: int, customer: int) -> None:
-        random, made = self._random.random, self._pools
-        who = self._customers[customer]
-        self._addresses += 1
-        who.address = numbered("A", self._addresses, 8)
-        country = pools.COUNTRIES[int(random() * 6)]
-        data = (
-            f'{{"address_id":"{who.address}","customer_id":"{who.id}",'
-            f'"street":{made.streets[int(random() * len(made.streets))]},'
-            f'"city":{made.cities[int(random() * len(made.cities))]},'
-            f'"postal_code":"{10000 + int(random() * 89999)}",'
-            f'"region":{made.regions[int(random() * len(made.regions))]},'
-            f'"country_code":"{country}"}}'
+        product = np.arange(PRODUCTS)
+        # By math.pow, for the sake of its last digit, as above.
+        self._prices[:] = [int(199 * math.pow(1.02, draw * 250)) for draw in random(PRODUCTS)]
+        opens = np.full(PRODUCTS, self._start)
+        self._tell_product(opens, product, self._prices)
+        for store in _stores_of(product):
+            full = np.full(PRODUCTS, FULL_STOCK)
+            self._move_stock(opens, store, product, full, COUNT)
+
+    def _tell_product(self, at: Ints, product: Ints, price: Ints) -> None:
+        made, ids = self._pools, PRODUCT_IDS.take(pa.array(product))
+        data = filled(
+            '{"product_id":"<id>","category_id":"<category>","name":"<thing> <number>",'
+            '"brand":<brand>,"price":<price>,"currency":"EUR","weight_grams":<grams>,'
+            '"active":true}',
+            id=ids,
+            category=numbered("K", product % 6 * 10 + 1 + product % 3, 3),
+            thing=made["things"].take(pa.array(product % len(made["things"]))),
+            number=product,
+            brand=made["brands"].take(pa.array(product % len(made["brands"]))),
+            price=money(price),
+            grams=50 + product * 37 % 9000,
         )
-        self._put(at, "address", who.id, who.address, data)
+        self._put(at, "product", ids, ids, data)
 
-    def _tell_customer(self, at: int, customer: int) -> None:
-        random = self._random.random
-        who = self._customers[customer]
-        wants_mail = "true" if random() < 0.4 else "false"
-        data = (
-            f'{{{who.record},"loyalty_tier":"{TIERS[int(random() * 5)]}",'
-            f'"address_id":"{who.address}","marketing_opt_in":{wants_mail}}}'
+    # A visit
+
+    def _visit(self, at: Ints) -> None:
+        """Visits: pages, a cart, and one time in three an order."""
+        random, visits = self._random, len(at)
+        draw = random(visits)
+        known = len(self._address)
+        new = draw < 0.18
+        new[0] |= not known
+        nobody = ~new & (draw < 0.30)
+        # How many there are when a visit has begun. Some come often, most seldom.
+        so_far = known + np.cumsum(new)
+        often = (so_far * random(visits) * random(visits)).astype(np.int64)
+        customer = np.where(new, so_far - 1, np.where(nobody, -1, often))
+        moves = new | ~nobody & (draw < 0.33)
+        self._points += [0] * int(new.sum())
+        self._address += [0] * int(new.sum())
+
+        address = self._move(at[moves], customer[moves])
+        self._tell_customer(at[moves], customer[moves], address)
+        before = self._prices.copy()
+        reprices = np.flatnonzero(draw > 0.995)
+        product = (random(len(reprices)) * PRODUCTS).astype(np.int64)
+        price = self._reprice(product, 0.8 + 0.4 * random(len(reprices)))
+        self._tell_product(at[reprices], product, price)
+
+        visit = self._visits + 1 + np.arange(visits)
+        self._visits += visits
+        session = numbered("V", visit, 10)
+        who = filled('"customer_id":"<id>",', id=numbered("C", np.maximum(customer, 0), 8))
+        who = pc.if_else(pa.array(customer >= 0), who, "")
+        last, added = self._look(at, session, who)
+
+        # One line a product that was put into the cart, in the order of the visits.
+        place, product_added, quantity = added
+        lines = np.bincount(place, minlength=visits)
+        some = np.flatnonzero(lines)
+        ends = last[some] + self._between(3_000, 60_000, len(some))
+        buys = (customer[some] >= 0) & (random(len(some)) < 0.8)
+        step = lines[some] + 1
+        chosen = session.take(pa.array(some))
+        data = filled(
+            '{"cart_id":"<id>","step":<step>,<who>"action":"<action>"}',
+            id=chosen,
+            step=step,
+            who=who.take(pa.array(some)),
+            action=pc.if_else(pa.array(buys), "checkout", "abandon"),
         )
-        self._put(at, "customer", who.id, who.id, data)
+        self._put(ends, "cart", chosen, filled("<id>/<step>", id=chosen, step=step), data)
 
-    def _session(self, at: int) -> None:
-        """One visit: pages, a cart, and one time in three an order."""
-        random, put = self._random.random, self._put
-        self._sessions += 1
-        session = numbered("V", self._sessions, 10)
-        draw = random()
-        if draw < 0.18 or not self._customers:
-            customer = self._register(at)
-        elif draw < 0.30:
-            customer = -1
-        else:
-            # Some customers come often, most seldom.
-            customer = int(len(self._customers) * random() * random())
-            if draw < 0.33:
-                self._move(at, customer)
-                self._tell_customer(at, customer)
-        if draw > 0.995:
-            product = int(random() * PRODUCTS)
-            self._prices[product] = max(99, int(self._prices[product] * (0.8 + 0.4 * random())))
-            self._product(at, product)
-        who = f'"customer_id":"{self._customers[customer].id}",' if customer >= 0 else ""
-        device = DEVICES[int(random() * 4)]
-        basket: dict[int, int] = {}
-        step = 0
-        for page in range(1, 2 + int(random() * 5)):
-            at += 2_000 + int(random() * 40_000)
-            product = int(PRODUCTS * random() * random())
-            ident = PRODUCT_IDS[product]
-            put(
-                at,
-                "page_view",
-                session,
-                f"{session}/{page}",
-                f'{{"session_id":"{session}","page_number":{page},{who}'
-                f'"url":"/product/{ident}","product_id":"{ident}",'
-                f'"device":"{device}","duration_ms":{20 + int(random() * 800)}}}',
-            )
-            if random() < 0.35 and product not in basket:
-                step += 1
-                quantity = 1 + int(random() * random() * 4)
-                basket[product] = quantity
-                put(
-                    at + 1_500,
-                    "cart",
-                    session,
-                    f"{session}/{step}",
-                    f'{{"cart_id":"{session}","step":{step},{who}"action":"add",'
-                    f'"product_id":"{ident}","quantity":{quantity}}}',
-                )
-        if not basket:
+        buyers = some[buys]
+        ordered = np.isin(place, buyers)
+        price = _prices_at(
+            before, (reprices, product, price), place[ordered], product_added[ordered]
+        )
+        order = np.searchsorted(buyers, place[ordered])
+        cart = _Lines(order, product_added[ordered], quantity[ordered], price)
+        delivered_to = self._addresses_at(moves, customer, address, buyers)
+        self._order(ends[buys] + 1, customer[buyers], delivered_to, cart)
+
+    def _move(self, at: Ints, customer: Ints) -> Ints:
+        """New addresses, told before anything refers to them; their numbers."""
+        made, rows = self._pools, len(at)
+        address = self._addresses + 1 + np.arange(rows)
+        self._addresses += rows
+        ids, who = numbered("A", address, 8), numbered("C", customer, 8)
+        data = filled(
+            '{"address_id":"<id>","customer_id":"<who>","street":<street>,"city":<city>,'
+            '"postal_code":"<code>","region":<region>,"country_code":"<country>"}',
+            id=ids,
+            who=who,
+            street=self._any(made["streets"], rows),
+            city=self._any(made["cities"], rows),
+            code=self._between(10_000, 89_999, rows),
+            region=self._any(made["regions"], rows),
+            country=self._any(COUNTRIES, rows),
+        )
+        self._put(at, "address", who, ids, data)
+        return address
+
+    def _tell_customer(self, at: Ints, customer: Ints, address: Ints) -> None:
+        """Customers, with the addresses that they have now."""
+        made, ids = self._pools, numbered("C", customer, 8)
+
+        def own(pool: str, number: int) -> Texts:
+            return _one_of(made[pool], self._own(customer, number))
+
+        year, month, day, phone = (self._own(customer, number) for number in range(4, 8))
+        data = filled(
+            '{"customer_id":"<id>","first_name":<first>,"last_name":<last>,'
+            '"email":"<mail>.<number>@<host>","phone":"<phone>",'
+            '"birth_date":"<year>-0<month>-<day>","loyalty_tier":"<tier>",'
+            '"address_id":"<address>","marketing_opt_in":<wants_mail>}',
+            id=ids,
+            first=own("first_names", 0),
+            last=own("last_names", 1),
+            mail=own("mail_names", 2),
+            number=customer,
+            host=own("mail_hosts", 3),
+            phone=numbered("+4915", (phone * 1e9).astype(np.int64), 9),
+            year=(1940 + year * 65).astype(np.int64),
+            month=(1 + month * 9).astype(np.int64),
+            day=(10 + day * 18).astype(np.int64),
+            tier=self._any(TIERS, len(at)),
+            address=numbered("A", address, 8),
+            wants_mail=TRUTH.take(pa.array((self._random(len(at)) < 0.4).astype(np.int64))),
+        )
+        self._put(at, "customer", ids, ids, data)
+
+    def _own(self, customer: Ints, number: int) -> Floats:
+        """What is drawn once for each customer, so that it need not be kept: in [0, 1)."""
+        return _hashed(customer * 8 + number, self._seed)
+
+    def _reprice(self, product: Ints, factor: Floats) -> Ints:
+        """New prices, one after the other; cents."""
+        told = []
+        for one, times in zip(product.tolist(), factor.tolist(), strict=True):
+            self._prices[one] = max(99, int(int(self._prices[one]) * times))
+            told.append(int(self._prices[one]))
+        return np.array(told, np.int64)
+
+    def _addresses_at(
+        self, moves: npt.NDArray[np.bool_], customer: Ints, address: Ints, visits: Ints
+    ) -> Ints:
+        """The addresses that customers have when they come: for these visits."""
+        given = dict(zip(np.flatnonzero(moves).tolist(), address.tolist(), strict=True))
+        wanted, found = set(visits.tolist()), []
+        for visit in sorted(given.keys() | wanted):
+            who = int(customer[visit])
+            if visit in given:
+                self._address[who] = given[visit]
+            if visit in wanted:
+                found.append(self._address[who])
+        return np.array(found, np.int64)
+
+    def _look(self, at: Ints, session: Texts, who: Texts) -> tuple[Ints, tuple[Ints, Ints, Ints]]:
+        """Pages, and what is put into the cart.
+
+        Returns when each visit's last page is seen, and what was put: visit, product, quantity.
+        """
+        random, visits = self._random, len(at)
+        pages = 1 + (random(visits) * 5).astype(np.int64)
+        place, page = np.repeat(np.arange(visits), pages), within(pages) + 1
+        rows = len(place)
+        seen = at[place] + running(self._between(2_000, 40_000, rows), pages)
+        product = (PRODUCTS * random(rows) * random(rows)).astype(np.int64)
+        chosen, theirs = session.take(pa.array(place)), who.take(pa.array(place))
+        device = self._any(DEVICES, visits).take(pa.array(place))
+        data = filled(
+            '{"session_id":"<id>","page_number":<page>,<who>"url":"/product/<product>",'
+            '"product_id":"<product>","device":"<device>","duration_ms":<taken>}',
+            id=chosen,
+            page=page,
+            who=theirs,
+            product=PRODUCT_IDS.take(pa.array(product)),
+            device=device,
+            taken=self._between(20, 800, rows),
+        )
+        self._put(seen, "page_view", chosen, filled("<id>/<page>", id=chosen, page=page), data)
+
+        wanted = np.flatnonzero(random(rows) < 0.35)
+        # Nothing is put into a cart twice.
+        _, first = np.unique(place[wanted] * PRODUCTS + product[wanted], return_index=True)
+        put = np.sort(wanted[first])
+        step = within(np.bincount(place[put], minlength=visits)) + 1
+        quantity = 1 + (random(len(put)) * random(len(put)) * 4).astype(np.int64)
+        chosen = chosen.take(pa.array(put))
+        data = filled(
+            '{"cart_id":"<id>","step":<step>,<who>"action":"add","product_id":"<product>",'
+            '"quantity":<quantity>}',
+            id=chosen,
+            step=step,
+            who=theirs.take(pa.array(put)),
+            product=PRODUCT_IDS.take(pa.array(product[put])),
+            quantity=quantity,
+        )
+        subject = filled("<id>/<step>", id=chosen, step=step)
+        self._put(seen[put] + 1_500, "cart", chosen, subject, data)
+        return seen[np.cumsum(pages) - 1], (place[put], product[put], quantity)
+
+    # An order, and everything that follows from it, each at its own time
+
+    def _order(self, at: Ints, customer: Ints, address: Ints, cart: _Lines) -> None:
+        random, orders = self._random, len(at)
+        if not orders:
             return
-        at += 3_000 + int(random() * 60_000)
-        buys = customer >= 0 and random() < 0.8
-        action = "checkout" if buys else "abandon"
-        put(
-            at,
-            "cart",
-            session,
-            f"{session}/{step + 1}",
-            f'{{"cart_id":"{session}","step":{step + 1},{who}"action":"{action}"}}',
-        )
-        if buys:
-            self._order(at + 1, customer, list(basket.items()))
-
-    def _after(self, days: float) -> int:
-        """Milliseconds until something that takes about so many days."""
-        return 1 + int(days * (0.5 + self._random.random()) * DAY / self._tempo)
-
-    def _order(self, at: int, customer: int, basket: list[tuple[int, int]]) -> None:
-        """An order and everything that follows from it, each at its own time."""
-        random = self._random.random
-        self._orders += 1
-        order, who = numbered("O", self._orders, 10), self._customers[customer]
-        store = self._stores_of(basket[0][0])[0]
-        lines = [(p, n, self._prices[p]) for p, n in basket]
-        subtotal = sum(n * price for _, n, price in lines)
-        fee = 0 if subtotal >= FREE_SHIPPING_CENTS else SHIPPING_CENTS
+        number = self._orders + 1 + np.arange(orders)
+        self._orders += orders
+        ids, who = numbered("O", number, 10), numbered("C", customer, 8)
+        sizes = np.bincount(cart.order, minlength=orders)
+        begins = np.cumsum(sizes) - sizes
+        subtotal = np.add.reduceat(cart.quantity * cart.price, begins)
+        fee = np.where(subtotal >= FREE_SHIPPING_CENTS, 0, SHIPPING_CENTS)
         total = subtotal + fee
-        body = (
-            f'{{"order_id":"{order}","customer_id":"{who.id}","store_id":"{STORE_IDS[store]}",'
-            f'"address_id":"{who.address}","channel":"{CHANNELS[int(random() * 4)]}",'
-            f'"item_count":{len(lines)},"subtotal":{money(subtotal)},"shipping_fee":{money(fee)},'
-            f'"total":{money(total)},"currency":"EUR","placed_at":"{time_of(at)}",'
+        body = filled(
+            '{"order_id":"<id>","customer_id":"<who>","store_id":"<store>",'
+            '"address_id":"<address>","channel":"<channel>","item_count":<items>,'
+            '"subtotal":<subtotal>,"shipping_fee":<fee>,"total":<total>,"currency":"EUR",'
+            '"placed_at":"<at>",',
+            id=ids,
+            who=who,
+            store=STORE_IDS.take(pa.array(_stores_of(cart.product[begins])[0])),
+            address=numbered("A", address, 8),
+            channel=self._any(CHANNELS, orders),
+            items=sizes,
+            subtotal=money(subtotal),
+            fee=money(fee),
+            total=money(total),
+            at=instants(at),
         )
-        made = _Order(order, customer, lines, total, METHODS[int(random() * 5)], body)
-        self._state(at, made, "placed")
-        for number, (product, quantity, price) in enumerate(lines, 1):
-            self._put(
-                at,
-                "order_item",
-                order,
-                f"{order}/{number}",
-                f'{{"order_id":"{order}","line_number":{number},"product_id":"{PRODUCT_IDS[product]}",'
-                f'"quantity":{quantity},"unit_price":{money(price)},'
-                f'"line_total":{money(quantity * price)},"currency":"EUR"}}',
-            )
-        self._take(at, lines, -1, "sale")
-        at += 1_000 + int(random() * 5 * MINUTE)
-        if random() < 0.08:
-            self._payment(at, made, "failed")
-            at += 1_000 + int(random() * 5 * MINUTE)
-            if random() < 0.3:
-                self._state(at, made, "cancelled")
-                self._take(at, lines, 1, "return")
-                return
-            made.method = "card"
-        self._payment(at, made, "captured")
-        self._state(at + 1, made, "paid")
-        self._points_change(at + 1, made, made.points)
-        if random() < 0.04:
-            at += self._after(0.3)
-            self._state(at, made, "cancelled")
-            self._undo(at, made)
-            return
-        self._deliver(at + self._after(1.0), made)
+        points = total // ONE_POINT_CENTS
+        every = np.arange(orders)
 
-    def _state(self, at: int, order: _Order, status: str) -> None:
-        self._put(at, "order", order.id, order.id, f'{order.body}"status":"{status}"}}')
+        def state(when: Ints, which: Ints, status: str) -> None:
+            of, these = pa.array(which), ids.take(pa.array(which))
+            data = filled(f'<body>"status":"{status}"}}', body=body.take(of))
+            self._put(when, "order", these, these, data)
 
-    def _payment(self, at: int, order: _Order, status: str) -> None:
-        self._payments += 1
-        number = numbered("Y", self._payments, 10)
-        self._put(
-            at,
-            "payment",
-            order.id,
-            number,
-            f'{{"payment_id":"{number}","order_id":"{order.id}","method":"{order.method}",'
-            f'"status":"{status}","amount":{money(order.total)},"currency":"EUR"}}',
+        def take(when: Ints, which: Ints, sign: int, why: int) -> None:
+            """Stock goes out (-1) or comes back (1), at the first store that keeps the product."""
+            told = np.full(orders, -1)
+            told[which] = when
+            moved = told[cart.order] >= 0
+            product = cart.product[moved]
+            store = _stores_of(product)[0]
+            change = sign * cart.quantity[moved]
+            self._move_stock(told[cart.order[moved]], store, product, change, why)
+
+        def undo(when: Ints, which: Ints) -> None:
+            """Money, goods and points go back."""
+            self._pay(when, ids, method, total, which, "refunded")
+            take(when, which, 1, RETURN)
+            self._move_points(when, customer[which], -points[which], number[which])
+
+        state(at, every, "placed")
+        self._tell_lines(at, ids, cart)
+        take(at, every, -1, SALE)
+        method = (random(orders) * len(METHODS)).astype(np.int64)
+        at = at + self._between(1_000, 5 * MINUTE, orders)
+        failed = np.flatnonzero(random(orders) < 0.08)
+        self._pay(at[failed], ids, method, total, failed, "failed")
+        at[failed] += self._between(1_000, 5 * MINUTE, len(failed))
+        gives_up = random(len(failed)) < 0.3
+        state(at[failed[gives_up]], failed[gives_up], "cancelled")
+        take(at[failed[gives_up]], failed[gives_up], 1, RETURN)
+        method[failed] = CARD
+
+        paid = np.delete(every, failed[gives_up])
+        self._pay(at[paid], ids, method, total, paid, "captured")
+        state(at[paid] + 1, paid, "paid")
+        self._move_points(at[paid] + 1, customer[paid], points[paid], number[paid])
+        regrets = random(len(paid)) < 0.04
+        cancelled, sent = paid[regrets], paid[~regrets]
+        when = at[cancelled] + self._after(0.3, len(cancelled))
+        state(when, cancelled, "cancelled")
+        undo(when, cancelled)
+
+        when = at[sent] + self._after(1.0, len(sent))
+        shipment, parcel = self._shipment(when, ids.take(pa.array(sent)))
+
+        def ship(at: Ints, which: Ints, status: str) -> None:
+            of = pa.array(which)
+            data = filled(f'<parcel>"status":"{status}"}}', parcel=parcel.take(of))
+            self._put(at, "shipment", ids.take(pa.array(sent[which])), shipment.take(of), data)
+
+        all_sent = np.arange(len(sent))
+        ship(when, all_sent, "dispatched")
+        state(when + 1, sent, "shipped")
+        when = when + self._after(2.0, len(sent))
+        ship(when, all_sent, "delivered")
+        state(when + 1, sent, "delivered")
+        praised = np.flatnonzero(random(len(sent)) < 0.3)
+        first = pa.array(cart.product[begins[sent[praised]]])
+        of = pa.array(sent[praised])
+        said_at = when[praised] + self._after(3.0, len(praised))
+        self._review(said_at, ids.take(of), who.take(of), PRODUCT_IDS.take(first))
+        back = np.flatnonzero(random(len(sent)) < 0.06)
+        when = when[back] + self._after(5.0, len(back))
+        ship(when, back, "returned")
+        state(when + 1, sent[back], "returned")
+        undo(when + 2, sent[back])
+
+    def _tell_lines(self, at: Ints, ids: Texts, cart: _Lines) -> None:
+        sizes = np.bincount(cart.order, minlength=len(at))
+        line, order = within(sizes) + 1, ids.take(pa.array(cart.order))
+        data = filled(
+            '{"order_id":"<order>","line_number":<line>,"product_id":"<product>",'
+            '"quantity":<quantity>,"unit_price":<price>,"line_total":<total>,"currency":"EUR"}',
+            order=order,
+            line=line,
+            product=PRODUCT_IDS.take(pa.array(cart.product)),
+            quantity=cart.quantity,
+            price=money(cart.price),
+            total=money(cart.quantity * cart.price),
+        )
+        subject = filled("<order>/<line>", order=order, line=line)
+        self._put(at[cart.order], "order_item", order, subject, data)
+
+    def _pay(
+        self, at: Ints, ids: Texts, method: Ints, total: Ints, which: Ints, status: str
+    ) -> None:
+        order = ids.take(pa.array(which))
+        payment = numbered("Y", self._payments + 1 + np.arange(len(which)), 10)
+        self._payments += len(which)
+        data = filled(
+            '{"payment_id":"<id>","order_id":"<order>","method":"<method>",'
+            f'"status":"{status}","amount":<amount>,"currency":"EUR"}}',
+            id=payment,
+            order=order,
+            method=METHODS.take(pa.array(method[which])),
+            amount=money(total[which]),
+        )
+        self._put(at, "payment", order, payment, data)
+
+    def _shipment(self, at: Ints, order: Texts) -> tuple[Texts, Texts]:
+        """Parcels: their ids, and what is told of them but for where they are."""
+        rows = len(at)
+        ids = numbered("H", self._shipments + 1 + np.arange(rows), 10)
+        self._shipments += rows
+        parcel = filled(
+            '{"shipment_id":"<id>","order_id":"<order>","carrier":"<carrier>",'
+            '"tracking_number":"<tracking>","expected_on":"<expected>",',
+            id=ids,
+            order=order,
+            carrier=self._any(CARRIERS, rows),
+            tracking=numbered("HW", self._between(0, 10**10, rows), 10),
+            expected=days(at + 3 * DAY),
+        )
+        return ids, parcel
+
+    def _review(self, at: Ints, order: Texts, who: Texts, product: Texts) -> None:
+        made, rows = self._pools, len(at)
+        ids = numbered("R", self._reviews + 1 + np.arange(rows), 10)
+        self._reviews += rows
+        data = filled(
+            '{"review_id":"<id>","order_id":"<order>","product_id":"<product>",'
+            '"customer_id":"<who>","rating":<rating>,"title":<title>,"body":<body>}',
+            id=ids,
+            order=order,
+            product=product,
+            who=who,
+            rating=5 - (self._random(rows) * self._random(rows) * 5).astype(np.int64),
+            title=self._any(made["headlines"], rows),
+            body=self._any(made["opinions"], rows),
+        )
+        self._put(at, "review", order, ids, data)
+
+    def _any(self, pool: Texts, rows: int) -> Texts:
+        return _one_of(pool, self._random(rows))
+
+    # Stock and points: what is left is worked out in order of time
+
+    def _move_stock(self, at: Ints, store: Ints, product: Ints, change: Ints, why: int) -> None:
+        key = PRODUCT_IDS.take(pa.array(product))
+        subject = filled("<store>/<product>", store=STORE_IDS.take(pa.array(store)), product=key)
+        owner = product * (STORES + 1) + store
+        note = np.full(len(at), why)
+        self._put(at, "inventory", key, subject, owner=owner, change=change, note=note)
+
+    def _move_points(self, at: Ints, customer: Ints, points: Ints, order: Ints) -> None:
+        entry = numbered("L", self._entries + 1 + np.arange(len(at)), 10)
+        self._entries += len(at)
+        key = numbered("C", customer, 8)
+        self._put(at, "loyalty", key, entry, owner=customer, change=points, note=order)
+
+    def _settled(self, rows: pa.Table) -> pa.Table:
+        """Events whose turn has come, those of stock and points with what is left after them."""
+        rows = self._restocked(rows)
+        entity = rows.column("entity")
+        data = rows.column("data").combine_chunks()
+        for name, tell in (("inventory", self._levels), ("loyalty", self._balances)):
+            wanted = pc.equal(entity, name).combine_chunks()
+            data = pc.replace_with_mask(data, wanted, tell(rows.filter(wanted)))
+        columns = [rows.column(name) for name in ("at", "entity", "key", "subject")]
+        return pa.table([*columns, data], schema=EVENTS)
+
+    def _restocked(self, rows: pa.Table) -> pa.Table:
+        """With a delivery before each sale of what is not there; `change` is what is left then."""
+        wanted = np.flatnonzero(pc.equal(rows.column("entity"), "inventory").to_numpy())
+        owner, change = (rows.column(name).to_numpy() for name in ("owner", "change"))
+        left, before, stock = change.copy(), [], self._stock
+        for place, one, more in zip(
+            wanted.tolist(), owner[wanted].tolist(), change[wanted].tolist(), strict=True
+        ):
+            now = stock[one] + more
+            if now < 0:
+                before.append((place, stock[one] + FULL_STOCK))
+                now += FULL_STOCK
+            stock[one] = left[place] = now
+        rows = rows.set_column(6, "change", pa.array(left))
+        if not before:
+            return rows
+        places, levels = (np.array(part) for part in zip(*before, strict=True))
+        extra = rows.take(pa.array(places))
+        extra = extra.set_column(6, "change", pa.array(levels))
+        extra = extra.set_column(7, "note", pa.array(np.full(len(places), RESTOCK)))
+        order = np.argsort(np.concatenate([np.arange(rows.num_rows), places - 0.5]), kind="stable")
+        return pa.concat_tables([rows, extra]).take(pa.array(order))
+
+    def _levels(self, rows: pa.Table) -> Texts:
+        owner = rows.column("owner").to_numpy()
+        return filled(
+            '{"store_id":"<store>","product_id":"<product>","quantity":<left>,'
+            f'"reorder_level":{REORDER_LEVEL},"reason":"<reason>"}}',
+            store=STORE_IDS.take(pa.array(owner % (STORES + 1))),
+            product=PRODUCT_IDS.take(pa.array(owner // (STORES + 1))),
+            left=rows.column("change").to_numpy(),
+            reason=REASONS.take(rows.column("note").combine_chunks()),
         )
 
-    def _deliver(self, at: int, order: _Order) -> None:
-        """The parcel's way, a review now and then, and the few parcels that come back."""
-        random = self._random.random
-        self._shipments += 1
-        shipment = numbered("H", self._shipments, 10)
-        body = (
-            f'{{"shipment_id":"{shipment}","order_id":"{order.id}",'
-            f'"carrier":"{CARRIERS[int(random() * 4)]}",'
-            f'"tracking_number":"{numbered("HW", int(random() * 1e10), 10)}",'
-            f'"expected_on":"{day_of(at + 3 * DAY)}",'
+    def _balances(self, rows: pa.Table) -> Texts:
+        customer, change, order = (
+            rows.column(name).to_numpy() for name in ("owner", "change", "note")
+        )
+        points, balances, changes = self._points, [], []
+        for who, more in zip(customer.tolist(), change.tolist(), strict=True):
+            now = max(0, points[who] + more)
+            changes.append(now - points[who])
+            balances.append(now)
+            points[who] = now
+        return filled(
+            '{"entry_id":"<id>","customer_id":"<who>","order_id":"<order>","points":<change>,'
+            '"balance":<balance>}',
+            id=rows.column("subject").combine_chunks(),
+            who=rows.column("key").combine_chunks(),
+            order=numbered("O", order, 10),
+            change=np.array(changes, np.int64),
+            balance=np.array(balances, np.int64),
         )
 
-        def parcel(when: int, status: str) -> None:
-            self._put(when, "shipment", order.id, shipment, f'{body}"status":"{status}"}}')
 
-        parcel(at, "dispatched")
-        self._state(at + 1, order, "shipped")
-        at += self._after(2.0)
-        parcel(at, "delivered")
-        self._state(at + 1, order, "delivered")
-        if random() < 0.3:
-            self._review(at + self._after(3.0), order)
-        if random() < 0.06:
-            at += self._after(5.0)
-            parcel(at, "returned")
-            self._state(at + 1, order, "returned")
-            self._undo(at + 2, order)
+def _by_time(tables: list[pa.Table]) -> pa.Table:
+    """All rows in order of time, those of the same time in the order that they have."""
+    rows = pa.concat_tables(tables).combine_chunks()
+    return rows.take(pa.array(np.argsort(rows.column("at").to_numpy(), kind="stable")))
 
-    def _review(self, at: int, order: _Order) -> None:
-        random, made = self._random.random, self._pools
-        self._reviews += 1
-        review, product = numbered("R", self._reviews, 10), PRODUCT_IDS[order.lines[0][0]]
-        self._put(
-            at,
-            "review",
-            order.id,
-            review,
-            f'{{"review_id":"{review}","order_id":"{order.id}",'
-            f'"product_id":"{product}","customer_id":"{self._customers[order.customer].id}",'
-            f'"rating":{5 - int(random() * random() * 5)},'
-            f'"title":{made.headlines[int(random() * len(made.headlines))]},'
-            f'"body":{made.opinions[int(random() * len(made.opinions))]}}}',
-        )
 
-    def _undo(self, at: int, order: _Order) -> None:
-        """Money, goods and points go back."""
-        self._payment(at, order, "refunded")
-        self._take(at, order.lines, 1, "return")
-        self._points_change(at, order, -order.points)
+def _stores_of(product: Ints) -> tuple[Ints, Ints]:
+    """The two stores that keep a product."""
+    return 1 + product % STORES, 1 + (product * 5 + 3) % STORES
 
-    def _take(self, at: int, lines: list[tuple[int, int, int]], sign: int, why: str) -> None:
-        """Stock goes out (-1) or comes back (1), at the first store that keeps the product."""
-        for product, quantity, _ in lines:
-            self._stock_change(at, self._stores_of(product)[0], product, sign * quantity, why)
+
+def _one_of(pool: Texts, draw: Floats) -> Texts:
+    return pool.take(pa.array((draw * len(pool)).astype(np.int64)))
+
+
+def _prices_at(before: Ints, changes: tuple[Ints, Ints, Ints], visit: Ints, product: Ints) -> Ints:
+    """Prices of products when visits begin: of those before, and (visit, product, price) since."""
+    found = before[product]
+    for since, which, price in zip(*(part.tolist() for part in changes), strict=True):
+        found[(visit >= since) & (product == which)] = price
+    return found
+
+
+def _hashed(numbers: Ints, seed: int) -> Floats:
+    """Numbers in [0, 1) that follow from whole ones: SplitMix64 (Steele, Lea and Flood, 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = (
+            numbers.astype(np.uint64) + np.uint64(seed % 2**32) * np.uint64(2**31 - 1)
+        ) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53

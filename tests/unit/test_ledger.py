@@ -118,9 +118,9 @@ def test_a_lone_carriage_return_is_no_line_end(tmp_path: Path) -> None:
 
 def test_large_records_are_sent_before_many_are_held(tmp_path: Path) -> None:
     large = [record(str(n))._replace(value=bytes(BYTES_A_BLOCK // 4)) for n in range(10)]
-    assert [len(block.at) for block in blocks(iter(large))] == [4, 4, 2]
+    assert [block.num_rows for block in blocks(iter(large))] == [4, 4, 2]
     chunk = Ledger(tmp_path, "run", "topic", WORLD).open(next(blocks(iter(large))))
-    assert chunk.block.value == ()
+    assert chunk.block.nbytes < 1_000
 
 
 def test_a_ledger_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_generator_that_dies_is_no_end(tmp_path: Path) -> None:
 
 def test_a_reader_that_has_enough_leaves_no_generator() -> None:
     with made_ahead(Shop(1, 1_760_000_000_000, 0.3, take=2_500)) as blocks:
-        assert sum(len(block.at) for block in blocks) == 2_500
+        assert sum(block.num_rows for block in blocks) == 2_500
     with made_ahead(Shop(1, 1_760_000_000_000, 0.3)) as blocks:
         next(blocks)
     assert generators() == []

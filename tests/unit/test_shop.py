@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from decimal import Decimal
 from itertools import islice, pairwise
 from typing import Any
@@ -11,21 +12,29 @@ from typing import Any
 import pytest
 
 from producer.command import shop_of
-from producer.generators import World
-from producer.generators.shop import EVENTS_A_DAY, Shop
+from producer.generators import World, spans
+from producer.generators.shop import EVENTS_A_DAY
 
 START = 1_759_276_800_000  # 2025-10-01
 EVENTS = 40_000
 DAY = 86_400_000
 
 
+def made(world: World, number: int) -> Iterator[tuple[int, str, str]]:
+    """(time in ms, entity, data as text) of a shop's first events, in its order."""
+    columns = (
+        (table.column(name).to_pylist() for name in ("at", "entity", "data"))
+        for table in spans(world)
+    )
+    rows = (row for told in columns for row in zip(*told, strict=True))
+    return islice(rows, number)
+
+
 @pytest.fixture(scope="module")
 def events() -> list[tuple[int, str, dict[str, Any]]]:
     """(time in ms, entity, data) in the order of the shop."""
-    drawn = islice(Shop(World(5, START)).events(), EVENTS)
-    return [
-        (at, entity, json.loads(data, parse_float=Decimal)) for at, _, entity, *_, data in drawn
-    ]
+    drawn = made(World(5, START), EVENTS)
+    return [(at, entity, json.loads(data, parse_float=Decimal)) for at, entity, data in drawn]
 
 
 def of(events: list[tuple[int, str, dict[str, Any]]], entity: str) -> list[dict[str, Any]]:
@@ -109,7 +118,7 @@ def test_who_orders_pays_the_prices_of_five_minutes_ago_at_most(rate: float | No
     prices: dict[str, list[tuple[int, Decimal]]] = defaultdict(list)
     placed: dict[str, int] = {}
     items = 0
-    for at, _, entity, *_, text in islice(Shop(World(5, START, rate)).events(), 3 * EVENTS):
+    for at, entity, text in made(World(5, START, rate), 3 * EVENTS):
         if entity not in {"product", "order", "order_item"}:
             continue
         data = json.loads(text, parse_float=Decimal)
@@ -185,8 +194,7 @@ def test_customers_come_again(events: list[tuple[int, str, dict[str, Any]]]) -> 
 
 
 def test_a_live_shop_keeps_its_rate() -> None:
-    shop = Shop(World(1, START, rate=200.0, tempo=1000.0))
-    times = [event[0] for event in islice(shop.events(), 80_000)]
+    times = [at for at, *_ in made(World(1, START, rate=200.0, tempo=1000.0), 80_000)]
     # The reference data comes at once, and orders take some minutes to be delivered.
     later = times[40_000:]
     rate = len(later) / ((later[-1] - later[0]) / 1000)
