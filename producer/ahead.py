@@ -1,20 +1,24 @@
 """A shop's records from a process of its own, so that making and sending use a core each.
 
 `python -m producer.ahead ARGUMENTS` writes batches of records (producer.defects.RECORDS) to its
-stdout, as an Arrow stream; it is some of them ahead of the reader, whom a full pipe makes it wait
-for.
+stdout, as an Arrow stream. It makes many at a time, and is so many ahead of the reader that he does
+not wait meanwhile.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from queue import Queue
 from select import select
+from threading import Thread
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -29,6 +33,12 @@ BYTES_A_BLOCK = 8 * 2**20
 # Room for a block or two, so that neither side waits for the other at every few records.
 PIPE_BYTES = 1_048_576
 STOP_SECONDS = 0.2
+# What is made at once, and not taken yet; some 20 MB.
+BLOCKS_AHEAD = 50
+# As the format of Arrow's streams has it.
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+# How long the thread that makes may keep the one waiting that writes.
+SWITCH_SECONDS = 0.0005
 
 
 class Shop(NamedTuple):
@@ -152,15 +162,42 @@ def main() -> None:
     """Writes the records of the shop that the first argument describes."""
     # Nothing made here refers back to itself; looking for cycles took half of the time.
     gc.disable()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    made: Queue[pa.Buffer | bytes | BaseException | None] = Queue(BLOCKS_AHEAD)
+    out = sys.stdout.buffer
+    shop = Shop(*json.loads(sys.argv[1]))
+    Thread(target=_make, args=(shop, made), daemon=True).start()
+    code = 0
     try:
-        with pa.ipc.new_stream(sys.stdout.buffer, RECORDS) as stream:
-            for block in Shop(*json.loads(sys.argv[1])).blocks():
-                stream.write_batch(block)
+        while (block := made.get()) is not None:
+            if isinstance(block, BaseException):
+                raise block
+            out.write(block)
+        out.flush()
     except BrokenPipeError:
         # The reader has enough.
-        sys.stderr.close()
-    except HeadwaterError as error:
-        sys.exit(str(error))
+        pass
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        code = 1
+    # The other thread may be in the middle of something.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _make(shop: Shop, made: Queue[pa.Buffer | bytes | BaseException | None]) -> None:
+    try:
+        blocks = shop.blocks()
+        first = next(blocks, None)
+        # Nothing is written before there is a record: it is waited for.
+        made.put(RECORDS.serialize())
+        for block in blocks if first is None else chain([first], blocks):
+            # Whole, so that one call writes it: each would wait for its turn.
+            made.put(block.serialize())
+        made.put(END_OF_STREAM)
+        made.put(None)
+    except BaseException as error:
+        made.put(error)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -76,6 +77,49 @@ def instants(ms: Ints) -> Texts:
 def days(ms: Ints) -> Texts:
     """The UTC days of instants, ISO-8601."""
     return _fixed(_day_signs(ms))
+
+
+class Waiting:
+    """Rows that wait until their time (`at`, ms since 1970) has come, kept by spans of time."""
+
+    def __init__(self, span: int) -> None:
+        self._span = span
+        self._new: list[pa.Table] = []
+        self._kept: dict[int, list[pa.Table]] = defaultdict(list)
+
+    def put(self, rows: pa.Table) -> None:
+        self._new.append(rows)
+
+    def before(self, end: int) -> pa.Table:
+        """Takes those whose time is before `end`, in order of time, and of putting where that is
+        the same. At least one table has to have been put at some time."""
+        ready = [self._split(self._kept.pop(span), end) for span in self._due(end)]
+        ready.append(self._split(self._new, end))
+        # None of them, but what columns they have.
+        self._new = [self._new[0].slice(0, 0)]
+        return in_order(ready)
+
+    def _due(self, end: int) -> list[int]:
+        return [span for span in sorted(self._kept) if span * self._span < end]
+
+    def _split(self, tables: list[pa.Table], end: int) -> pa.Table:
+        """The rows that are due; the others are kept."""
+        rows = pa.concat_tables(tables)
+        due = rows.column("at").to_numpy() < end
+        if due.all():
+            return rows
+        later = in_order([rows.filter(pa.array(~due))])
+        spans = later.column("at").to_numpy() // self._span
+        edges = np.flatnonzero(np.diff(spans, prepend=-1)).tolist()
+        for begin, stop in zip(edges, [*edges[1:], len(spans)], strict=True):
+            self._kept[int(spans[begin])].append(later.slice(begin, stop - begin))
+        return rows.filter(pa.array(due))
+
+
+def in_order(tables: list[pa.Table]) -> pa.Table:
+    """All rows in order of time (`at`), those of the same time in the order that they have."""
+    rows = pa.concat_tables(tables).combine_chunks()
+    return rows.take(pa.array(np.argsort(rows.column("at").to_numpy(), kind="stable")))
 
 
 def within(sizes: Ints) -> Ints:

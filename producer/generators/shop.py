@@ -14,7 +14,6 @@ Made are the events of some hundreds of visits at once, by the column: see produ
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,9 +29,11 @@ from producer.columns import (
     Floats,
     Ints,
     Texts,
+    Waiting,
     days,
     draws,
     filled,
+    in_order,
     instants,
     money,
     numbered,
@@ -48,6 +49,8 @@ EVENTS_A_VISIT = 10.5
 # So many are made at once: what that costs is shared by them all. Fewer first, twice as many each
 # time, so that the first ones are soon there.
 VISITS, FIRST_VISITS = 8_000, 250
+# So many come one after the other at the same mean distance.
+VISITS_A_GAP = 50
 # What is to happen later is kept by spans of so many days.
 SPAN_DAYS = 0.25
 PRODUCTS, STORES = 300, 12
@@ -70,10 +73,17 @@ COUNT, SALE, RETURN, RESTOCK = range(4)
 PRODUCT_IDS = numbered("P", np.arange(PRODUCTS), 5)
 STORE_IDS = numbered("S", np.arange(STORES + 1), 3)
 
-# What an event is until its turn comes. What is said of stock and points follows from all that
-# happened before: these have no data until then, but say whose they change (owner: the stock of a
-# product in a store, or a customer), by how much, and why (note: a reason, or an order's number).
-PENDING = pa.schema([*EVENTS, *((name, pa.int64()) for name in ("owner", "change", "note"))])
+# What changes the stock of a product in a store, or the points of a customer (owner), by how much,
+# and why (a reason's number, or an order's). What is left after it follows from all that happened
+# before, so that these are told when their turn comes.
+CHANGES = pa.schema(
+    [
+        ("at", pa.int64()),
+        ("key", pa.string()),
+        ("subject", pa.string()),
+        *((name, pa.int64()) for name in ("owner", "change", "why")),
+    ]
+)
 
 
 def spans(world: World) -> Iterator[pa.Table]:
@@ -105,9 +115,9 @@ class Shop:
         self._grows = world.rate is None
         self._daily = EVENTS_A_DAY if world.rate is None else world.rate * 86_400
         self._tempo = world.tempo
-        self._later: dict[int, list[pa.Table]] = defaultdict(list)
-        self._span = max(1, int(SPAN_DAYS * DAY / world.tempo))
-        self._made: list[pa.Table] = []
+        # What is to be told, and what changes stock and points, when its time comes.
+        span = max(1, int(SPAN_DAYS * DAY / world.tempo))
+        self._told, self._stocked, self._earned = Waiting(span), Waiting(span), Waiting(span)
         # How many of each there are; the next one has that number plus one.
         self._visits = self._orders = self._payments = self._shipments = 0
         self._reviews = self._entries = self._addresses = 0
@@ -127,21 +137,24 @@ class Shop:
             visits = min(VISITS, 2 * visits)
             self._visit(begins)
             # Whatever is made from now on happens at the next visit or later.
-            if ready := self._until(int(opens)):
-                yield self._settled(pa.concat_tables(ready))
+            end = int(opens)
+            levels = self._levels(self._stocked.before(end))
+            balances = self._balances(self._earned.before(end))
+            yield in_order([self._told.before(end), levels, balances])
 
     # The time
 
     def _arrivals(self, first: float, visits: int) -> tuple[Ints, float]:
         """When the next visits begin, ms since 1970; and when the one after them does."""
-        begins = np.empty(visits, np.int64)
-        now = first
-        # One by one: how long it takes to the next depends on when this one is. And by math.log:
-        # numpy's differs between processors in its last digit.
-        for place, draw in enumerate(self._random(visits).tolist()):
-            begins[place] = int(now)
-            now -= math.log(1.0 - draw) * self._gap(now)
-        return begins, now
+        begins: list[float] = []
+        # By math.log: numpy's differs between processors in its last digit.
+        waits = [-math.log(1.0 - draw) for draw in self._random(visits).tolist()]
+        for some in range(0, visits, VISITS_A_GAP):
+            gap = self._gap(first)
+            for wait in waits[some : some + VISITS_A_GAP]:
+                begins.append(first)
+                first += wait * gap
+        return np.array(begins).astype(np.int64), first
 
     def _gap(self, now: float) -> float:
         """Mean ms from one visit to the next."""
@@ -156,52 +169,10 @@ class Shop:
     def _between(self, low: int, wide: int, number: int) -> Ints:
         return low + (self._random(number) * wide).astype(np.int64)
 
-    def _put(
-        self,
-        at: Ints,
-        entity: str,
-        key: Texts,
-        subject: Texts,
-        data: Texts | None = None,
-        *,
-        owner: Ints | None = None,
-        change: Ints | None = None,
-        note: Ints | None = None,
-    ) -> None:
+    def _put(self, at: Ints, entity: str, key: Texts, subject: Texts, data: Texts) -> None:
         """Events of one entity; those of the same time stay in the order in which they are put."""
-        rows = len(at)
-        if not rows:
-            return
-        nothing = np.zeros(rows, np.int64)
-        columns = [
-            pa.array(at),
-            pa.repeat(entity, rows),
-            key,
-            subject,
-            pa.nulls(rows, pa.string()) if data is None else data,
-            *(pa.array(nothing if one is None else one) for one in (owner, change, note)),
-        ]
-        self._made.append(pa.table(columns, schema=PENDING))
-
-    def _until(self, end: int) -> list[pa.Table]:
-        """Takes all that happens before `end`, in order of time; the rest is kept."""
-        made = _by_time(self._made)
-        self._made = []
-        whole = made.column("at").to_numpy() // self._span
-        edges = np.flatnonzero(np.diff(whole, prepend=-1))
-        for begin, stop in zip(edges, [*edges[1:], len(whole)], strict=True):
-            self._later[int(whole[begin])].append(made.slice(begin, stop - begin))
-        ready = []
-        for span in sorted(self._later):
-            if span * self._span >= end:
-                break
-            rows = _by_time(self._later.pop(span))
-            now = int(np.searchsorted(rows.column("at").to_numpy(), end))
-            if now:
-                ready.append(rows.slice(0, now))
-            if now < rows.num_rows:
-                self._later[span] = [rows.slice(now)]
-        return ready
+        columns = [pa.array(at), pa.repeat(entity, len(at)), key, subject, data]
+        self._told.put(pa.table(columns, schema=EVENTS))
 
     # What there is when it opens
 
@@ -445,8 +416,6 @@ class Shop:
 
     def _order(self, at: Ints, customer: Ints, address: Ints, cart: _Lines) -> None:
         random, orders = self._random, len(at)
-        if not orders:
-            return
         number = self._orders + 1 + np.arange(orders)
         self._orders += orders
         ids, who = numbered("O", number, 10), numbered("C", customer, 8)
@@ -617,85 +586,67 @@ class Shop:
         key = PRODUCT_IDS.take(pa.array(product))
         subject = filled("<store>/<product>", store=STORE_IDS.take(pa.array(store)), product=key)
         owner = product * (STORES + 1) + store
-        note = np.full(len(at), why)
-        self._put(at, "inventory", key, subject, owner=owner, change=change, note=note)
+        numbers = (owner, change, np.full(len(at), why))
+        self._stocked.put(pa.table([at, key, subject, *numbers], schema=CHANGES))
 
     def _move_points(self, at: Ints, customer: Ints, points: Ints, order: Ints) -> None:
         entry = numbered("L", self._entries + 1 + np.arange(len(at)), 10)
         self._entries += len(at)
         key = numbered("C", customer, 8)
-        self._put(at, "loyalty", key, entry, owner=customer, change=points, note=order)
+        self._earned.put(pa.table([at, key, entry, customer, points, order], schema=CHANGES))
 
-    def _settled(self, rows: pa.Table) -> pa.Table:
-        """Events whose turn has come, those of stock and points with what is left after them."""
-        rows = self._restocked(rows)
-        entity = rows.column("entity")
-        data = rows.column("data").combine_chunks()
-        for name, tell in (("inventory", self._levels), ("loyalty", self._balances)):
-            wanted = pc.equal(entity, name).combine_chunks()
-            data = pc.replace_with_mask(data, wanted, tell(rows.filter(wanted)))
-        columns = [rows.column(name) for name in ("at", "entity", "key", "subject")]
-        return pa.table([*columns, data], schema=EVENTS)
-
-    def _restocked(self, rows: pa.Table) -> pa.Table:
-        """With a delivery before each sale of what is not there; `change` is what is left then."""
-        wanted = np.flatnonzero(pc.equal(rows.column("entity"), "inventory").to_numpy())
-        owner, change = (rows.column(name).to_numpy() for name in ("owner", "change"))
-        left, before, stock = change.copy(), [], self._stock
-        for place, one, more in zip(
-            wanted.tolist(), owner[wanted].tolist(), change[wanted].tolist(), strict=True
+    def _levels(self, changes: pa.Table) -> pa.Table:
+        """What stock is left, with a delivery before each sale of what is not there."""
+        owner, change, why = (changes.column(name).to_numpy() for name in CHANGES.names[3:])
+        stock, rows, left, reasons = self._stock, [], [], []
+        for row, (one, more, reason) in enumerate(
+            zip(owner.tolist(), change.tolist(), why.tolist(), strict=True)
         ):
             now = stock[one] + more
             if now < 0:
-                before.append((place, stock[one] + FULL_STOCK))
+                rows.append(row)
+                left.append(stock[one] + FULL_STOCK)
+                reasons.append(RESTOCK)
                 now += FULL_STOCK
-            stock[one] = left[place] = now
-        rows = rows.set_column(6, "change", pa.array(left))
-        if not before:
-            return rows
-        places, levels = (np.array(part) for part in zip(*before, strict=True))
-        extra = rows.take(pa.array(places))
-        extra = extra.set_column(6, "change", pa.array(levels))
-        extra = extra.set_column(7, "note", pa.array(np.full(len(places), RESTOCK)))
-        order = np.argsort(np.concatenate([np.arange(rows.num_rows), places - 0.5]), kind="stable")
-        return pa.concat_tables([rows, extra]).take(pa.array(order))
-
-    def _levels(self, rows: pa.Table) -> Texts:
-        owner = rows.column("owner").to_numpy()
-        return filled(
+            rows.append(row)
+            left.append(now)
+            reasons.append(reason)
+            stock[one] = now
+        place = np.array(rows, np.int64)
+        data = filled(
             '{"store_id":"<store>","product_id":"<product>","quantity":<left>,'
             f'"reorder_level":{REORDER_LEVEL},"reason":"<reason>"}}',
-            store=STORE_IDS.take(pa.array(owner % (STORES + 1))),
-            product=PRODUCT_IDS.take(pa.array(owner // (STORES + 1))),
-            left=rows.column("change").to_numpy(),
-            reason=REASONS.take(rows.column("note").combine_chunks()),
+            store=STORE_IDS.take(pa.array(owner[place] % (STORES + 1))),
+            product=PRODUCT_IDS.take(pa.array(owner[place] // (STORES + 1))),
+            left=np.array(left, np.int64),
+            reason=REASONS.take(pa.array(reasons, pa.int64())),
         )
+        return _told_of("inventory", changes.take(pa.array(place)), data)
 
-    def _balances(self, rows: pa.Table) -> Texts:
-        customer, change, order = (
-            rows.column(name).to_numpy() for name in ("owner", "change", "note")
-        )
-        points, balances, changes = self._points, [], []
-        for who, more in zip(customer.tolist(), change.tolist(), strict=True):
-            now = max(0, points[who] + more)
-            changes.append(now - points[who])
-            balances.append(now)
-            points[who] = now
-        return filled(
+    def _balances(self, changes: pa.Table) -> pa.Table:
+        """What points are left; nobody has less than none."""
+        owner, change, order = (changes.column(name).to_numpy() for name in CHANGES.names[3:])
+        points, before, after = self._points, [], []
+        for who, more in zip(owner.tolist(), change.tolist(), strict=True):
+            before.append(points[who])
+            points[who] = max(0, points[who] + more)
+            after.append(points[who])
+        balance = np.array(after, np.int64)
+        data = filled(
             '{"entry_id":"<id>","customer_id":"<who>","order_id":"<order>","points":<change>,'
             '"balance":<balance>}',
-            id=rows.column("subject").combine_chunks(),
-            who=rows.column("key").combine_chunks(),
+            id=changes.column("subject").combine_chunks(),
+            who=changes.column("key").combine_chunks(),
             order=numbered("O", order, 10),
-            change=np.array(changes, np.int64),
-            balance=np.array(balances, np.int64),
+            change=balance - np.array(before, np.int64),
+            balance=balance,
         )
+        return _told_of("loyalty", changes, data)
 
 
-def _by_time(tables: list[pa.Table]) -> pa.Table:
-    """All rows in order of time, those of the same time in the order that they have."""
-    rows = pa.concat_tables(tables).combine_chunks()
-    return rows.take(pa.array(np.argsort(rows.column("at").to_numpy(), kind="stable")))
+def _told_of(entity: str, changes: pa.Table, data: Texts) -> pa.Table:
+    at, key, subject = (changes.column(name) for name in CHANGES.names[:3])
+    return pa.table([at, pa.repeat(entity, len(at)), key, subject, data], schema=EVENTS)
 
 
 def _stores_of(product: Ints) -> tuple[Ints, Ints]:
