@@ -1,6 +1,6 @@
 """A shop's records from a process of its own, so that making and sending use a core each.
 
-`python -m producer.ahead ARGUMENTS` writes batches of records (producer.defects.RECORDS) to its
+`python -m producer.making SHOP` writes batches of records (producer.defects.RECORDS) to its
 stdout, as an Arrow stream. It makes many at a time, and is so many ahead of the reader that he does
 not wait meanwhile.
 """
@@ -118,7 +118,7 @@ def made_ahead(
     minutes; there is none then. The blocks raise HeadwaterError where that process dies.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "producer.ahead", json.dumps(shop)],
+        [sys.executable, "-m", "producer.making", json.dumps(shop)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -158,14 +158,14 @@ def _read(process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> Iterato
         )
 
 
-def main() -> None:
-    """Writes the records of the shop that the first argument describes."""
+def write(spelled: str) -> None:
+    """Writes the records of a shop, which is spelled as JSON, to stdout, and ends the process."""
     # Nothing made here refers back to itself; looking for cycles took half of the time.
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
     made: Queue[pa.Buffer | bytes | BaseException | None] = Queue(BLOCKS_AHEAD)
     out = sys.stdout.buffer
-    shop = Shop(*json.loads(sys.argv[1]))
+    shop = Shop(*json.loads(spelled))
     Thread(target=_make, args=(shop, made), daemon=True).start()
     code = 0
     try:
@@ -198,7 +198,3 @@ def _make(shop: Shop, made: Queue[pa.Buffer | bytes | BaseException | None]) -> 
         made.put(None)
     except BaseException as error:
         made.put(error)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lakehouse import kafka
@@ -132,54 +133,80 @@ def _loop(
     progress: Callable[[Report], None],
     started: float,
 ) -> None:
-    produce, poll, now = producer.produce, producer.poll, time.time
+    poll, now = producer.poll, time.time
+
+    def wait(seconds: float) -> None:
+        poll(seconds)
+        report.seconds = time.monotonic() - started
+        progress(report)
+
     # Often enough to keep a slow rate even, seldom enough to cost nothing at a fast one.
     every = max(1, min(CHECK_EVERY, int((rate or 1e9) / 20)))
     clock = now() * 1000
-    due = every
     for block in blocks:
         chunk = ledger.open(block)
         delivered = _delivered(report, chunk)
-        columns = (block.column(name).to_pylist() for name in ("at", "key", "value"))
-        for index, (at, key, value) in enumerate(zip(*columns, strict=True)):
-            if at > clock:
+        at = block.column("at").to_numpy()
+        keys, values = (block.column(name).to_pylist() for name in ("key", "value"))
+        while chunk.sent < len(at):
+            begin = chunk.sent
+            end = min(begin + every, len(at))
+            if at[end - 1] > clock:
                 clock = now() * 1000
-                if at > clock and not live:
+                end = begin + int(np.searchsorted(at[begin:end], clock, side="right"))
+            if end == begin:
+                # Nothing's time has come.
+                if not live:
                     report.caught_up = True
                     return
-                while at > clock and not stop():
-                    poll(min(0.1, (at - clock) / 1000))
-                    clock = now() * 1000
-                    report.seconds = time.monotonic() - started
-                    progress(report)
-                if at > clock:
-                    # Stopped before its time has come.
-                    return
-            chunk.sent = index + 1
-            while True:
-                try:
-                    produce(topic, value, key, on_delivery=partial(delivered, index))
-                    break
-                except BufferError:
-                    poll(0.05)
-                    report.seconds = time.monotonic() - started
-                    progress(report)
-                except Exception as error:
-                    _refused(report, chunk, error)
-                    break
-            report.sent += 1
-            if report.sent == due:
-                due += every
-                poll(0)
-                report.seconds = time.monotonic() - started
-                progress(report)
-                if rate is not None:
-                    ahead = report.sent / rate - report.seconds
-                    while ahead > 0 and not stop():
-                        poll(min(0.1, ahead))
-                        ahead = report.sent / rate - (time.monotonic() - started)
+                wait(min(0.1, (at[begin] - clock) / 1000))
                 if stop():
                     return
+                continue
+            messages = [
+                {"key": key, "value": value, "callback": partial(delivered, index)}
+                for index, key, value in zip(
+                    range(begin, end), keys[begin:end], values[begin:end], strict=True
+                )
+            ]
+            chunk.sent = end
+            _give(producer, topic, messages, report, chunk, wait)
+            report.sent += len(messages)
+            wait(0)
+            if rate is not None:
+                ahead = report.sent / rate - report.seconds
+                while ahead > 0 and not stop():
+                    poll(min(0.1, ahead))
+                    ahead = report.sent / rate - (time.monotonic() - started)
+            if stop():
+                return
+
+
+def _give(
+    producer: Any,
+    topic: str,
+    messages: list[dict[str, Any]],
+    report: Report,
+    chunk: Chunk,
+    wait: Callable[[float], None],
+) -> None:
+    """Gives all messages to the client, in order, as it has room for them."""
+    from confluent_kafka import KafkaError
+
+    numbers = {id(message): number for number, message in enumerate(messages, report.sent + 1)}
+    while producer.produce_batch(topic, messages) < len(messages):
+        # What did not find room has nothing behind it that did.
+        left = []
+        for message in messages:
+            error = message.pop("_error", None)
+            if error is None:
+                continue
+            if error.code() == KafkaError._QUEUE_FULL:
+                left.append(message)
+            else:
+                _refused(report, chunk, numbers[id(message)], error)
+        messages = left
+        wait(0.05 if left else 0)
 
 
 def _delivered(report: Report, chunk: Chunk) -> Callable[[int, Any, Any], None]:
@@ -200,15 +227,10 @@ def _delivered(report: Report, chunk: Chunk) -> Callable[[int, Any, Any], None]:
     return delivered
 
 
-def _refused(report: Report, chunk: Chunk, error: Exception) -> None:
+def _refused(report: Report, chunk: Chunk, number: int, error: Any) -> None:
     """The client itself would not take a record: too large, or a topic that is none."""
-    from confluent_kafka import KafkaException
-
-    if not isinstance(error, KafkaException):
-        raise error
-    said = error.args[0]
     chunk.answered += 1
     report.failed += 1
-    report.first_error = report.first_error or f"record {report.sent + 1}: {said.str()}"
-    if said.fatal():
-        raise BrokerError(f"the broker refused the producer: {said.str()}")
+    report.first_error = report.first_error or f"record {number}: {error.str()}"
+    if error.fatal():
+        raise BrokerError(f"the broker refused the producer: {error.str()}")

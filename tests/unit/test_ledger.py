@@ -156,8 +156,9 @@ class Client:
     def __init__(self) -> None:
         self.values: list[Any] = []
 
-    def produce(self, _topic: str, value: Any, _key: Any, **_: Any) -> None:
-        self.values.append(value)
+    def produce_batch(self, _topic: str, messages: list[dict[str, Any]]) -> int:
+        self.values += [message["value"] for message in messages]
+        return len(messages)
 
     def poll(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -212,7 +213,7 @@ def generators() -> list[psutil.Process]:
     """This process's own that make events."""
     children = psutil.Process().children()
     alive = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
-    return [one for one in alive if "producer.ahead" in one.cmdline()]
+    return [one for one in alive if "producer.making" in one.cmdline()]
 
 
 def test_a_generator_that_dies_is_no_end(tmp_path: Path) -> None:
