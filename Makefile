@@ -35,13 +35,13 @@ spark: setup  ## tests on one shared Spark session
 integration: setup-tests  ## tests against a real broker and real databases
 	@$(PYTEST) -m integration $(ARGS)
 
-faults: setup-tests  ## tests that kill what runs
+faults: setup-tests  ## tests that kill what runs (all of them: ARGS="-m 'long or not long' tests/faults")
 	@$(PYTEST) -m faults $(ARGS)
 
 long: setup-long  ## what `make test` has not the time for: most faults, and more
 	@$(PYTEST) -m long $(ARGS)
 
-soak: setup-tests  ## an hour of load with 50 kills, and a report (MINUTES=5 KILLS=3)
+soak: setup-tests  ## an hour under fire, load with 50 kills and all faults; a report (MINUTES=5 KILLS=3)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --kills $(KILLS) $(ARGS)
 
 e2e: setup-tests  ## the whole way, as a user goes it

@@ -36,11 +36,20 @@ SECRET_NAMES = (
     "|connection[.]?(string|url)|[?&;]sig="
 )
 QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-# After a colon a value has to stand in quotes: `sasl_password: wanted with …` is a sentence.
+BARE = r"""[^\s"';,&)}\]]+"""
+# After a colon, or a blank, a value has to stand in quotes, or have a digit or a sign in it, and be
+# no reference: `sasl_password: wanted with …` is a sentence.
+TOLD = (
+    r"(?!(?:env|file|keyvault|databricks):)(?=[^\s]*[0-9=+/])(?=[^\s]{6})"
+    rf"(?={BARE}(?:[\s,;]|$)){BARE}"
+)
 ASSIGNED = re.compile(
-    rf"""({NAMES}(?:\.[\w.-]+)?["']?\s*)(=\s*(?:{QUOTED}|[^\s"';,&)}}\]]+)|:\s*{QUOTED})""",
+    rf"""({NAMES}(?:\.[\w.-]+)?["']?\s*)(=>?\s*(?:{QUOTED}|{BARE})|:\s*(?:{QUOTED}|{TOLD}))""",
     re.IGNORECASE,
 )
+OPTION = re.compile(rf"(--[\w-]*{NAMES}[\w-]*\s+)(?!-){TOLD}", re.IGNORECASE)
+ELEMENT = re.compile(rf"(<[\w.:-]*{NAMES}>)[^<]+", re.IGNORECASE)
+TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 IN_URL = re.compile(r"(?<=://)([^\s:/@]*):([^\s\"'<>]+)@(?=[^\s@])")
 
@@ -83,6 +92,9 @@ def redacted(text: str) -> str:
     """The same, and in the place of what looks like a credential."""
     text = ASSIGNED.sub(lambda found: f"{found[1]}{found[2][0]}{MASK}", without_known(text))
     text = BEARER.sub(lambda found: f"{found[1]} {MASK}", text)
+    for shape in (OPTION, ELEMENT):
+        text = shape.sub(lambda found: f"{found[1]}{MASK}", text)
+    text = TOKEN.sub(MASK, text)
     return IN_URL.sub(lambda found: f"{found[1]}:{MASK}@", text)
 
 

@@ -12,14 +12,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from queue import Queue
 from select import select
-from threading import Thread
-from typing import NamedTuple
+from threading import Condition, Thread
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 
@@ -33,8 +34,10 @@ BYTES_A_BLOCK = 8 * 2**20
 # Room for a block or two, so that neither side waits for the other at every few records.
 PIPE_BYTES = 1_048_576
 STOP_SECONDS = 0.2
-# What is made at once, and not taken yet; some 20 MB.
-BLOCKS_AHEAD = 50
+# So much is made, and not taken yet: what is made at once, about.
+BYTES_AHEAD = 20 * 2**20
+# How often to see whether there is still somebody who reads.
+PARENT_SECONDS = 1.0
 # As the format of Arrow's streams has it.
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 # How long the thread that makes may keep the one waiting that writes.
@@ -71,8 +74,9 @@ class Shop(NamedTuple):
         )
         passed, left = self.skip, self.take
         for batch in made:
-            for begin in range(0, batch.num_rows, RECORDS_A_BLOCK):
-                block = batch.slice(begin, RECORDS_A_BLOCK)
+            size = _rows(batch)
+            for begin in range(0, batch.num_rows, size):
+                block = batch.slice(begin, size)
                 if passed >= block.num_rows:
                     passed -= block.num_rows
                     continue
@@ -103,6 +107,12 @@ def blocks(records: Iterable[Record]) -> Iterator[pa.RecordBatch]:
         yield _block(batch)
 
 
+def _rows(batch: pa.RecordBatch) -> int:
+    """How many rows of a batch are a block: fewer where they are large."""
+    fit: int = BYTES_A_BLOCK * batch.num_rows // max(1, batch.nbytes)
+    return max(1, min(RECORDS_A_BLOCK, fit))
+
+
 def _block(records: list[Record]) -> pa.RecordBatch:
     columns = zip(zip(*records, strict=True), RECORDS.types, strict=True)
     return pa.record_batch([pa.array(told, kind) for told, kind in columns], schema=RECORDS)
@@ -117,44 +127,47 @@ def made_ahead(
     stop: asked until there is a first block, which records that are passed over may keep away for
     minutes; there is none then. The blocks raise HeadwaterError where that process dies.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "producer.making", json.dumps(shop)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=PIPE_BYTES,
-        pipesize=PIPE_BYTES,
-        # Ctrl-C is for the one that sends, which then closes the pipe.
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        yield _read(process, stop)
-    finally:
-        process.stdout.close()
-        process.terminate()
-        process.wait()
-        process.stderr.close()
+    # A file, which takes whatever a generator has to say: a pipe that nobody reads fills up.
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "producer.making", json.dumps(shop)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            bufsize=PIPE_BYTES,
+            pipesize=PIPE_BYTES,
+            # Ctrl-C is for the one that sends, which then closes the pipe.
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        try:
+            yield _read(process, process.stdout, errors, stop)
+        finally:
+            process.stdout.close()
+            process.terminate()
+            process.wait()
 
 
-def _read(process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    while not select([process.stdout], [], [], STOP_SECONDS)[0]:
+def _read(
+    process: subprocess.Popen[bytes], made: IO[bytes], errors: IO[bytes], stop: Callable[[], bool]
+) -> Iterator[pa.RecordBatch]:
+    while not select([made], [], [], STOP_SECONDS)[0]:
         if stop():
             return
     said = ""
     try:
-        with pa.ipc.open_stream(process.stdout) as stream:
+        with pa.ipc.open_stream(made) as stream:
             yield from stream
     except (pa.ArrowException, OSError) as error:
-        said = str(error).splitlines()[0]
+        said = str(error).partition("\n")[0]
+    # It may be about to write more.
+    made.close()
     # A stream that ends between two batches looks as one that is whole.
     if process.wait() != 0 or said:
-        told = process.stderr.read().decode(errors="replace").strip().splitlines()
+        errors.seek(0)
+        told = errors.read().decode(errors="replace").strip().splitlines()
         raise HeadwaterError(
-            f"the generator of events ended: {told[-1] if told else 'no reason given'}"
+            f"the generator of events ended: {told[-1] if told else said or 'no reason given'}"
         )
 
 
@@ -163,20 +176,30 @@ def write(spelled: str) -> None:
     # Nothing made here refers back to itself; looking for cycles took half of the time.
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
-    made: Queue[pa.Buffer | bytes | BaseException | None] = Queue(BLOCKS_AHEAD)
-    out = sys.stdout.buffer
+    parent = os.getppid()
+    waiting = _Waiting()
+    # What a generator prints is none of the records.
+    out, sys.stdout = sys.stdout.buffer, sys.stderr
     shop = Shop(*json.loads(spelled))
-    Thread(target=_make, args=(shop, made), daemon=True).start()
+    Thread(target=_make, args=(shop, waiting), daemon=True).start()
     code = 0
     try:
-        while (block := made.get()) is not None:
+        while os.getppid() == parent:
+            block = waiting.take(PARENT_SECONDS)
             if isinstance(block, BaseException):
                 raise block
-            out.write(block)
+            if block == END_OF_STREAM:
+                out.write(block)
+                break
+            if block is not None:
+                out.write(block)
         out.flush()
     except BrokenPipeError:
         # The reader has enough.
         pass
+    except HeadwaterError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 1
     except BaseException as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         code = 1
@@ -185,16 +208,42 @@ def write(spelled: str) -> None:
     os._exit(code)
 
 
-def _make(shop: Shop, made: Queue[pa.Buffer | bytes | BaseException | None]) -> None:
+class _Waiting:
+    """What was made and is not written yet: so many bytes, or one block."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[pa.Buffer | bytes | BaseException] = deque()
+        self._bytes = 0
+        self._changed = Condition()
+
+    def put(self, block: pa.Buffer | bytes | BaseException) -> None:
+        """Waits for room."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < BYTES_AHEAD)
+            self._blocks.append(block)
+            self._bytes += 0 if isinstance(block, BaseException) else len(block)
+            self._changed.notify_all()
+
+    def take(self, seconds: float) -> pa.Buffer | bytes | BaseException | None:
+        """The next one; None where there is none for so long."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._blocks), seconds):
+                return None
+            block = self._blocks.popleft()
+            self._bytes -= 0 if isinstance(block, BaseException) else len(block)
+            self._changed.notify_all()
+            return block
+
+
+def _make(shop: Shop, waiting: _Waiting) -> None:
     try:
         blocks = shop.blocks()
         first = next(blocks, None)
         # Nothing is written before there is a record: it is waited for.
-        made.put(RECORDS.serialize())
+        waiting.put(RECORDS.serialize())
         for block in blocks if first is None else chain([first], blocks):
             # Whole, so that one call writes it: each would wait for its turn.
-            made.put(block.serialize())
-        made.put(END_OF_STREAM)
-        made.put(None)
+            waiting.put(block.serialize())
+        waiting.put(END_OF_STREAM)
     except BaseException as error:
-        made.put(error)
+        waiting.put(error)

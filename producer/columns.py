@@ -22,13 +22,17 @@ _ZERO = ord("0")
 _HOLE = re.compile(r"<(\w+)>")
 
 
-def draws(name: str) -> np.random.Generator:
-    """Random numbers that depend on a name alone.
+class Draws:
+    """Random numbers that depend on a name alone, on every machine and under every numpy: what a
+    bit generator gives is fixed (NEP 19), what is made of it here has no rounding."""
 
-    Only `random` is to be asked of it: what it returns is fixed (NEP 19), on every machine.
-    """
-    seed = int.from_bytes(sha256(name.encode()).digest()[:16], "big")
-    return np.random.Generator(np.random.PCG64(seed))
+    def __init__(self, name: str) -> None:
+        seed = int.from_bytes(sha256(name.encode()).digest()[:16], "big")
+        self._bits = np.random.PCG64(seed)
+
+    def random(self, shape: int | tuple[int, ...]) -> Floats:
+        """Numbers in [0, 1), of 53 bits."""
+        return (self._bits.random_raw(shape) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def filled(template: str, **columns: Texts | Ints) -> Texts:
@@ -49,7 +53,7 @@ def digits(numbers: Ints) -> Texts:
 
 
 def numbered(letter: str, numbers: Ints, width: int) -> Texts:
-    """Ids: letters and a number of so many digits, with leading zeros."""
+    """Ids: letters and a number of so many digits, with leading zeros; it has no more of them."""
     signs = np.empty((len(numbers), len(letter) + width), np.uint8)
     signs[:, : len(letter)] = np.frombuffer(letter.encode(), np.uint8)
     _write(signs, len(letter), width, numbers)
@@ -110,7 +114,7 @@ class Waiting:
             return rows
         later = in_order([rows.filter(pa.array(~due))])
         spans = later.column("at").to_numpy() // self._span
-        edges = np.flatnonzero(np.diff(spans, prepend=-1)).tolist()
+        edges = np.flatnonzero(np.diff(spans, prepend=spans[0] - 1)).tolist()
         for begin, stop in zip(edges, [*edges[1:], len(spans)], strict=True):
             self._kept[int(spans[begin])].append(later.slice(begin, stop - begin))
         return rows.filter(pa.array(due))

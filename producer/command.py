@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 START = "2025-10-01T00:00:00Z"
 LIVE_RATE = 100.0
+# Of a live shop: above it two visits are not told apart by their times.
+MOST_LIVE_RATE = 1_000_000.0
+# Another number where the same seed and start make other bytes than before.
+EDITION = 2
 # In live mode an order's life of some days goes by within minutes.
 LIVE_TEMPO = 1000.0
 
@@ -123,6 +127,8 @@ def produce(
         )
     if live and go_on and start is None:
         raise click.UsageError("--continue with --live wants --start: when the shop opened")
+    if live and rate is not None and rate > MOST_LIVE_RATE:
+        raise click.UsageError(f"--live wants a --rate of at most {MOST_LIVE_RATE:,.0f}")
     stopping = threading.Event()
     stop_on_signals(stopping)
     total = None if path else events
@@ -211,6 +217,7 @@ def send_shop(
         "start": opens,
         "defects": what.defects,
         "live": density,
+        "edition": EDITION,
     }
     if more := identity(what.generators):
         world["generators"] = more

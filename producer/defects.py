@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from producer.columns import DAY, HOUR, MINUTE, Ints, Texts, draws, filled, instants
+from producer.columns import DAY, HOUR, MINUTE, Draws, Ints, Texts, filled, instants
 from producer.generators import EVENTS
 
 ACCEPTED, QUARANTINED, DUPLICATE = "accepted", "quarantined", "duplicate"
@@ -244,7 +244,7 @@ def inject(
     events what they are; it goes into the ids, so that two worlds never share one. Returns batches
     of RECORDS.
     """
-    random = draws(f"defects|{seed}|{start}|{rate}").random
+    random = Draws(f"defects|{seed}|{start}|{rate}").random
     prefix = sha256(f"{seed}|{start}|{rate}|{world}".encode()).hexdigest()[:12]
     # A copy is a record more, so that a share drawn from the events alone would fall short.
     share = rate / max(1e-9, 1.0 - rate * _copy_share()) if rate < 1 else 1.0

@@ -169,9 +169,7 @@ def _loop(
                     range(begin, end), keys[begin:end], values[begin:end], strict=True
                 )
             ]
-            chunk.sent = end
             _give(producer, topic, messages, report, chunk, wait)
-            report.sent += len(messages)
             wait(0)
             if rate is not None:
                 ahead = report.sent / rate - report.seconds
@@ -193,20 +191,22 @@ def _give(
     """Gives all messages to the client, in order, as it has room for them."""
     from confluent_kafka import KafkaError
 
-    numbers = {id(message): number for number, message in enumerate(messages, report.sent + 1)}
-    while producer.produce_batch(topic, messages) < len(messages):
+    while messages:
+        producer.produce_batch(topic, messages)
         # What did not find room has nothing behind it that did.
         left = []
         for message in messages:
             error = message.pop("_error", None)
-            if error is None:
-                continue
-            if error.code() == KafkaError._QUEUE_FULL:
+            if error is not None and error.code() == KafkaError._QUEUE_FULL:
                 left.append(message)
-            else:
-                _refused(report, chunk, numbers[id(message)], error)
+                continue
+            chunk.sent += 1
+            report.sent += 1
+            if error is not None:
+                _refused(report, chunk, error)
         messages = left
-        wait(0.05 if left else 0)
+        if left:
+            wait(0.05)
 
 
 def _delivered(report: Report, chunk: Chunk) -> Callable[[int, Any, Any], None]:
@@ -227,10 +227,10 @@ def _delivered(report: Report, chunk: Chunk) -> Callable[[int, Any, Any], None]:
     return delivered
 
 
-def _refused(report: Report, chunk: Chunk, number: int, error: Any) -> None:
+def _refused(report: Report, chunk: Chunk, error: Any) -> None:
     """The client itself would not take a record: too large, or a topic that is none."""
     chunk.answered += 1
     report.failed += 1
-    report.first_error = report.first_error or f"record {number}: {error.str()}"
+    report.first_error = report.first_error or f"record {report.sent}: {error.str()}"
     if error.fatal():
         raise BrokerError(f"the broker refused the producer: {error.str()}")

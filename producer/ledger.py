@@ -61,9 +61,10 @@ class Chunk:
     """The lines of one block while its acknowledgements come in. sent: how many of them are."""
 
     def __init__(self, first: int, block: pa.RecordBatch) -> None:
-        # What was sent is not held until it is written: a record may be large.
-        self.first, self.block = first, block.select(TOLD)
         size = block.num_rows
+        # A copy: what was sent, of which these may be a part, is not held until they are written,
+        # for a record may be large.
+        self.first, self.block = first, block.select(TOLD).take(pa.array(range(size)))
         self.partitions = array("i", [UNKNOWN]) * size
         self.offsets = array("q", [UNKNOWN]) * size
         self.sent = 0

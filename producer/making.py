@@ -6,8 +6,8 @@ import sys
 
 
 class WithoutPandas:
-    """Arrow loads all of pandas to see whether a list is one of its series: a quarter of a second,
-    which is a third of what there is to do before the first record."""
+    """Arrow looks once whether there is pandas, and loads all of it to see whether a list is one of
+    its series: a quarter of a second, a third of what there is to do before the first record."""
 
     @staticmethod
     def find_spec(name: str, _path: object = None, _target: object = None) -> None:
@@ -17,6 +17,11 @@ class WithoutPandas:
 
 def main() -> None:
     sys.meta_path.insert(0, WithoutPandas)
+    import pyarrow as pa
+
+    pa.array([0])
+    # A generator may want it.
+    sys.meta_path.remove(WithoutPandas)
     from producer.ahead import write
 
     write(sys.argv[1])

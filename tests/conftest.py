@@ -22,7 +22,7 @@ ORDER = ["unit", "spark", "integration", "faults", "e2e"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.markexpr != "long":
+    if "long" not in config.option.markexpr.split():
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

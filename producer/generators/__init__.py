@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
-from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +22,8 @@ import pyarrow as pa
 
 from lakehouse.errors import SettingsError
 
-# (time in ms since 1970, number, entity, record key, subject, data as JSON text); the number puts
-# events of the same time in order.
+# (time in ms since 1970, number, entity, record key, subject, data as JSON text), in order of time;
+# nobody looks at the number.
 Event = tuple[int, int, str, str, str, str]
 # The same by the column, in order of time.
 EVENTS = pa.schema(
@@ -32,7 +31,7 @@ EVENTS = pa.schema(
 )
 # The modules of this folder that are the shop.
 SHOP = ("shop",)
-ROWS_A_TABLE = 1_000
+ROWS_A_TABLE, CHARACTERS_A_TABLE = 1_000, 8_000_000
 Spans = Callable[["World"], Iterator[pa.Table]]
 
 
@@ -54,7 +53,7 @@ def spans(world: World, folder: Path | None = None) -> Iterator[pa.Table]:
     """The events of all generators, those of `folder` too, in order of time and without end.
 
     Tables of EVENTS, of one span of time after the other. Raises SettingsError where a module of
-    the folder has no `events`.
+    the folder has neither `events` nor `spans`, or makes an event that is not whole.
     """
     made = [generator(world) for generator in _generators(folder)]
     if len(made) == 1:
@@ -69,9 +68,25 @@ def _rows(tables: Iterator[pa.Table]) -> Iterator[Event]:
 
 
 def _tables(events: Iterator[Event]) -> Iterator[pa.Table]:
-    while rows := list(islice(events, ROWS_A_TABLE)):
-        at, _, *texts = zip(*rows, strict=True)
-        yield pa.table([at, *texts], schema=EVENTS)
+    rows: list[Event] = []
+    size = 0
+    for event in events:
+        rows.append(event)
+        size += len(event[-1] or "")
+        if len(rows) == ROWS_A_TABLE or size >= CHARACTERS_A_TABLE:
+            yield _table(rows)
+            rows, size = [], 0
+    if rows:
+        yield _table(rows)
+
+
+def _table(rows: list[Event]) -> pa.Table:
+    at, _, *texts = zip(*rows, strict=True)
+    table = pa.table([at, *texts], schema=EVENTS)
+    for name in EVENTS.names:
+        if table.column(name).null_count:
+            raise SettingsError(f"a generator made an event without {name}: {rows[0]} or near it")
+    return table
 
 
 def identity(folder: Path | None = None) -> str:
@@ -118,5 +133,5 @@ def _entry(module: ModuleType) -> Spans:
         spans: Spans = module.spans
         return spans
     if not hasattr(module, "events"):
-        raise SettingsError(f"{module.__file__} has no function events(world)")
+        raise SettingsError(f"{module.__file__} has no function events(world), or spans(world)")
     return lambda world: _tables(iter(module.events(world)))

@@ -8,7 +8,7 @@ two alone: how many are taken, how fast and where to makes no difference. An ord
 with its payment, parcel, stock movements, loyalty points and review at the times they would have.
 Who orders pays the prices that held when the visit began, five minutes ago at most.
 
-Made are the events of some hundreds of visits at once, by the column: see producer.columns.
+Made are the events of some thousands of visits at once, by the column: see producer.columns.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from producer import pools
 from producer.columns import (
     DAY,
     MINUTE,
+    Draws,
     Floats,
     Ints,
     Texts,
     Waiting,
     days,
-    draws,
     filled,
     in_order,
     instants,
@@ -105,7 +105,7 @@ class Shop:
     """One shop. `spans` may be called once."""
 
     def __init__(self, world: World) -> None:
-        self._random = draws(f"{world.seed}|{world.start}").random
+        self._random = Draws(f"{world.seed}|{world.start}").random
         self._seed = world.seed
         self._pools = {
             name: pa.array(texts, pa.string())
@@ -147,8 +147,7 @@ class Shop:
     def _arrivals(self, first: float, visits: int) -> tuple[Ints, float]:
         """When the next visits begin, ms since 1970; and when the one after them does."""
         begins: list[float] = []
-        # By math.log: numpy's differs between processors in its last digit.
-        waits = [-math.log(1.0 - draw) for draw in self._random(visits).tolist()]
+        waits = [_rounded(-math.log(1.0 - draw)) for draw in self._random(visits).tolist()]
         for some in range(0, visits, VISITS_A_GAP):
             gap = self._gap(first)
             for wait in waits[some : some + VISITS_A_GAP]:
@@ -159,7 +158,7 @@ class Shop:
     def _gap(self, now: float) -> float:
         """Mean ms from one visit to the next."""
         growth = math.exp((now - self._start) / DAY / GROWTH_DAYS) if self._grows else 1.0
-        return DAY * EVENTS_A_VISIT / (self._daily * growth)
+        return DAY * EVENTS_A_VISIT / (self._daily * _rounded(growth))
 
     def _after(self, average: float, number: int) -> Ints:
         """Milliseconds until things that take about so many days."""
@@ -208,8 +207,8 @@ class Shop:
         self._put(np.full(STORES, self._start), "store", ids, ids, data)
 
         product = np.arange(PRODUCTS)
-        # By math.pow, for the sake of its last digit, as above.
-        self._prices[:] = [int(199 * math.pow(1.02, draw * 250)) for draw in random(PRODUCTS)]
+        draws = random(PRODUCTS).tolist()
+        self._prices[:] = [int(199 * _rounded(math.pow(1.02, draw * 250))) for draw in draws]
         opens = np.full(PRODUCTS, self._start)
         self._tell_product(opens, product, self._prices)
         for store in _stores_of(product):
@@ -450,9 +449,9 @@ class Shop:
 
         def take(when: Ints, which: Ints, sign: int, why: int) -> None:
             """Stock goes out (-1) or comes back (1), at the first store that keeps the product."""
-            told = np.full(orders, -1)
+            told = np.zeros(orders, np.int64)
             told[which] = when
-            moved = told[cart.order] >= 0
+            moved = np.isin(cart.order, which)
             product = cart.product[moved]
             store = _stores_of(product)[0]
             change = sign * cart.quantity[moved]
@@ -652,6 +651,11 @@ def _told_of(entity: str, changes: pa.Table, data: Texts) -> pa.Table:
 def _stores_of(product: Ints) -> tuple[Ints, Ints]:
     """The two stores that keep a product."""
     return 1 + product % STORES, 1 + (product * 5 + 3) % STORES
+
+
+def _rounded(value: float) -> float:
+    """Without the digits in which one processor's logarithms differ from another's."""
+    return round(value, 9)
 
 
 def _one_of(pool: Texts, draw: Floats) -> Texts:

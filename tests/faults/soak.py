@@ -1,17 +1,19 @@
-"""Headwater under load for a while, with processes killed at random: `make soak`.
+"""Headwater under fire for a while: `make soak`.
 
     python -m tests.faults.soak --minutes 60 --kills 50
 
-A broker, a producer, a supervised stream, and the batch jobs one after the other, each a process of
-its own. At random moments one of them, the stream, whichever job runs or the broker, is killed with
-all of its children, and started again at once; now and then the newest entry of a checkpoint's
-commits is gone by then, or all of a checkpoint, or the broker does not answer for half a minute. At
-the end the streams are drained, reconciled, and every record is held against the ledger. The last
-line printed is the report, as JSON.
+Half of the time it is under load: a broker, a producer, a supervised stream, and the batch jobs one
+after the other, each a process of its own. At random moments one of them, the stream, whichever job
+runs or the broker, is killed with all of its children, and started again at once; now and then the
+newest entry of a checkpoint's commits is gone by then, or all of a checkpoint, or the broker does
+not answer for half a minute. Then the streams are drained, reconciled, every record is held against
+the ledger, Gold against Gold made anew, and the warehouse against Gold.
 
-Partitions are not added: a copy would then lie in another one than what it copies, which of the two
-is read first is open, and the ledger names one of them. (That has a test of its own, as have disks
-that are full, records that expire, and files of a checkpoint that are cut: tests/faults.)
+The other half is for the scenarios that want a broker, a disk or a database of their own (a disk
+that is full, partitions that are added, records that expire, files that are cut, a warehouse that
+goes away …): tests.faults.scenarios runs as many of them as there is time for.
+
+The last line printed is the report, as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from headwater import broker, status
 from lakehouse import settings as settings_files
 from lakehouse.checkpoints import QUERIES
 from lakehouse.settings import Settings
-from tests.helpers import BIN, environment, unlike_the_ledger
+from tests.helpers import BIN, ROOT, environment, unlike_the_ledger
 
 SAMPLE_SECONDS = 10.0
 POLL_SECONDS = 0.2
@@ -61,12 +63,15 @@ JOBS = (
 
 @dataclass
 class Report:
-    """kills: by what was killed; `broker silent`, `commit entry` and `stream without broker` (one
-    that ended at its start, there being none) are no kills of their own. balance: as `headwater
-    audit --json` has it. exceptions: records whose outcome is not their ledger's (20 at most). By
-    tenths of the time: memory, MiB of the stream's processes, highest; state, MiB of the
-    checkpoint's state, and bronze_files and silver_files, data files in the tables' folders, at the
-    end. files: of the tables' newest versions. error: why it ended early.
+    """minutes: of load. kills: by what was killed; `broker silent`, `commit entry`, `checkpoint`
+    and `stream without broker` (one that ended at its start, there being none) are no kills of
+    their own. balance: as `headwater audit --json` has it. exceptions: records whose outcome is
+    not their ledger's (20 at most). gold_mended, publish_mended: rows that Gold made anew has
+    otherwise, and that a publish after the last one sends. By tenths of the time: memory, MiB of
+    the stream's processes, highest; state, MiB of the checkpoint's state, and bronze_files and
+    silver_files, data files in the tables' folders, at the end. files: of the tables' newest
+    versions, before and after `headwater maintain` without a stream. scenarios: see
+    tests.faults.scenarios. error: why it ended early.
     """
 
     minutes: float = 0.0
@@ -78,11 +83,14 @@ class Report:
     balance: list[dict[str, Any]] = field(default_factory=list)
     law_holds: bool = False
     exceptions: list[Any] = field(default_factory=list)
+    gold_mended: int | None = None
+    publish_mended: int | None = None
     memory: list[int] = field(default_factory=list)
     state: list[float] = field(default_factory=list)
     bronze_files: list[int] = field(default_factory=list)
     silver_files: list[int] = field(default_factory=list)
-    files: dict[str, int] = field(default_factory=dict)
+    files: dict[str, list[int]] = field(default_factory=dict)
+    scenarios: dict[str, str] = field(default_factory=dict)
     machine: str = ""
     error: str = ""
 
@@ -112,11 +120,22 @@ class Processes:
             if process.poll() is None:
                 kill(process)
 
-    def finish(self, *command: str) -> None:
-        """Runs a command to its end. Raises ClickException with the end of what it said."""
-        if self.start(*command).wait() != 0:
-            said = (self.logs / f"{command[0]}.log").read_text(errors="replace")[-1_000:]
+    def finish(self, *command: str) -> str:
+        """Runs a command to its end; its stdout. Raises ClickException with the end of what it
+        said."""
+        done = subprocess.run(
+            [str(BIN / "headwater"), *command],
+            env=os.environ | environment(self.settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout)[-1_000:]
             raise click.ClickException(f"headwater {' '.join(command)}: {said}")
+        return done.stdout
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -232,7 +251,8 @@ def soak(
         if moments and at >= moments[0]:
             moments.pop(0)
             draw = chance.random()
-            if job is not None and draw < JOB:
+            # Each of the jobs once at least.
+            if job is not None and (draw < JOB or name not in killed):
                 kill(job)
                 killed[name] += 1
                 # The next ones go on from what it has done: it is run again first.
@@ -297,7 +317,42 @@ def soak(
     found.law_holds = audit.returncode == 0
     found.balance = json.loads(audit.stdout or "[]")
     found.exceptions = unlike_the_ledger(settings)
-    found.files = {table["table"]: table["files"] for table in status.state(settings)["tables"]}
+    click.echo("held against the ledger; now Gold and the warehouse", err=True)
+    processes.finish("gold")
+    processes.finish("publish")
+    anew = json.loads(processes.finish("gold", "--rebuild", "--json"))
+    written = (table.values() for table in anew["tables"].values())
+    found.gold_mended = sum(map(sum, written))
+    again = json.loads(processes.finish("publish", "--json"))
+    sent = (table["staged"] for tables in again["warehouses"].values() for table in tables)
+    found.publish_mended = sum(sent)
+    before = file_counts(settings)
+    processes.finish("maintain")
+    after = file_counts(settings)
+    found.files = {name: [before[name], after.get(name, 0)] for name in before}
+
+
+def file_counts(settings: Settings) -> dict[str, int]:
+    return {table["table"]: table["files"] for table in status.state(settings)["tables"]}
+
+
+def scenarios(minutes: float, log: Path) -> dict[str, str]:
+    """What became of each scenario; see tests.faults.scenarios."""
+    with log.open("wb") as said:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.faults.scenarios", str(minutes)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            check=False,
+        )
+        said.write(done.stdout)
+    last = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
+    found: dict[str, str] = json.loads(last[0]) if last and last[0].startswith("{") else {}
+    if not found:
+        raise click.ClickException(f"the scenarios did not run: see {log}")
+    return found
 
 
 @click.command()
@@ -305,10 +360,13 @@ def soak(
     "--minutes", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True
 )
 @click.option("--kills", type=click.IntRange(min=0), default=50, show_default=True)
-@click.option("--rate", type=click.IntRange(min=1), default=600, show_default=True)
+@click.option("--rate", type=click.IntRange(min=1), default=1_200, show_default=True)
+@click.option("--load-only", is_flag=True, help="No scenarios: all of the time under load.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the shop and the kills.")
 @click.option("--data", type=click.Path(path_type=Path), help="Kept; else a folder that goes.")
-def main(minutes: float, kills: int, rate: int, seed: int, data: Path | None) -> None:
+def main(
+    minutes: float, kills: int, rate: int, load_only: bool, seed: int, data: Path | None
+) -> None:
     folder = data or Path(tempfile.mkdtemp(prefix="headwater-soak-"))
     local = settings_files.load("local", storage=str(folder), runtime=str(folder))
     found = Report(seed=seed, machine=f"{os.cpu_count()} cores, {platform.machine()}")
@@ -320,7 +378,7 @@ def main(minutes: float, kills: int, rate: int, seed: int, data: Path | None) ->
         bootstrap = broker.start(local).bootstrap
         there = local.broker.model_copy(update={"bootstrap": bootstrap})
         processes = Processes(local.model_copy(update={"broker": there}), logs)
-        soak(processes, local, found, minutes, kills, rate)
+        soak(processes, local, found, minutes if load_only else minutes / 2, kills, rate)
     except click.ClickException as error:
         found.error = error.message
     except (Exception, KeyboardInterrupt) as error:
@@ -333,9 +391,16 @@ def main(minutes: float, kills: int, rate: int, seed: int, data: Path | None) ->
         broker.stop(local)
     except (Exception, KeyboardInterrupt) as error:
         found.error = found.error or f"{type(error).__name__}: {error}".splitlines()[0]
+    if not load_only and not found.error:
+        try:
+            found.scenarios = scenarios(minutes / 2, logs / "scenarios.log")
+        except (click.ClickException, KeyboardInterrupt) as error:
+            found.error = getattr(error, "message", "interrupted")
     sent = sum(balance["bronze"] for balance in found.balance)
     sound = found.law_holds and not found.exceptions and sent == found.records
     sound = sound and not found.jobs_failed and not found.error
+    sound = sound and found.gold_mended == found.publish_mended == 0
+    sound = sound and "failed" not in found.scenarios.values()
     if data is None and sound:
         shutil.rmtree(folder)
     else:

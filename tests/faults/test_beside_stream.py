@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from pyspark.sql import SparkSession
 from batch import audit, maintain, reconcile, replay
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
-from lakehouse.settings import Stream
+from lakehouse.settings import Settings, Stream
 from producer.command import Sending, send_shop
 from tests.helpers import (
     drain,
@@ -28,11 +31,26 @@ from tests.samples import event
 EVENTS = 20_000
 
 
+def left_behind(settings: Settings, layer: str) -> Path:
+    """What a write that failed a month ago may have left, beside the files of a partition that is
+    being written."""
+    newest = max(
+        Path(settings.tables, layer, "events").rglob("part-*.parquet"),
+        key=lambda file: file.stat().st_mtime,
+    )
+    orphan = newest.with_name(f"part-{uuid.uuid4()}.parquet")
+    orphan.write_bytes(b"x")
+    long_ago = time.time() - 30 * 86_400
+    os.utime(orphan, (long_ago, long_ago))
+    return orphan
+
+
 @pytest.mark.long
 def test_optimize_vacuum_and_merge_beside_a_live_stream(
     spark: SparkSession, contracts: Contracts, layouts: Layouts, bootstrap: str, tmp_path: Path
 ) -> None:
-    """OPTIMIZE of the very partitions that the stream writes, and merges into them."""
+    """OPTIMIZE of the very partitions that the stream writes, VACUUM of their tables with something
+    to remove each time, and merges into them."""
     small = Stream(max_offsets_per_trigger=1_000, trigger="500 milliseconds")
     settings = settings_for(tmp_path, bootstrap, stream=small)
     drain(spark, settings, contracts)
@@ -44,7 +62,7 @@ def test_optimize_vacuum_and_merge_beside_a_live_stream(
         finally:
             sent.set()
 
-    done = {"maintained": 0, "reconciled": 0, "replayed": 0}
+    done = {"maintained": 0, "removed": 0, "reconciled": 0, "replayed": 0}
 
     def in_bronze() -> int:
         return int(table(settings, "bronze/events", ["offset"]).num_rows)
@@ -54,8 +72,11 @@ def test_optimize_vacuum_and_merge_beside_a_live_stream(
         sender.start()
         wait_until(lambda: in_bronze() > 2_000, 240, "the first batches")
         while not sent.is_set():
+            orphans = [left_behind(settings, layer) for layer in ("bronze", "silver")]
             reports = maintain.keep(spark, settings, contracts, layouts, streaming=False)
             done["maintained"] += sum(report.partitions for report in reports)
+            done["removed"] += sum(not orphan.exists() for orphan in orphans)
+            assert done["removed"] % len(orphans) == 0, "VACUUM"
             reconcile.reconcile_range(spark, settings, contracts)
             done["reconciled"] += 1
             replay.replay_range(spark, settings, contracts, replay.Range(0))

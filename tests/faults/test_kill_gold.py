@@ -88,7 +88,9 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
         ("16:00", "order", order(3, "15:00", "paid", customer_id="C00000009")),
         ("16:00", "order_item", line(1, product_id="P00002")),
     )
-    killed("gold.fact_order_items", "after", "gold")
+    for name in ("gold.dim_users", "gold.fact_orders", "gold.fact_order_items"):
+        killed(name, "before", "gold")
+        killed(name, "after", "gold")
     assert shop.build().mode == "increment", "the run that died is not one to go on from"
     assert shop.build(rebuild=True).rows == 0, "nothing was left behind"
     assert {(r["customer_id"], r["orders"]) for r in shop.rows("agg_user_metrics")} == {

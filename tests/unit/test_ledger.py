@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import KafkaError
 
-from lakehouse.errors import HeadwaterError, LedgerError, SettingsError
+from lakehouse.errors import BrokerError, HeadwaterError, LedgerError, SettingsError
 from producer import foreign, kafka_sink
 from producer.ahead import BYTES_A_BLOCK, Shop, blocks, made_ahead
 from producer.defects import Record
@@ -232,6 +233,63 @@ def test_a_generator_that_dies_is_no_end(tmp_path: Path) -> None:
         with pytest.raises(HeadwaterError, match="the generator of events ended: no reason given"):
             list(blocks)
     assert generators() == []
+
+
+def test_what_a_generator_prints_is_none_of_its_records(tmp_path: Path) -> None:
+    """And however much it is, nobody waits for anybody; pandas is there for it."""
+    (tmp_path / "chatty.py").write_text(
+        "import sys\nimport pandas\n\n\ndef events(world):\n    for n in range(1, 3_000):\n"
+        "        print('x' * 100)\n        print('y' * 100, file=sys.stderr)\n"
+        "        yield (world.start + n, n, 'chat', 'k', 's', '{}')\n"
+    )
+    shop = Shop(1, 1_760_000_000_000, 0.0, generators=str(tmp_path), take=5_000)
+    with made_ahead(shop) as blocks:
+        entities = [name for block in blocks for name in block.column("entity").to_pylist()]
+    assert (len(entities), entities.count("chat")) == (5_000, 2_999)
+
+
+def test_an_event_without_its_data_is_named(tmp_path: Path) -> None:
+    (tmp_path / "hollow.py").write_text(
+        "def events(world):\n    yield (world.start, 1, 'a', 'k', 's', None)\n"
+    )
+    shop = Shop(1, 1_760_000_000_000, 0.0, generators=str(tmp_path))
+    with (
+        made_ahead(shop) as blocks,
+        pytest.raises(HeadwaterError, match="ended: a generator made an event without data"),
+    ):
+        list(blocks)
+
+
+def test_what_was_sent_is_not_held_for_the_ledgers_lines(tmp_path: Path) -> None:
+    """They come as a part of it."""
+    with made_ahead(Shop(1, 1_760_000_000_000, 0.3, take=1_000)) as blocks:
+        [block] = blocks
+    chunk = Ledger(tmp_path, "run", "topic", WORLD).open(block)
+    before = block.column("id").buffers()[2]
+    after = chunk.block.column("id").buffers()[2]
+    assert before.parent.size > 300_000
+    assert after.parent is None or after.parent.size < 50_000
+
+
+def test_the_ledger_ends_where_the_client_took_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(Client):
+        def produce_batch(self, _topic: str, messages: list[dict[str, Any]]) -> int:
+            # Three are taken, one is refused for good, the rest is not looked at.
+            self.values += [message["value"] for message in messages[:3]]
+            messages[3]["_error"] = KafkaError(KafkaError._FATAL, "no more", fatal=True)
+            for message in messages[4:]:
+                message["_error"] = KafkaError(KafkaError._QUEUE_FULL)
+            return 3
+
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_, **__: Refusing())
+    here: Any = None
+    ledger = Ledger(tmp_path, "run", "topic", WORLD)
+    many = blocks(record(str(number)) for number in range(50))
+    with pytest.raises(BrokerError, match="refused the producer"):
+        kafka_sink.send(many, here, "topic", ledger)
+    assert pq.read_table(tmp_path).column("number").to_pylist() == [1, 2, 3, 4]
 
 
 def test_a_reader_that_has_enough_leaves_no_generator() -> None:

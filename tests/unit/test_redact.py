@@ -41,12 +41,23 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         json.dumps({"client_secret": PLANTED, "sasl.password": PLANTED}),
         f"client_secret='{PLANTED}'",
         f"TOKEN = {PLANTED}",
+        f"password: {PLANTED}",
+        f"X-Api-Key: {PLANTED}, more",
+        f"AccountKey: {PLANTED}",
+        f"headwater --mysql-password {PLANTED} publish",
+        f"<password>{PLANTED}</password>",
+        f"sasl_password => {PLANTED}",
     ],
 )
 def test_what_looks_like_a_credential_is_masked(text: str) -> None:
     for form in (PLANTED, PLANTED.replace("/", "_")):
         assert form not in redacted(text)
     assert redact.MASK in redacted(text)
+
+
+def test_a_token_of_its_own_is_masked() -> None:
+    parts = ("eyJ" + "a1" * 8, "b2" * 8, "c3" * 8)
+    assert redacted(f"refused ({'.'.join(parts)}): expired") == f"refused ({redact.MASK}): expired"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +69,9 @@ def test_what_looks_like_a_credential_is_masked(text: str) -> None:
         "azure.yml: broker.sasl_password: String should match pattern '^(env|file):.+$'",
         "see https://example.org/a@b and abfss://c@account.example.net/x",
         "design=1 max_tokens=5 config=x",
+        "mysql.password: env:DW_PASSWORD_2, and adls.account_key: keyvault:vault/name-1",
+        "token: 3 of them were asked for",
+        "wanted: --password NAME or --token",
     ],
 )
 def test_sentences_about_credentials_stay(text: str) -> None:

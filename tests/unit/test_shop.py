@@ -185,6 +185,20 @@ def test_stock_and_points_follow_from_what_happened(
             assert data["balance"] == points[data["customer_id"]] >= 0
 
 
+@pytest.mark.parametrize("start", [START, -60 * DAY, -DAY // 3])
+def test_every_line_of_an_order_takes_something_from_stock(start: int) -> None:
+    """Also where the shop opens before 1970, when times are negative."""
+    sold = taken = 0
+    times = []
+    for at, entity, text in made(World(3, start), 20_000):
+        times.append(at)
+        sold += entity == "order_item"
+        taken += entity == "inventory" and '"reason":"sale"' in text
+    assert times == sorted(times)
+    assert times[0] == start
+    assert sold == taken > 500
+
+
 def test_customers_come_again(events: list[tuple[int, str, dict[str, Any]]]) -> None:
     orders: dict[str, set[str]] = defaultdict(set)
     for order in of(events, "order"):
