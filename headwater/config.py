@@ -116,7 +116,7 @@ def missing(environment: str, data: str | None, contracts: str | None) -> list[s
             written["runtime"] = os.curdir
             os.environ.pop(settings_files.variable("runtime"), None)
             settings = settings_files.load(environment, written, storage=data, contracts=contracts)
-        found += [*_unfilled(settings), *_unreadable(settings), *_odd_logins(settings)]
+        found += [*unfilled(settings), *_unreadable(settings), *_odd_logins(settings)]
         return [*found, *_in_a_circle(settings), *_not_installed(settings)]
     finally:
         os.environ.clear()
@@ -231,7 +231,8 @@ def _holds(values: Any, parts: tuple[str, ...]) -> bool:
     return True
 
 
-def _unfilled(settings: Settings) -> Iterator[str]:
+def unfilled(settings: Settings) -> Iterator[str]:
+    """A line for every value that stands for a name of whoever deploys it."""
     from lakehouse.settings import variable
 
     for parts, value, _ in leaves(settings):

@@ -73,6 +73,15 @@ WORDS_OF_QUARTZ = {
     *("L", "W", "LW", "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"),
     *("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
 }
+# What the commands want beside the wheel and its own requirements, by the end of its name.
+LIBRARIES = {
+    "": ("databricks.txt",),
+    "quality": ("databricks-quality.txt",),
+    "publish": ("databricks-quality.txt", "com.mysql:mysql-connector-j"),
+}
+MAVEN = re.compile(r"[\w.-]+:[\w.-]+:[\w.-]+")
+# What sets the smoke job's records apart from all others.
+APART = ("HEADWATER_TOPICS__EVENTS", "HEADWATER_STORAGE", "HEADWATER_CHECKPOINT_ROOT")
 REFERENCE = re.compile(r"\$\{([^{}]+)\}")
 RUN_TIME = re.compile(r"\{\{([^{}]+)\}\}")
 # What Databricks itself fills in.
@@ -136,6 +145,8 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
             _paths(bundle, where, resource)
             if kind == "jobs":
                 _rules(bundle, where, resource)
+                if key == "smoke":
+                    _smoke(bundle, where, resource.get("tasks", []))
                 for task in resource.get("tasks", []):
                     _task(bundle, where, resource, task, distribution, entry_points)
     return bundle.findings
@@ -251,7 +262,7 @@ class _Resolver:
         self._bundle = bundle
         target = bundle.raw["targets"][bundle.target]
         chosen = {**target.get("variables", {}), **bundle.given}
-        self._variables = bundle.raw["variables"]
+        self._variables = bundle.raw.get("variables") or {}
         for name in sorted(set(chosen) - set(self._variables)):
             bundle.find(f"targets.{bundle.target}.variables", f"undefined variable {name}")
         self._chosen = chosen
@@ -415,6 +426,10 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
     if 0 < job.get("timeout_seconds", 0) < longest:
         bundle.find(where, f"timeout_seconds is less than a task's own, {longest}")
     metrics = {rule.get("metric") for rule in (job.get("health") or {}).get("rules", [])}
+    for rule in (job.get("health") or {}).get("rules", []):
+        most = job.get("timeout_seconds") or float("inf")
+        if rule.get("metric") == "RUN_DURATION_SECONDS" and rule.get("value", 0) >= most:
+            bundle.find(where, f"health: nothing lasts {rule['value']} s; the timeout is {most} s")
     if not alerts.get("on_failure"):
         bundle.find(where, "no alert on failure (email_notifications.on_failure)")
     if "continuous" in job:
@@ -447,6 +462,30 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
     for parameter in job.get("parameters", []):
         if parameter["name"] not in used:
             bundle.find(where, f"parameter {parameter['name']} is given to no task")
+
+
+def _smoke(bundle: Bundle, where: str, tasks: list[dict[str, Any]]) -> None:
+    """It ends in an audit, and all of it is about the same few records."""
+    waited_for = {one["task_key"] for task in tasks for one in task.get("depends_on", [])}
+    words = {
+        task.get("task_key"): list(map(str, task["python_wheel_task"].get("parameters", [])))
+        for task in tasks
+        if "python_wheel_task" in task
+    }
+    ends = [key for key in words if key not in waited_for]
+    if len(ends) != 1 or "audit" not in words[ends[0]]:
+        bundle.find(where, f"it ends in {', '.join(map(str, ends))}, and not in an audit alone")
+    apart = {}
+    for task in tasks:
+        if "job_cluster_key" in task:
+            found = (SETTING.fullmatch(word) for word in words.get(task.get("task_key"), []))
+            apart[task.get("task_key")] = {one[1]: one[2] for one in found if one}
+    for key, settings in apart.items():
+        for name in APART:
+            if name not in settings:
+                bundle.find(f"{where}.{key}", f"{name} is not its own")
+            elif any(other.get(name, settings[name]) != settings[name] for other in apart.values()):
+                bundle.find(f"{where}.{key}", f"{name} is another one than its other tasks have")
 
 
 def _cron(bundle: Bundle, where: str, expression: str) -> None:
@@ -494,9 +533,20 @@ def _task(
             bundle.find(where, f"depends on no task {dependency['task_key']}")
     clusters = {each["job_cluster_key"] for each in job.get("job_clusters", [])}
     environments = {each["environment_key"] for each in job.get("environments", [])}
+    for other in ("existing_cluster_id", "new_cluster"):
+        if other in task:
+            bundle.find(where, f"{other}, where a cluster of the job's own is wanted")
     if "environment_key" in task:
         if task["environment_key"] not in environments:
             bundle.find(where, f"no environment {task['environment_key']}")
+        brought = [
+            line
+            for each in job.get("environments", [])
+            if each["environment_key"] == task["environment_key"]
+            for line in (each.get("spec") or {}).get("dependencies", [])
+        ]
+        if brought and not any(line.endswith(".whl") for line in brought):
+            bundle.find(where, f"no wheel in environment {task['environment_key']}")
     elif task.get("job_cluster_key") not in clusters:
         bundle.find(where, f"no cluster {task.get('job_cluster_key')}")
     if "continuous" not in job and not {"timeout_seconds", "max_retries"} <= set(task):
@@ -525,8 +575,23 @@ def _task(
             f"no entry point {wheel.get('entry_point')} in {bundle.wheel.name}; there are: "
             f"{', '.join(sorted(entry_points))}",
         )
+    if "environment_key" not in task:
+        _libraries(bundle, where, task, wheel.get("parameters", []))
     variables = spec.get("spark_env_vars") or {}
     _parameters(bundle, where, job, wheel.get("parameters", []), variables)
+
+
+def _libraries(bundle: Bundle, where: str, task: dict[str, Any], parameters: list[object]) -> None:
+    words = [str(word) for word in parameters if not SETTING.fullmatch(str(word))]
+    brought = [text for _, text in _strings(task.get("libraries", []))]
+    for command in ("", *words[:1]):
+        for wanted in LIBRARIES.get(command, ()):
+            if not any(wanted in text for text in brought):
+                bundle.find(where, f"{words[0] if words else '?'} wants {wanted} in its libraries")
+    for one in task.get("libraries", []):
+        coordinates = (one.get("maven") or {}).get("coordinates", "a:b:c")
+        if not MAVEN.fullmatch(coordinates):
+            bundle.find(where, f"{coordinates} are no coordinates of Maven (group:name:version)")
 
 
 def _parameters(

@@ -29,6 +29,7 @@ def main() -> None:
 def answer(words: list[str], variables: dict[str, str]) -> dict[str, list[str]]:
     import click
 
+    from headwater.config import unfilled
     from headwater.job import SETTING
     from lakehouse import settings as settings_files
     from lakehouse.errors import SettingsError
@@ -72,6 +73,12 @@ def answer(words: list[str], variables: dict[str, str]) -> dict[str, list[str]]:
     root = loaded.checkpoint_root
     if root and not root.startswith(("/Volumes/", "abfss://")):
         errors.append(f"checkpoint_root: {root} is the machine's own, which goes away with it")
+    if variables and not root:
+        errors.append("checkpoint_root: none, and checkpoints belong in a volume")
+    # What only sends is told of the broker alone.
+    for line in unfilled(loaded):
+        if variables or line.startswith("broker."):
+            errors.append(line)
     return {"errors": errors, "paths": paths}
 
 
