@@ -117,6 +117,7 @@ def missing(environment: str, data: str | None, contracts: str | None) -> list[s
             os.environ.pop(settings_files.variable("runtime"), None)
             settings = settings_files.load(environment, written, storage=data, contracts=contracts)
         found += [*unfilled(settings), *_unreadable(settings), *_odd_logins(settings)]
+        found += _without_tls(settings)
         return [*found, *_in_a_circle(settings), *_not_installed(settings)]
     finally:
         os.environ.clear()
@@ -304,6 +305,21 @@ def _odd_logins(settings: Settings) -> Iterator[str]:
                 f"{secret}: {broker.sasl_password} is no connection string of Event Hubs "
                 "(Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…): put one there"
             )
+
+
+def _without_tls(settings: Settings) -> Iterator[str]:
+    """What another machine would be sent for anyone to read, or whoever says to be that machine."""
+    from lakehouse.settings import is_loopback, variable
+
+    mysql, key = settings.mysql, "mysql.ssl_mode"
+    if "mysql" in settings.publish_to and not mysql.verified and not is_loopback(mysql.host):
+        yield (
+            f"{key}: {mysql.ssl_mode} verifies nobody, and {mysql.host} is another machine: leave "
+            f"{variable(key)} out"
+        )
+    for name, value in settings.spark.items():
+        if name.endswith("fs.azure.always.use.https") and value.strip().lower() == "false":
+            yield f"spark: {name} = {value} has storage reached without TLS: leave it out"
 
 
 def _not_installed(settings: Settings) -> Iterator[str]:

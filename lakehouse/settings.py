@@ -431,7 +431,9 @@ def _no_place(place: str) -> str | None:
         if SCHEME.match(place):
             return f"{place} is neither a folder nor a URI (SCHEME://…)"
         return None
-    if place.startswith(("abfs://", "abfss://")) and not ACCOUNT.match(place):
+    if place.startswith("abfs://"):
+        return f"{place} goes without TLS: abfss:// does not"
+    if place.startswith("abfss://") and not ACCOUNT.match(place):
         return f"{place} names no container and account (abfss://CONTAINER@ACCOUNT.…/FOLDER)"
     return None
 

@@ -16,9 +16,12 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from deltalake import write_deltalake
 
+from batch import reconcile
 from headwater import doctor, status
 from headwater.doctor import ERROR, OK, WARNING, Finding
+from lakehouse import contracts as contract_files
 from lakehouse import kafka
+from lakehouse.errors import GapError
 from lakehouse.settings import Settings
 from producer.command import Sending, send_shop
 from tests.helpers import headwater, settings_for
@@ -185,6 +188,12 @@ def test_records_that_go_before_they_are_read(settings: Settings) -> None:
         for said, state in told.items()
     ]
     assert "headwater stream" in found[0].remedy
+    # And it is what makes the scheduled job fail, which somebody is told of.
+    loaded = contract_files.load(settings.contracts_dir)
+    with pytest.raises(GapError, match=r"partition 3: .* is `headwater stream` running"):
+        reconcile._demand_read(settings, loaded, ends)
+    late = {(topic, 3): ends[topic, 3] + 2}
+    reconcile._demand_read(settings, loaded, ends | late)
     [of_bronze, _] = status.state(settings)["streams"]
     assert of_bronze["lag"] == 6
     oldest = of_bronze["oldest_unread"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -11,6 +13,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
@@ -26,7 +29,7 @@ from producer.command import Sending, instant, send_foreign, send_shop, shop_of
 from producer.defects import Record
 from producer.kafka_sink import send
 from producer.ledger import Ledger
-from tests.helpers import drain, headwater, put, settings_for, table, unlike_the_ledger
+from tests.helpers import drain, environment, headwater, put, settings_for, table, unlike_the_ledger
 from tests.house import category
 
 SEED, EVENTS = 11, 15_000
@@ -67,6 +70,27 @@ def test_the_law_holds(spark: SparkSession, house: Settings, contracts: Contract
         "quarantined": balance.quarantined,
         "duplicate": balance.duplicates,
     }
+
+
+def test_the_command_ends_with_1_where_the_law_does_not_hold(
+    spark: SparkSession, house: Settings, tmp_path: Path
+) -> None:
+    """On a copy, of which one record of Bronze is taken away."""
+    shutil.copytree(house.tables, tmp_path / "tables")
+    copy = house.model_copy(update={"storage": str(tmp_path)})
+    place = tables.quoted_path(tables.bronze().path(copy))
+    [gone] = spark.sql(f"SELECT * FROM {place} WHERE partition = 1 AND offset = 7").collect()
+
+    def asked() -> tuple[int, list[dict[str, Any]], str]:
+        done = CliRunner().invoke(audit.audit, ["--json"], env=environment(copy))
+        return done.exit_code, json.loads(done.stdout), done.stderr
+
+    code, [whole], _ = asked()
+    assert (code, whole["bronze"], whole["pending"]) == (0, EVENTS, 0)
+    spark.sql(f"DELETE FROM {place} WHERE partition = 1 AND offset = 7")
+    code, [balance], said = asked()
+    assert (code, balance["bronze"]) == (1, EVENTS - 1)
+    assert f"{gone.topic} partition 1: offsets 7 to 7 (1 records) are missing in Bronze" in said
 
 
 def test_bronze_holds_the_bytes_that_were_sent(house: Settings) -> None:

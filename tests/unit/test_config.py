@@ -132,6 +132,13 @@ def test_nothing_is_missing_where_all_is_given() -> None:
         ("HEADWATER_STORAGE", "dbfs:/mnt/lake", "storage: dbfs:/mnt/lake is neither a folder nor"),
         ("HEADWATER_STORAGE", "abfss:/lake@a.dfs.core.windows.net/x", "storage: abfss:/.* neither"),
         ("HEADWATER_STORAGE", "abfss://lake@.dfs.core.windows.net/x", "storage: .* no container"),
+        ("HEADWATER_STORAGE", "abfs://lake@a.dfs.core.windows.net/x", "storage: .* without TLS"),
+        ("HEADWATER_MYSQL__SSL_MODE", "preferred", "mysql: ssl_mode .preferred. verifies nobody"),
+        (
+            "HEADWATER_SPARK",
+            '{"spark.hadoop.fs.azure.always.use.https": "false"}',
+            "spark: .*always.use.https = false .* without TLS",
+        ),
         ("HEADWATER_CHECKPOINT_ROOT", "dbfs:/x", "checkpoint_root: dbfs:/x is neither"),
         ("HEADWATER_MYSQL__HOST", "", "mysql.host: has to have a name"),
         ("HEADWATER_MYSQL__HOST", ".mysql.database.azure.com", "mysql.host: has to have a name"),

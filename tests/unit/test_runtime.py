@@ -26,12 +26,15 @@ for top in ("headwater", "lakehouse", "producer", "streaming", "batch"):
 
 
 def python() -> str:
-    """The runtime's version of Python where this machine has it."""
-    found = shutil.which("python3.12")
-    if found is None:
-        return sys.executable
-    tried = subprocess.run([found, "-c", "import ensurepip"], check=False, capture_output=True)
-    return found if tried.returncode == 0 else sys.executable
+    """The runtime's version of Python where this machine has it, be it one of pyenv's."""
+    by_pyenv = sorted(Path.home().glob(".pyenv/versions/3.12.*/bin/python3.12"))
+    for found in (shutil.which("python3.12"), *map(str, by_pyenv), sys.executable):
+        works = found and subprocess.run(
+            [found, "-c", "import ensurepip"], check=False, capture_output=True
+        )
+        if found and works and works.returncode == 0:
+            return found
+    raise AssertionError("no Python that can make a virtual environment")
 
 
 @pytest.mark.long
