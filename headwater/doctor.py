@@ -149,8 +149,15 @@ def broker(settings: Settings) -> Findings:
             yield Finding("broker", OK, f"{where}: topic {topic} will be made by the first start")
         else:
             yield Finding("broker", ERROR, f"{where}: no topic {topic}", "make it there")
-    for (topic, partition), at in sorted(kafka.newest_timestamps(settings, topics).items()):
-        ahead = at / 1000 - time.time()
+    newest = sorted(kafka.newest_timestamps(settings, topics).items())
+    now = time.time()
+    last = max((at for _, at in newest), default=None)
+    if last is not None and last / 1000 - now <= CLOCK_SECONDS:
+        # A clock that is behind shows here, too: records that were just sent are in its future.
+        age = f"{now - last / 1000:,.0f} s old by this machine's clock"
+        yield Finding("clock", OK, f"the newest record is {age}")
+    for (topic, partition), at in newest:
+        ahead = at / 1000 - now
         if ahead > CLOCK_SECONDS:
             yield Finding(
                 "clock",

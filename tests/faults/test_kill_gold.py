@@ -15,10 +15,55 @@ from batch import publish
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from lakehouse.settings import MySQL
-from tests.helpers import ROOT, environment, settings_for
+from tests.helpers import BIN, ROOT, environment, settings_for
 from tests.integration.test_publish import agree
 from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
 from tests.servers import MariaDB
+
+
+@pytest.mark.long
+def test_two_runs_of_gold_at_once(
+    spark: SparkSession, contracts: Contracts, layouts: Layouts, bootstrap: str, tmp_path: Path
+) -> None:
+    """One of them does it, the other one says who does; from another runtime folder, too."""
+    settings = settings_for(tmp_path / "data", bootstrap)
+    shop = Shop(spark, settings, contracts, layouts)
+    shop.say(
+        ("10:00", "customer", CUSTOMER),
+        ("10:00", "address", ADDRESS),
+        ("15:00", "order", order(1, "15:00")),
+        ("15:00", "order_item", line(1)),
+    )
+    # The shop's table has fewer entities than there are contracts.
+    folder = contracts_of(shop, layouts, tmp_path)
+    runs = [
+        subprocess.Popen(
+            [str(BIN / "headwater"), "gold"],
+            env=environment(settings)
+            | {"HEADWATER_CONTRACTS": str(folder), "HEADWATER_RUNTIME": str(tmp_path / name)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "other")
+    ]
+    said = [run.communicate()[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 1], said
+    [refused] = [text for run, text in zip(runs, said, strict=True) if run.returncode]
+    [done] = [run.pid for run in runs if not run.returncode]
+    assert f"gold.* (job gold) is in use by process {done}" in refused
+    assert shop.build(rebuild=True).rows == 0
+    assert len(shop.rows("fact_orders")) == 1
+
+
+def contracts_of(shop: Shop, layouts: Layouts, place: Path) -> Path:
+    """A folder with the contracts that a shop's tables were made by."""
+    folder = place / "contracts"
+    for path in [*(c.path for c in shop.contracts.values()), *(o.path for o in layouts.values())]:
+        copied = folder / path.relative_to(shop.contracts["order"].path.parent)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_text(path.read_text())
+    return folder
 
 
 @pytest.mark.long
@@ -43,12 +88,8 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
     settings = settings.model_copy(
         update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
     )
-    folder = tmp_path / "contracts"
     shop = Shop(spark, settings, contracts, layouts)
-    for path in [*(c.path for c in shop.contracts.values()), *(o.path for o in layouts.values())]:
-        place = folder / path.relative_to(contracts["order"].path.parent)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(path.read_text())
+    folder = contracts_of(shop, layouts, tmp_path)
     surroundings = environment(settings) | {
         "HEADWATER_CONTRACTS": str(folder),
         "HEADWATER_DUCKDB": settings.duckdb,

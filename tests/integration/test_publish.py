@@ -320,6 +320,7 @@ def test_another_transaction_in_the_way_is_waited_for(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("killed", [False, True], ids=["connection", "server"])
 @pytest.mark.parametrize("begins", ["BEGIN", "INSERT INTO `dw_orders`", "COMMIT"])
 def test_a_connection_cut_in_the_middle(
     shop: Shop,
@@ -327,18 +328,27 @@ def test_a_connection_cut_in_the_middle(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     begins: str,
+    killed: bool,
 ) -> None:
+    """Between staging and merge, in it, and at its end: by the server, or because that is gone."""
     copy(shop, settings)
     before = in_mariadb(mariadb, settings, "dw_orders")
     shop.sql("UPDATE {fact_orders} SET total = total + 1 WHERE order_id = 'O0000000005'")
 
     def cut(warehouse: Any) -> None:
-        mariadb.run(f"KILL {warehouse._connection.thread_id()}")
+        if not killed:
+            mariadb.run(f"KILL {warehouse._connection.thread_id()}")
+            return
+        assert mariadb.process is not None
+        mariadb.process.kill()
+        mariadb.process.wait()
 
     with monkeypatch.context() as patch:
         Meddled(patch, begins, cut)
         with pytest.raises(WarehouseError, match=rf"{settings.mysql.database}: .*is it running"):
             copy(shop, settings, "mysql")
+    if killed:
+        mariadb.start()
     assert in_mariadb(mariadb, settings, "dw_orders") == before
     copy(shop, settings)
     agree(shop, mariadb, settings)
