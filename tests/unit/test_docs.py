@@ -67,20 +67,16 @@ def test_what_the_deployment_names_is_in_the_bundle() -> None:
     assert named == [one["name"] for one in declared]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/containers.md",
-        "docs/deploy.md",
-        "docs/operate.md",
-        "docs/security.md",
-    ],
-)
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_tests_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     folder = (ROOT / page).parent
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
     named = re.findall(r"`((?:tests|scripts|conf|lakehouse|resources)/[\w/.]+)`", text)
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     assert [link for link in links if link and not (folder / link).exists()] == []
     assert [p for p in named if "NAME" not in p and not (ROOT / p).exists()] == []
+    assert set(re.findall(r"\btest_\w+\.py", text)) <= there
