@@ -192,7 +192,11 @@ def _give(
     from confluent_kafka import KafkaError
 
     while messages:
-        producer.produce_batch(topic, messages)
+        taken = producer.produce_batch(topic, messages)
+        if taken == len(messages):
+            chunk.sent += taken
+            report.sent += taken
+            return
         # What did not find room has nothing behind it that did.
         left = []
         for message in messages:

@@ -15,6 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -53,6 +54,8 @@ WRITTEN: dict[str, Any] = {
 }
 # What a record's line has of the record itself.
 TOLD = ["source", "id", "entity", "defect", "outcome", "rules"]
+# A record of more is not small.
+LARGE_BYTES = 4_096
 # A coordinate that no acknowledgement has told.
 UNKNOWN = -1
 
@@ -61,10 +64,12 @@ class Chunk:
     """The lines of one block while its acknowledgements come in. sent: how many of them are."""
 
     def __init__(self, first: int, block: pa.RecordBatch) -> None:
-        size = block.num_rows
-        # A copy: what was sent, of which these may be a part, is not held until they are written,
-        # for a record may be large.
-        self.first, self.block = first, block.select(TOLD).take(pa.array(range(size)))
+        size, told = block.num_rows, block.select(TOLD)
+        if block.nbytes > LARGE_BYTES * size:
+            # A copy: what was sent, which these may be a part of, is not held until they are
+            # written. Of small records it costs more than it is worth.
+            told = told.take(pa.array(np.arange(size)))
+        self.first, self.block = first, told
         self.partitions = array("i", [UNKNOWN]) * size
         self.offsets = array("q", [UNKNOWN]) * size
         self.sent = 0

@@ -260,15 +260,23 @@ def test_an_event_without_its_data_is_named(tmp_path: Path) -> None:
         list(blocks)
 
 
-def test_what_was_sent_is_not_held_for_the_ledgers_lines(tmp_path: Path) -> None:
-    """They come as a part of it."""
-    with made_ahead(Shop(1, 1_760_000_000_000, 0.3, take=1_000)) as blocks:
-        [block] = blocks
-    chunk = Ledger(tmp_path, "run", "topic", WORLD).open(block)
-    before = block.column("id").buffers()[2]
-    after = chunk.block.column("id").buffers()[2]
-    assert before.parent.size > 300_000
-    assert after.parent is None or after.parent.size < 50_000
+def test_large_records_are_not_held_for_the_ledgers_lines(tmp_path: Path) -> None:
+    """They come as a part of them."""
+    (tmp_path / "large.py").write_text(
+        "def events(world):\n    for n in range(1, 200):\n"
+        "        data = '{\"x\":\"' + 'x' * 30_000 + '\"}'\n"
+        "        yield (world.start + n, n, 'large', 'k', 's', data)\n"
+    )
+    shop = Shop(1, 1_760_000_000_000, 0.0, generators=str(tmp_path), take=1_200)
+    ledger = Ledger(tmp_path, "run", "topic", WORLD)
+    with made_ahead(shop) as blocks:
+        held = [(block, ledger.open(block).block) for block in blocks]
+    large, lines = held[-1]
+    assert large.column("entity").to_pylist().count("large") > 100
+    assert large.column("id").buffers()[2].parent.size > 3_000_000
+    kept = lines.column("id").buffers()[2]
+    assert kept.parent is None or kept.parent.size < 100_000
+    assert lines.column("id").to_pylist() == large.column("id").to_pylist()
 
 
 def test_the_ledger_ends_where_the_client_took_no_more(
