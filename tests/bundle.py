@@ -73,7 +73,7 @@ WORDS_OF_QUARTZ = {
     *("L", "W", "LW", "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"),
     *("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
 }
-# What the commands want beside the wheel and its own requirements, by the end of its name.
+# What the commands want among their libraries beside the wheel, by a part of its name.
 LIBRARIES = {
     "": ("databricks.txt",),
     "quality": ("databricks-quality.txt",),

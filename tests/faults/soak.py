@@ -100,13 +100,14 @@ class Processes:
 
     def __init__(self, settings: Settings, logs: Path) -> None:
         self.settings, self.logs = settings, logs
+        self.environment = os.environ | environment(settings)
         self.started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         with (self.logs / f"{command[0]}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(BIN / "headwater"), *command],
-                env=os.environ | environment(self.settings),
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -125,7 +126,7 @@ class Processes:
         said."""
         done = subprocess.run(
             [str(BIN / "headwater"), *command],
-            env=os.environ | environment(self.settings),
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -251,7 +252,7 @@ def soak(
         if moments and at >= moments[0]:
             moments.pop(0)
             draw = chance.random()
-            # Each of the jobs once at least.
+            # Each of the jobs once, as far as there are kills.
             if job is not None and (draw < JOB or name not in killed):
                 kill(job)
                 killed[name] += 1
@@ -309,7 +310,7 @@ def soak(
     processes.finish("reconcile")
     audit = subprocess.run(
         [str(BIN / "headwater"), "audit", "--json"],
-        env=os.environ | environment(settings),
+        env=processes.environment,
         capture_output=True,
         text=True,
         check=False,
