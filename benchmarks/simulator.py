@@ -1,6 +1,6 @@
 """The simulator, ledger included, against confluent-kafka sending prebuilt bytes to one broker.
 
-    headwater bench simulator [--events 1000000] [--rounds 3]
+    headwater bench simulator [--events 2000000] [--rounds 3]
 
 All send with the same client options and a delivery report a record; the simulator compresses with
 lz4, as its settings say, so prebuilt bytes are sent both ways. They are the simulator's own first
@@ -25,7 +25,7 @@ BASE = "prebuilt bytes"
 
 
 @click.command()
-@click.option("--events", default=1_000_000, show_default=True, help="Records a round.")
+@click.option("--events", default=2_000_000, show_default=True, help="Records a round.")
 @click.option("--rounds", default=3, show_default=True, help="Interleaved rounds of each.")
 @measure.json_option
 def main(events: int, rounds: int, as_json: bool) -> None:

@@ -136,6 +136,8 @@ def made_ahead(
             stderr=errors,
             bufsize=PIPE_BYTES,
             pipesize=PIPE_BYTES,
+            # Nothing is multiplied there, and numpy's threads for it turn round while they wait.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             # Ctrl-C is for the one that sends, which then closes the pipe.
             start_new_session=True,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from functools import cache
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -38,13 +39,19 @@ class Draws:
 def filled(template: str, **columns: Texts | Ints) -> Texts:
     """A text a row: the template with every <name> in it replaced by that column's value."""
     pieces: list[Any] = []
-    for number, part in enumerate(_HOLE.split(template)):
+    for number, part in enumerate(_parts(template)):
         if number % 2:
             column = columns[part]
             pieces.append(digits(column) if isinstance(column, np.ndarray) else column)
         elif part:
             pieces.append(part)
     return pc.binary_join_element_wise(*pieces, "")
+
+
+@cache
+def _parts(template: str) -> list[str]:
+    """What stands between the names, and these: by turns."""
+    return _HOLE.split(template)
 
 
 def digits(numbers: Ints) -> Texts:

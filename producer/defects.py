@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from producer.columns import DAY, HOUR, MINUTE, Draws, Ints, Texts, filled, instants
+from producer.columns import DAY, HOUR, MINUTE, Draws, Floats, Ints, Texts, filled, instants
 from producer.generators import EVENTS
 
 ACCEPTED, QUARANTINED, DUPLICATE = "accepted", "quarantined", "duplicate"
@@ -156,14 +157,10 @@ class _Truths:
             return known
         return self._codes.setdefault(truth, len(self._codes))
 
-    def of_sound(self, entity: Texts) -> Ints:
-        """The numbers of events that are as they should be."""
-        spelt = entity.dictionary_encode()
-        codes = [
-            self.code((SOURCE, one, None, ACCEPTED, ())) for one in spelt.dictionary.to_pylist()
-        ]
-        found: Ints = np.array(codes, np.int64)[spelt.indices.to_numpy()]
-        return found
+    def of_sound(self, entities: list[str]) -> Ints:
+        """The numbers of events of each of these that are as they should be."""
+        codes = [self.code((SOURCE, entity, None, ACCEPTED, ())) for entity in entities]
+        return np.array(codes, np.int64)
 
     def columns(self, codes: Ints) -> Iterator[pa.Array]:
         """source, entity, defect, outcome and rules of records by their numbers."""
@@ -223,8 +220,6 @@ LATER = {
 # of it.
 OF_ENVELOPE = frozenset({"missing_id", "missing_time", "bad_time", "future_time", "unknown_type"})
 AS_IT_IS = {"late": ACCEPTED, "duplicate": DUPLICATE}
-# What comes before an event's content.
-DATA = b'"data":'
 # Few enough to stay in the processor's cache, enough to share what a step costs.
 ROWS_AT_ONCE = 4_096
 
@@ -257,31 +252,46 @@ def inject(
         at, numbers = events.column("at").to_numpy(), np.arange(first, first + rows)
         first += rows
         entity, key, subject, data = (events.column(n).combine_chunks() for n in EVENTS.names[1:])
+        spelt = entity.dictionary_encode()
+        entities, which = spelt.dictionary.to_pylist(), spelt.indices.to_numpy()
+        codes = truths.of_sound(entities)[which]
+        # Three numbers an event, whichever table it is in.
+        draw = random((rows, 3))
+        chosen = np.flatnonzero(draw[:, 0] < share)
+        defects = _chosen(entities, which[chosen], draw[chosen, 1])
+
+        # Those of the content, before there is anything around it.
+        inside = _OF_CONTENT[defects]
+        places = chosen[inside]
+        data, codes[places] = _changed(
+            truths,
+            data,
+            places,
+            defects[inside],
+            [entities[n] for n in which[places]],
+            draw[places, 2],
+        )
         ids = filled(f"{prefix}-<number>", number=numbers)
         text = filled(
             ENVELOPE, id=ids, entity=entity, time=instants(at), subject=subject, data=data
         )
         sound = pa.record_batch([key.cast(pa.binary()), text.cast(pa.binary()), ids], schema=BYTES)
-        # Three numbers an event, whichever table it is in.
-        draw = random((rows, 3))
-        chosen = np.flatnonzero(draw[:, 0] < share)
-        wanted = pa.array(chosen)
+
+        places, defects = chosen[~inside], defects[~inside]
         stays = np.ones(rows, bool)
+        stays[places[~_COPIES[defects]]] = False
         made: list[_Row] = []
-        for place, when, number, (_, pick, detail), named, *said in zip(
-            chosen.tolist(),
-            at[chosen].tolist(),
-            numbers[chosen].tolist(),
-            draw[chosen].tolist(),
-            entity.take(wanted).to_pylist(),
-            *(column.to_pylist() for column in sound.take(wanted).columns),
+        for defect, when, number, detail, named, *said in zip(
+            defects.tolist(),
+            at[places].tolist(),
+            numbers[places].tolist(),
+            draw[places, 2].tolist(),
+            which[places].tolist(),
+            *(column.take(pa.array(places)).to_pylist() for column in sound.columns),
             strict=True,
         ):
-            names = _choices(named)
-            name = names[int(pick * len(names))]
-            if name not in COPIES:
-                stays[place] = False
-            raw_key, value, found, truth = _defective(name, named, detail, *said)
+            name = CATALOGUE[defect].name
+            raw_key, value, found, truth = _defective(name, entities[named], detail, *said)
             code = truths.code(truth)
             if name in LATER:
                 when += _delay(name, detail)
@@ -291,8 +301,38 @@ def inject(
         until = int(at[-1])
         while held and held[0][0] <= until:
             made.append(heapq.heappop(held))
-        kept = np.flatnonzero(stays)
-        yield _in_order(truths, kept, at, numbers, sound, truths.of_sound(entity), made)
+        yield _in_order(truths, np.flatnonzero(stays), at, numbers, sound, codes, made)
+
+
+def _chosen(entities: list[str], which: Ints, draw: Floats) -> Ints:
+    """The defects of events, as places in the catalogue; which: the place of each one's entity."""
+    choices = [_choices(entity) for entity in entities]
+    sizes = np.array([len(some) for some in choices])
+    begins = np.cumsum(sizes) - sizes
+    found: Ints = np.concatenate(choices)[begins[which] + (draw * sizes[which]).astype(np.int64)]
+    return found
+
+
+def _changed(
+    truths: _Truths, data: Texts, places: Ints, defects: Ints, entities: list[str], draw: Floats
+) -> tuple[Texts, list[int]]:
+    """Contents with a defect in each of these places, and the numbers of what became of those."""
+    texts, codes = [], []
+    for defect, entity, detail, text in zip(
+        defects.tolist(),
+        entities,
+        draw.tolist(),
+        data.take(pa.array(places)).to_pylist(),
+        strict=True,
+    ):
+        name = CATALOGUE[defect].name
+        content = orjson.loads(text)
+        outcome, rules = OF_CONTENT[name](content, entity, detail)
+        texts.append(orjson.dumps(content))
+        codes.append(truths.code((SOURCE, entity, name, outcome, rules)))
+    mask = np.zeros(len(data), bool)
+    mask[places] = True
+    return pc.replace_with_mask(data, pa.array(mask), pa.array(texts, pa.string())), codes
 
 
 def _few(spans: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -328,14 +368,13 @@ def _in_order(
 
 
 @cache
-def _choices(entity: str) -> list[str]:
-    """The names of the defects that an entity may have, each as often as it weighs."""
-    return [
-        defect.name
+def _choices(entity: str) -> Ints:
+    """The places in the catalogue of what an entity may have, each as often as it weighs."""
+    weights = [
+        defect.weight if defect.entities is None or entity in defect.entities else 0
         for defect in CATALOGUE
-        if defect.entities is None or entity in defect.entities
-        for _ in range(defect.weight)
     ]
+    return np.repeat(np.arange(len(CATALOGUE)), weights)
 
 
 def _copy_share() -> float:
@@ -353,15 +392,7 @@ def _delay(name: str, draw: float) -> int:
 def _defective(
     name: str, entity: str, draw: float, key: bytes, value: bytes, ident: str
 ) -> tuple[bytes | None, bytes | None, str | None, _Truth]:
-    """Key, value, id and truth of an event's record with this defect."""
-    rules: tuple[str, ...]
-    if change := OF_CONTENT.get(name):
-        # What is around the content stays as it is.
-        begin = value.index(DATA) + len(DATA)
-        content = orjson.loads(value[begin:-1])
-        outcome, rules = change(content, entity, draw)
-        value = b"%b%b}" % (value[:begin], orjson.dumps(content))
-        return key, value, ident, (SOURCE, entity, name, outcome, rules)
+    """Key, value, id and truth of an event's record with this defect, none of OF_CONTENT."""
     if name in AS_IT_IS:
         return key, value, ident, (SOURCE, entity, name, AS_IT_IS[name], ())
     if name in OF_ENVELOPE:
@@ -495,3 +526,6 @@ OF_CONTENT: dict[str, Callable[[Json, str, float], _Told]] = {
     "missing_optional": _missing_optional,
     "untidy": _untidy,
 }
+# Which places of the catalogue are of these.
+_OF_CONTENT = np.array([defect.name in OF_CONTENT for defect in CATALOGUE])
+_COPIES = np.array([defect.name in COPIES for defect in CATALOGUE])

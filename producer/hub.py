@@ -280,19 +280,20 @@ class HubProducer:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def produce_batch(self, topic: str, messages: list[dict[str, Any]]) -> int:
-        """Takes events, as many as there is room for; the others are given an `_error`."""
-        from confluent_kafka import KafkaError
-
-        room = max(0, MOST_UNDER_WAY - len(self._under_way))
-        for message in messages[:room]:
-            self._sent += 1
-            self._under_way[self._sent] = message["callback"]
-            key, value = message["key"], message["value"]
-            self._target.send(Record(topic, 0, self._sent, key, value, [], None))
-        for message in messages[room:]:
-            message["_error"] = KafkaError(KafkaError._QUEUE_FULL)
-        return min(room, len(messages))
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        _partition: int,
+        on_delivery: Callable[[Any, Any], None],
+    ) -> None:
+        """Takes an event. Raises BufferError where there is no room for it."""
+        if len(self._under_way) >= MOST_UNDER_WAY:
+            raise BufferError
+        self._sent += 1
+        self._under_way[self._sent] = on_delivery
+        self._target.send(Record(topic, 0, self._sent, key, value, [], None))
 
     def poll(self, seconds: float) -> None:
         self._target.poll(seconds)

@@ -36,6 +36,8 @@ OPTIONS = {
     "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
 }
 CHECK_EVERY = 500
+# The client chooses it, by the key.
+ANY_PARTITION = -1
 
 
 @dataclass
@@ -163,13 +165,8 @@ def _loop(
                 if stop():
                     return
                 continue
-            messages = [
-                {"key": key, "value": value, "callback": partial(delivered, index)}
-                for index, key, value in zip(
-                    range(begin, end), keys[begin:end], values[begin:end], strict=True
-                )
-            ]
-            _give(producer, topic, messages, report, chunk, wait)
+            records = zip(range(begin, end), keys[begin:end], values[begin:end], strict=True)
+            _give(producer, topic, records, delivered, report, chunk, wait)
             wait(0)
             if rate is not None:
                 ahead = report.sent / rate - report.seconds
@@ -183,34 +180,36 @@ def _loop(
 def _give(
     producer: Any,
     topic: str,
-    messages: list[dict[str, Any]],
+    records: Iterable[tuple[int, bytes | None, bytes | None]],
+    delivered: Callable[[int, Any, Any], None],
     report: Report,
     chunk: Chunk,
     wait: Callable[[float], None],
 ) -> None:
-    """Gives all messages to the client, in order, as it has room for them."""
-    from confluent_kafka import KafkaError
+    """Gives records (place in the chunk, key, value) to the client, in order, as it has room."""
+    from confluent_kafka import KafkaException
 
-    while messages:
-        taken = producer.produce_batch(topic, messages)
-        if taken == len(messages):
-            chunk.sent += taken
-            report.sent += taken
-            return
-        # What did not find room has nothing behind it that did.
-        left = []
-        for message in messages:
-            error = message.pop("_error", None)
-            if error is not None and error.code() == KafkaError._QUEUE_FULL:
-                left.append(message)
+    produce = producer.produce
+
+    def given(records: int) -> None:
+        report.sent += records - chunk.sent
+        chunk.sent = records
+
+    index = chunk.sent - 1
+    for index, key, value in records:
+        while True:
+            try:
+                # By place: by name, and in batches, the client takes longer to read them.
+                produce(topic, value, key, ANY_PARTITION, partial(delivered, index))
+            except BufferError:
+                given(index)
+                wait(0.05)
                 continue
-            chunk.sent += 1
-            report.sent += 1
-            if error is not None:
-                _refused(report, chunk, error)
-        messages = left
-        if left:
-            wait(0.05)
+            except KafkaException as error:
+                given(index + 1)
+                _refused(report, chunk, error.args[0])
+            break
+    given(index + 1)
 
 
 def _delivered(report: Report, chunk: Chunk) -> Callable[[int, Any, Any], None]:

@@ -10,14 +10,14 @@ For foreign bytes everything but number and coordinates is null.
 from __future__ import annotations
 
 import json
-from array import array
 from collections import deque
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakehouse.errors import LedgerError
@@ -56,8 +56,6 @@ WRITTEN: dict[str, Any] = {
 TOLD = ["source", "id", "entity", "defect", "outcome", "rules"]
 # A record of more is not small.
 LARGE_BYTES = 4_096
-# A coordinate that no acknowledgement has told.
-UNKNOWN = -1
 
 
 class Chunk:
@@ -70,8 +68,9 @@ class Chunk:
             # written. Of small records it costs more than it is worth.
             told = told.take(pa.array(np.arange(size)))
         self.first, self.block = first, told
-        self.partitions = array("i", [UNKNOWN]) * size
-        self.offsets = array("q", [UNKNOWN]) * size
+        # None until an acknowledgement tells it.
+        self.partitions: list[int | None] = [None] * size
+        self.offsets: list[int | None] = [None] * size
         self.sent = 0
         self.answered = 0
 
@@ -123,22 +122,18 @@ class Ledger:
 
     def _table(self, chunks: list[Chunk]) -> pa.Table:
         sent = pa.Table.from_batches([chunk.block.slice(0, chunk.sent) for chunk in chunks])
-        numbers = [array("q", range(chunk.first, chunk.first + chunk.sent)) for chunk in chunks]
         columns = [
-            _known(numbers, pa.int64()),
+            np.concatenate([chunk.first + np.arange(chunk.sent) for chunk in chunks]),
             *sent.columns,
             pa.repeat(pa.scalar(self._topic), sent.num_rows),
-            _known([chunk.partitions[: chunk.sent] for chunk in chunks], pa.int32()),
-            _known([chunk.offsets[: chunk.sent] for chunk in chunks], pa.int64()),
+            _joined(chunk.partitions[: chunk.sent] for chunk in chunks),
+            _joined(chunk.offsets[: chunk.sent] for chunk in chunks),
         ]
         return pa.table(columns, schema=self._schema)
 
 
-def _known(coordinates: list[array[int]], kind: pa.DataType) -> pa.Array:
-    told = pa.concat_arrays(
-        pa.Array.from_buffers(kind, len(part), [None, pa.py_buffer(part)]) for part in coordinates
-    )
-    return pc.if_else(pc.equal(told, UNKNOWN), pa.scalar(None, kind), told)
+def _joined(parts: Iterable[list[int | None]]) -> list[int | None]:
+    return list(chain.from_iterable(parts))
 
 
 def sent(folder: Path, world: dict[str, Any]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from lakehouse.errors import BrokerError, HeadwaterError, LedgerError, SettingsError
 from producer import foreign, kafka_sink
@@ -157,9 +157,8 @@ class Client:
     def __init__(self) -> None:
         self.values: list[Any] = []
 
-    def produce_batch(self, _topic: str, messages: list[dict[str, Any]]) -> int:
-        self.values += [message["value"] for message in messages]
-        return len(messages)
+    def produce(self, _topic: str, value: Any, *_: Any) -> None:
+        self.values.append(value)
 
     def poll(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -283,13 +282,11 @@ def test_the_ledger_ends_where_the_client_took_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Refusing(Client):
-        def produce_batch(self, _topic: str, messages: list[dict[str, Any]]) -> int:
-            # Three are taken, one is refused for good, the rest is not looked at.
-            self.values += [message["value"] for message in messages[:3]]
-            messages[3]["_error"] = KafkaError(KafkaError._FATAL, "no more", fatal=True)
-            for message in messages[4:]:
-                message["_error"] = KafkaError(KafkaError._QUEUE_FULL)
-            return 3
+        def produce(self, _topic: str, value: Any, *_: Any) -> None:
+            # Three are taken, one is refused for good.
+            if len(self.values) == 3:
+                raise KafkaException(KafkaError(KafkaError._FATAL, "no more", fatal=True))
+            self.values.append(value)
 
     monkeypatch.setattr(kafka_sink, "_producer", lambda *_, **__: Refusing())
     here: Any = None
