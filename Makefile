@@ -14,7 +14,7 @@ help:  ## list what there is to run
 setup:  ## make .venv: packages, jars, the project (skipped while nothing changed)
 	@bash scripts/setup.sh
 
-setup-tests: setup  ## the same, and a MariaDB server for the tests
+setup-tests: setup  ## the same, and database servers for the tests
 	@bash scripts/setup.sh tests
 
 setup-long: setup  ## the same, and Azure's storage emulator for `make long` (wants Node.js)

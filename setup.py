@@ -44,6 +44,7 @@ setup(
             "psutil>=5.9",
             "duckdb>=1",
             "pymysql>=1.1",
+            "psycopg[binary]>=3.2",
             "confluent-kafka>=2.10",
             "faker>=30",
             "numpy>=2",
@@ -53,6 +54,7 @@ setup(
         "quality": ["great-expectations>=1.4", "pandas>=2.2"],
         # The page of `headwater report`.
         "report": ["plotly>=6", "duckdb>=1", "deltalake>=1.0", "pyarrow>=17"],
+        "synapse": ["mssql-python>=1.0", "azure-identity>=1.15"],
         "azure": ["azure-identity>=1.15", "azure-eventhub>=5.11"],
         "producer": [
             *("confluent-kafka>=2.10", "faker>=30", "numpy>=2", "orjson>=3.9", "pyarrow>=17")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -36,7 +37,7 @@ JOB = "publish"
 @dataclass
 class Published:
     """One table in one warehouse. mode: nothing, increment or full. staged: rows that were sent;
-    rows: that it holds."""
+    rows: that it holds; seconds: what sending and merging them took."""
 
     table: str
     name: str
@@ -44,6 +45,7 @@ class Published:
     version: int
     staged: int
     rows: int
+    seconds: float
 
 
 @dataclass
@@ -142,7 +144,7 @@ def copy(
                 result.warehouses[warehouse.where] = tables
                 run.read |= {table.table: table.version for table in tables}
                 # At once: whoever erases a person has to know of it, whatever fails after this.
-                run.details[warehouse.where] = len(tables)
+                run.details[warehouse.where] = [asdict(table) for table in tables]
             # Where there is no warehouse, what is wrong with Gold is said all the same.
             passing.result()
         run.rows = result.staged
@@ -180,10 +182,14 @@ def _bring(
 
     def prepared(layout: Layout) -> tuple[Target, DataFrame | None]:
         name = warehouse.name_of(layout)
-        assert name is not None
         say(f"{warehouse.where}: {name}")
-        held = None if full else states.get(name)
-        return _prepare(spark, settings, layout, name, newest[layout.full_name], held)
+        held = None if full or name is None else states.get(name)
+        return _prepare(spark, settings, warehouse, layout, newest[layout.full_name], held)
+
+    def staged(part: tuple[Target, DataFrame]) -> tuple[str, float]:
+        (target, rows), begun = part, time.monotonic()
+        warehouse.stage(target.stage, rows)
+        return target.name, time.monotonic() - begun
 
     def drop_stages() -> None:
         # Those that a run left behind when it died, too.
@@ -196,12 +202,12 @@ def _bring(
         for target, rows in targets:
             if rows is not None:
                 warehouse.begin_stage(target.stage, target.layout)
-        send = [(target.stage, rows) for target, rows in targets if rows is not None]
-        side_by_side(lambda part: warehouse.stage(*part), send)
+        send = [(target, rows) for target, rows in targets if rows is not None]
+        sent = dict(side_by_side(staged, send))
         passed()
         say(f"{warehouse.where}: merging")
         made = warehouse.make(wanted)
-        warehouse.merge([target for target, _ in targets])
+        merged = warehouse.merge([target for target, _ in targets])
     except BaseException:
         # What went wrong matters more than that its stages are left, for the next run.
         with suppress(WarehouseError):
@@ -219,6 +225,7 @@ def _bring(
             target.state.number,
             target.staged,
             target.expected.rows,
+            round(sent.get(target.name, 0.0) + merged[target.name], 3),
         )
         for target, rows in targets
     ]
@@ -227,8 +234,8 @@ def _bring(
 def _prepare(
     spark: SparkSession,
     settings: Settings,
+    warehouse: Warehouse,
     layout: Layout,
-    name: str,
     newest: Version,
     held: Version | None,
 ) -> tuple[Target, DataFrame | None]:
@@ -241,8 +248,9 @@ def _prepare(
     from batch.warehouses.base import DELETED, Target
     from lakehouse import tables
 
-    table = tables.gold(layout)
-    rows = tables.read(spark, settings, table, newest.number)
+    table, name = tables.gold(layout), warehouse.name_of(layout)
+    assert name is not None
+    rows = warehouse.storable(tables.read(spark, settings, table, newest.number), layout)
     expected = _content(rows, layout)
     full = held is None or not tables.still_is(spark, settings, table, held)
     if not full and held == newest:
@@ -252,7 +260,7 @@ def _prepare(
         stage, count = rows.withColumn(DELETED, F.lit(False)), expected.rows
     else:
         changed = tables.changes(spark, settings, table, held.number, newest.number)
-        keys = changed.select(*key).distinct().localCheckpoint()
+        keys = warehouse.storable(changed, layout).select(*key).distinct().localCheckpoint()
         there = rows.withColumn(DELETED, F.lit(False))
         stage = keys.join(there, key, "left").fillna({DELETED: True})
         count = keys.count()

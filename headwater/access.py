@@ -1,4 +1,4 @@
-"""`headwater catalog`: tables, views, masks and grants in Unity Catalog, from the contracts."""
+"""Who may see what, as SQL from the contracts: in Unity Catalog, and in a Synapse pool."""
 
 from __future__ import annotations
 
@@ -21,15 +21,29 @@ def catalog_group() -> None:
 
 
 @catalog_group.command("sql")
+@click.option(
+    "--column-masks",
+    is_flag=True,
+    help="Print masks of the columns of Gold's tables instead, for tables that no job writes.",
+)
 @settings_options
-def catalog_sql(settings: Settings) -> None:
+def catalog_sql(column_masks: bool, settings: Settings) -> None:
     """Print what `apply` does, a statement a line, to be read or run elsewhere.
 
-    Entities and tables that do not exist yet are in it; `apply` leaves these out.
+    Entities and tables that do not exist yet are in it; `apply` leaves these out. It makes views
+    for readers; a column mask would keep Headwater's own jobs, which go by paths, from a table:
+    --column-masks is for a copy of Gold (a deep clone, a share) in a catalog of its own.
     """
     from lakehouse import catalog, tables
 
     contracts, layouts = _known(settings)
+    if column_masks:
+        for statement in (
+            *catalog.functions(settings, contracts, layouts),
+            *catalog.column_masks(settings, layouts),
+        ):
+            click.echo(f"{statement};")
+        return
     views = [catalog.entity_view(settings, contract) for contract in contracts.values()]
     masked = [view for layout in layouts.gold if (view := catalog.gold_view(settings, layout))]
     named = [
@@ -70,6 +84,23 @@ def catalog_apply(settings: Settings) -> None:
             if granted[0] not in {"TABLE", "VIEW"} or granted[1].replace("`", "") in names:
                 spark.sql(statement)
     click.echo(f"{len(names)} tables and views are named in {settings.unity.catalog}")
+
+
+@click.command("synapse")
+@settings_options
+def synapse_sql(settings: Settings) -> None:
+    """Print the SQL that a dedicated SQL pool is set up with, once, by its administrator.
+
+    Schemas, tables with their distribution, partitions and statistics, roles, masks of personal
+    columns and rows by role. `headwater publish --to synapse` brings the rows.
+    """
+    from batch.warehouses.synapse import Synapse
+    from lakehouse import contracts, layouts
+
+    known = layouts.load(settings.contracts_dir, contracts.load(settings.contracts_dir))
+    unity = settings.unity
+    for statement in Synapse(settings).set_up(known.gold, unity.readers, unity.stewards):
+        click.echo(f"{statement};\nGO")
 
 
 def _known(settings: Settings) -> tuple[Contracts, Layouts]:

@@ -17,6 +17,11 @@ COMMANDS = {
         "Start, stop and ask for the embedded broker.",
     ),
     "produce": ("producer.command", "produce", "Send the shop's events, or foreign bytes."),
+    "ingest": (
+        "producer.drops",
+        "ingest",
+        "Send the rows of files dropped into a folder.",
+    ),
     "bridge": ("producer.bridge", "bridge", "Send a topic's records on to Event Hubs."),
     "stream": ("streaming.command", "stream", "Write Bronze and Silver from the broker."),
     "reconcile": ("batch.reconcile", "reconcile", "Give every pending record its outcome."),
@@ -36,6 +41,11 @@ COMMANDS = {
         "headwater.access",
         "catalog_group",
         "Name tables in Unity Catalog; grants and masks from the contracts.",
+    ),
+    "synapse": (
+        "headwater.access",
+        "synapse_sql",
+        "Print the SQL that makes a Synapse pool ready.",
     ),
     "config": ("headwater.config", "config_group", "Show the settings; say what is missing."),
     "contracts": ("headwater.commands", "contracts_group", "Check the contracts."),

@@ -311,10 +311,14 @@ def _without_tls(settings: Settings) -> Iterator[str]:
     """What another machine would be sent for anyone to read, or whoever says to be that machine."""
     from lakehouse.settings import is_loopback, variable
 
-    mysql, key = settings.mysql, "mysql.ssl_mode"
-    if "mysql" in settings.publish_to and not mysql.verified and not is_loopback(mysql.host):
+    databases = {"mysql": settings.mysql, "postgresql": settings.postgresql}
+    for kind in settings.publish_to:
+        there = databases.get(kind)
+        if there is None or there.verified or is_loopback(there.host):
+            continue
+        key = f"{kind}.ssl_mode"
         yield (
-            f"{key}: {mysql.ssl_mode} verifies nobody, and {mysql.host} is another machine: leave "
+            f"{key}: {there.ssl_mode} verifies nobody, and {there.host} is another machine: leave "
             f"{variable(key)} out"
         )
     for name, value in settings.spark.items():
@@ -330,7 +334,12 @@ def _not_installed(settings: Settings) -> Iterator[str]:
         wanted["azure.identity"] = "azure-identity"
     if any(b.protocol == "amqp" for b in _brokers(settings)):
         wanted["azure.eventhub"] = "azure-eventhub"
-    for kind, module, package in (("mysql", "pymysql", "pymysql"), ("duckdb", "duckdb", "duckdb")):
+    for kind, module, package in (
+        ("mysql", "pymysql", "pymysql"),
+        ("postgresql", "psycopg", "psycopg[binary]"),
+        ("synapse", "mssql_python", "mssql-python"),
+        ("duckdb", "duckdb", "duckdb"),
+    ):
         if kind in settings.publish_to:
             wanted[module] = package
     for kind in settings.publish_to:

@@ -3,7 +3,7 @@
 In Unity Catalog readers see personal columns (pii) through a function that shows them to stewards
 alone. Views do that, and not column masks of the tables: Headwater reads and writes tables by their
 paths, which Unity Catalog refuses of a table with a mask. So readers are granted views, and of
-tables those without a personal column.
+tables those without a personal column. `column_masks` is for copies that others read by name.
 """
 
 from __future__ import annotations
@@ -90,6 +90,23 @@ def gold_view(settings: Settings, layout: Layout) -> str | None:
         f"SELECT {_columns(settings, layout.columns, '')} "
         f"FROM {named(settings, 'gold', layout.name)}"
     )
+
+
+def column_masks(settings: Settings, layouts: Layouts) -> list[str]:
+    """Masks of the personal columns of Gold's tables themselves, and the right to read these."""
+    readers = quoted(settings.unity.readers)
+    found = []
+    for layout in layouts.gold:
+        name = named(settings, "gold", layout.name)
+        personal = [column for column in layout.columns if column.pii]
+        found += [
+            f"ALTER TABLE {name} ALTER COLUMN {quoted(column.name)} "
+            f"SET MASK {_mask(settings, column.spark_type)}"
+            for column in personal
+        ]
+        if personal:
+            found.append(f"GRANT SELECT ON TABLE {name} TO {readers}")
+    return found
 
 
 def grants(settings: Settings, contracts: Contracts, layouts: Layouts) -> list[str]:

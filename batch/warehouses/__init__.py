@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from batch.warehouses.base import Warehouse
     from lakehouse.settings import Settings
 
-KINDS = ("duckdb", "mysql")
+KINDS = ("duckdb", "mysql", "postgresql", "synapse")
 
 
 def connect(kind: str, settings: Settings) -> Warehouse:
@@ -21,6 +21,14 @@ def connect(kind: str, settings: Settings) -> Warehouse:
         from batch.warehouses.mysql import MySQL
 
         return MySQL(settings.mysql, settings.runtime_dir)
+    if kind == "postgresql":
+        from batch.warehouses.postgresql import PostgreSQL
+
+        return PostgreSQL(settings.postgresql)
+    if kind == "synapse":
+        from batch.warehouses.synapse import Synapse
+
+        return Synapse(settings).open()
     from batch.warehouses.duckdb_file import DuckDB
 
     return DuckDB(settings.duckdb_file, settings.runtime_dir / "staging")

@@ -7,6 +7,8 @@ behind it, whenever the job dies.
 
 from __future__ import annotations
 
+import re
+import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +35,13 @@ DELETED = "_deleted"
 # Between the canonical texts of a row's values, and in place of a null; no value holds them.
 BETWEEN, NOTHING = "\x1f", "\x1e"
 DEFAULT_LENGTH = 255
+# What drivers say of a certificate that they do not trust.
+UNTRUSTED = re.compile(
+    r"(?i)SSL error|certificat|certpath|signatureexception|identity verification|"
+    r"could not be verified"
+)
+# What is said where a value does not fit.
+NARROWER = "its table was made for a narrower contract"
 # A transaction is tried so often where others are in its way.
 ATTEMPTS = 5
 
@@ -72,10 +81,17 @@ class Warehouse(ABC):
     where: str
     # How a statement says where a value goes.
     value: str
+    # How a transaction begins, and rows are counted.
+    begin = "BEGIN"
+    count = "count(*)"
 
     @abstractmethod
     def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Runs one statement. Raises WarehouseError."""
+
+    def storable(self, rows: DataFrame, layout: Layout) -> DataFrame:  # noqa: ARG002
+        """Rows of a table as this kind can hold them."""
+        return rows
 
     @abstractmethod
     def begin_stage(self, stage: str, layout: Layout) -> None:
@@ -117,12 +133,20 @@ class Warehouse(ABC):
     def quote(self, name: str) -> str:
         return f'"{name}"'
 
+    def table(self, name: str) -> str:
+        """A table's name as it stands in SQL."""
+        return self.quote(name)
+
+    def truth(self, flag: str) -> str:
+        """SQL for a boolean column that is true."""
+        return flag
+
     def rows_with(self, name: str, columns: list[str], text: str) -> int:
         """Rows of a table that hold a text in one of the columns; none where there is no table."""
         if not columns or not self.columns(name):
             return 0
         wanted = " OR ".join(f"{self.quote(column)} = {self.value}" for column in columns)
-        statement = f"SELECT count(*) FROM {self.quote(name)} WHERE {wanted}"
+        statement = f"SELECT {self.count} FROM {self.table(name)} WHERE {wanted}"
         [row] = self.execute(statement, *[text] * len(columns))
         return int(row[0])
 
@@ -146,54 +170,87 @@ class Warehouse(ABC):
             name = self.name_of(layout)
             assert name is not None
             columns = self.columns(name)
-            wanted = [column.name for column in layout.columns]
             if columns and name not in found:
                 raise WarehouseError(
                     f"{self.where}: table {name} is there and is not Headwater's: rename it, or "
                     "publish to another database; nothing was changed"
                 )
-            if columns and columns != wanted:
-                raise WarehouseError(
-                    f"{self.where}: table {name} has columns {', '.join(columns)}, its contract "
-                    f"says {', '.join(wanted)}: drop it, and publish makes it anew"
-                )
-            if not columns:
+            if not columns or self._lacking(name, layout, columns):
+                # What it lacks is made, and then all rows have to be brought.
                 found.pop(name, None)
         return {name: state for name, state in found.items() if state is not None}
 
+    def _lacking(self, name: str, layout: Layout, columns: list[str]) -> list[Column]:
+        """Columns that are new in a table's contract, and may be empty. Raises WarehouseError, with
+        the statement that is wanted, where the table differs from it in anything else."""
+        wanted = {column.name: column for column in layout.columns}
+        new = [column for column in layout.columns if column.name not in columns]
+        gone = [column for column in columns if column not in wanted]
+        table = self.table(name)
+        if must := [column.name for column in new if column.required]:
+            raise WarehouseError(
+                f"{self.where}: table {name} has no column {', '.join(must)}, which its contract "
+                f"requires of every row: publish makes the table anew after `{self.drop(name)}`"
+            )
+        if gone:
+            statements = "; ".join(
+                f"ALTER TABLE {table} DROP COLUMN {self.quote(one)}" for one in gone
+            )
+            raise WarehouseError(
+                f"{self.where}: table {name} has columns that its contract does not know "
+                f"({', '.join(gone)}): put them into the contract, or `{statements}`"
+            )
+        return new
+
     def _claims(self) -> dict[str, Version | None]:
         """Every table that is Headwater's, and what it holds: None where it was only just made."""
-        rows = self.execute(f"SELECT table_name, version, committed FROM {self.quote(STATE)}")
+        rows = self.execute(f"SELECT table_name, version, committed FROM {self.table(STATE)}")
         return {
             str(name): None if version is None else Version(int(version), int(committed))
             for name, version, committed in rows
         }
 
     def make(self, layouts: list[Layout]) -> list[str]:
-        """Makes the tables that are missing; returns their names, for `unmake`."""
-        q = self.quote
+        """Makes the tables that are missing, and columns that tables lack; returns the names of
+        the tables, for `unmake`."""
+        q = self.table
         made = []
         if not self.columns(STATE):
-            columns = ", ".join(f"{name} {kind}" for name, kind in STATE_COLUMNS.items())
-            self.execute(f"CREATE TABLE {q(STATE)} ({columns})")
+            self.execute(self.create_state())
             made.append(STATE)
         for layout in layouts:
             name = self.name_of(layout)
             assert name is not None
-            if self.columns(name):
+            columns = self.columns(name)
+            lacking = self._lacking(name, layout, columns) if columns else []
+            if columns and not lacking:
                 continue
-            # First the claim, then the table: a death between the two leaves no stranger.
+            # First the claim, then the table: a death between the two leaves no stranger, and no
+            # table whose new columns are taken for brought.
             self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'")
             self.execute(f"INSERT INTO {q(STATE)} (table_name) VALUES ('{name}')")
-            made.append(name)
-            self.execute(self.create(name, layout))
+            for column in lacking:
+                self._add(f"ALTER TABLE {q(name)} ADD {self.definition(column)}")
+            if not columns:
+                made.append(name)
+                self.execute(self.create(name, layout))
         return made
+
+    def _add(self, statement: str) -> None:
+        try:
+            self.execute(statement)
+        except WarehouseError as error:
+            raise WarehouseError(f"{error}; publish goes on after `{statement}`") from None
+
+    def definition(self, column: Column) -> str:
+        """A column as it stands in DDL."""
+        return f"{self.quote(column.name)} {self.type_of(column)}{' NOT NULL' * column.required}"
 
     def unmake(self, names: list[str]) -> None:
         """Drops tables that this run made, and nothing was brought into."""
-        q = self.quote
+        q = self.table
         for name in reversed(names):
-            self.execute(f"DROP TABLE IF EXISTS {q(name)}")
+            self.execute(self.drop(name))
             if name != STATE:
                 self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'")
 
@@ -201,70 +258,90 @@ class Warehouse(ABC):
         """Keeps others from publishing here while the connection is open. Raises WarehouseError
         where one does. A warehouse that takes one connection at a time has nothing to do."""
 
+    def drop(self, name: str) -> str:
+        return f"DROP TABLE IF EXISTS {self.table(name)}"
+
+    def create_state(self) -> str:
+        columns = ", ".join(f"{name} {kind}" for name, kind in STATE_COLUMNS.items())
+        return f"CREATE TABLE {self.table(STATE)} ({columns})"
+
     def create(self, name: str, layout: Layout, *more: str) -> str:
         """DDL of a table, from its contract."""
         q = self.quote
-        columns = [
-            f"{q(c.name)} {self.type_of(c)}{' NOT NULL' if c.required else ''}"
-            for c in layout.columns
-        ]
+        columns = [self.definition(column) for column in layout.columns]
         key = ", ".join(q(column) for column in layout.primary_key)
-        return f"CREATE TABLE {q(name)} ({', '.join([*columns, *more])}, PRIMARY KEY ({key}))"
+        body = ", ".join([*columns, *more])
+        return f"CREATE TABLE {self.table(name)} ({body}, PRIMARY KEY ({key}))"
 
-    def merge(self, targets: list[Target]) -> None:
+    def merge(self, targets: list[Target]) -> dict[str, float]:
         """All stages into their tables, in one transaction, which ends only where all agrees.
 
-        Tried again where another transaction is in the way. Raises WarehouseError, with everything
-        as it was.
+        Returns what each took, s. Tried again where another transaction is in the way. Raises
+        WarehouseError, with everything as it was.
         """
         from lakehouse.retries import attempts
 
-        attempts(ATTEMPTS, BusyError)(self._merge, targets)
+        taken: dict[str, float] = attempts(ATTEMPTS, BusyError)(self._merge, targets)
+        return taken
 
-    def _merge(self, targets: list[Target]) -> None:
-        q = self.quote
-        self.execute("BEGIN")
+    def _merge(self, targets: list[Target]) -> dict[str, float]:
+        taken = {}
+        q, t = self.quote, self.table
+        self.execute(self.begin)
         try:
             for target in targets:
-                layout, name, stage = target.layout, q(target.name), q(target.stage)
+                begun = time.monotonic()
+                layout, name, stage = target.layout, t(target.name), t(target.stage)
                 if target.full or target.staged:
                     same = " AND ".join(f"s.{q(k)} = {name}.{q(k)}" for k in layout.primary_key)
                     gone = f"SELECT 1 FROM {stage} s WHERE {same}"
                     gone = (
                         f"NOT EXISTS ({gone})"
                         if target.full
-                        else f"EXISTS ({gone} AND s.{q(DELETED)})"
+                        else f"EXISTS ({gone} AND {self.truth(f's.{q(DELETED)}')})"
                     )
                     self.execute(f"DELETE FROM {name} WHERE {gone}")
                     columns = [column.name for column in layout.columns]
-                    self.execute(
-                        self.upsert(target.name, target.stage, columns, list(layout.primary_key))
-                    )
+                    self._upsert(target, columns)
                 self._agree(target)
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{target.name}'")
+                self.execute(f"DELETE FROM {t(STATE)} WHERE table_name = '{target.name}'")
                 self.execute(
-                    f"INSERT INTO {q(STATE)} VALUES ('{target.name}', {target.state.number}, "
+                    f"INSERT INTO {t(STATE)} VALUES ('{target.name}', {target.state.number}, "
                     f"{target.state.committed}, {target.expected.rows}, '{now}')"
                 )
+                taken[target.name] = time.monotonic() - begun
         except BaseException:
             # A connection that is gone has been rolled back by the other side.
             with suppress(WarehouseError):
                 self.execute("ROLLBACK")
             raise
         self.execute("COMMIT")
+        return taken
+
+    def _upsert(self, target: Target, columns: list[str]) -> None:
+        key = list(target.layout.primary_key)
+        try:
+            self.execute(self.upsert(target.name, target.stage, columns, key))
+        except WarehouseError as error:
+            if NARROWER not in str(error):
+                raise
+            raise WarehouseError(
+                f"{error}: publish makes it anew after `{self.drop(target.name)}`"
+            ) from None
 
     def content(self, name: str, layout: Layout) -> Content:
         """What a table holds."""
         keys = [column for column in layout.columns if column.primary_key]
         sums = [
-            f"coalesce(sum({self.hash_of(self._row_text(columns))}), 0)"
+            f"coalesce(sum({self.hash_of(self.row_text(columns))}), 0)"
             for columns in (keys, list(layout.columns))
         ]
-        [row] = self.execute(f"SELECT count(*), {', '.join(sums)} FROM {self.quote(name)}")
+        [row] = self.execute(f"SELECT {self.count}, {', '.join(sums)} FROM {self.table(name)}")
         return Content(*(int(value) for value in row))
 
-    def _row_text(self, columns: list[Column]) -> str:
+    def row_text(self, columns: list[Column]) -> str:
+        """SQL for the canonical texts of a row's values, one after the other."""
         texts = [f"coalesce({self.text_of(column)}, '{NOTHING}')" for column in columns]
         return f"concat_ws('{BETWEEN}', {', '.join(texts)})"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch.warehouses.base import DEFAULT_LENGTH, DELETED, Warehouse
+from batch.warehouses.base import DEFAULT_LENGTH, DELETED, NARROWER, UNTRUSTED, Warehouse
 from lakehouse.contracts import Column
 from lakehouse.errors import BusyError, SettingsError, WarehouseError, reason
 from lakehouse.layouts import Layout
@@ -28,8 +27,6 @@ AWAY = {0, 2003, 2006, 2013}
 # A wait for a lock that took too long, and a deadlock.
 BUSY = {1205, 1213}
 BATCH_ROWS = 10_000
-# What either driver says of a certificate that it does not trust.
-UNTRUSTED = re.compile(r"(?i)certificat|certpath|signatureexception|identity verification")
 # A store of certificates, which are no secret, has to have a password all the same.
 STORE = "certificates"
 
@@ -97,9 +94,7 @@ class MySQL(Warehouse):
 
     def _refused(self, text: str) -> WarehouseError:
         if "Data too long" in text or "Out of range" in text:
-            text += (
-                "; its table was made for a narrower contract: drop it, and publish makes it anew"
-            )
+            text += f"; {NARROWER}"
         if UNTRUSTED.search(text):
             text += (
                 "; is its certificate for this host, and from an authority of mysql.ssl_ca, or of "
@@ -108,7 +103,7 @@ class MySQL(Warehouse):
         if "SSL is required" in text:
             text += "; mysql.ssl_mode `preferred` goes without TLS: is the network your own?"
         if "denied" in text:
-            needs = "CREATE, DROP, SELECT, INSERT, UPDATE and DELETE"
+            needs = "CREATE, ALTER, DROP, SELECT, INSERT, UPDATE and DELETE"
             text += f"; user {self._settings.user} needs {needs} there"
         return WarehouseError(f"{self.where}: {text}")
 
@@ -178,7 +173,7 @@ class MySQL(Warehouse):
         return path
 
     def drop_stage(self, stage: str) -> None:
-        self.execute(f"DROP TABLE IF EXISTS {self.quote(stage)}")
+        self.execute(self.drop(stage))
 
     def create(self, name: str, layout: Layout, *more: str) -> str:
         return f"{super().create(name, layout, *more)} {TABLE_OPTIONS}"

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import psutil
 
 from batch import merge
-from batch.warehouses import KINDS, duckdb_file, mysql
+from batch.warehouses import duckdb_file, mysql, postgresql
 from lakehouse import tables
 
 
@@ -61,8 +61,13 @@ def main() -> None:
     def commit(_self: Any, statement: str, *_: Any) -> bool:
         return statement == "COMMIT"
 
-    if what in KINDS:
-        warehouse: Any = {"duckdb": duckdb_file.DuckDB, "mysql": mysql.MySQL}[what]
+    kinds: dict[str, Any] = {
+        "duckdb": duckdb_file.DuckDB,
+        "mysql": mysql.MySQL,
+        "postgresql": postgresql.PostgreSQL,
+    }
+    if what in kinds:
+        warehouse = kinds[what]
         warehouse.execute = dying(warehouse.execute, commit, moment, nth)
     elif what.startswith("gold."):
         merge.bring = dying(merge.bring, of_gold, moment, nth)

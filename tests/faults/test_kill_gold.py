@@ -14,11 +14,14 @@ from pyspark.sql import SparkSession
 from batch import publish
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
-from lakehouse.settings import MySQL
+from lakehouse.settings import MySQL, PostgreSQL
 from tests.helpers import BIN, ROOT, environment, settings_for
 from tests.integration.test_publish import agree
+from tests.integration.test_publish_postgresql import agree as agree_postgresql
+from tests.integration.test_publish_postgresql import names as names_postgresql
 from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
 from tests.servers import MariaDB
+from tests.servers import PostgreSQL as Server
 
 
 @pytest.mark.long
@@ -73,6 +76,8 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
     layouts: Layouts,
     bootstrap: str,
     mariadb: MariaDB,
+    postgres: Server,
+    postgresql: PostgreSQL,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,7 +91,11 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
     mysql = MySQL(port=mariadb.port, database=database, user="killed", password="env:TEST_SECRET")
     settings = settings_for(tmp_path / "data", bootstrap)
     settings = settings.model_copy(
-        update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
+        update={
+            "mysql": mysql,
+            "postgresql": postgresql,
+            "duckdb": str(tmp_path / "warehouse.duckdb"),
+        }
     )
     shop = Shop(spark, settings, contracts, layouts)
     folder = contracts_of(shop, layouts, tmp_path)
@@ -97,6 +106,10 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
         "HEADWATER_MYSQL__DATABASE": database,
         "HEADWATER_MYSQL__USER": "killed",
         "HEADWATER_MYSQL__PASSWORD": "env:TEST_SECRET",
+        "HEADWATER_POSTGRESQL__PORT": str(postgresql.port),
+        "HEADWATER_POSTGRESQL__DATABASE": postgresql.database,
+        "HEADWATER_POSTGRESQL__USER": postgresql.user,
+        "HEADWATER_POSTGRESQL__PASSWORD": str(postgresql.password),
     }
 
     def killed(what: str, moment: str, *command: str) -> None:
@@ -119,7 +132,12 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
         *(("15:00", "order_item", line(n)) for n in range(1, 4)),
     )
     assert shop.build().mode == "full"
-    kinds = ("duckdb", "mysql")
+    kinds = ("duckdb", "mysql", "postgresql")
+
+    def all_agree() -> None:
+        agree(shop, mariadb, settings)
+        agree_postgresql(shop, postgres, settings)
+
     publish.copy(spark, settings, layouts, kinds)
 
     # An increment that takes orders from one customer's version to another's, and a customer's
@@ -139,17 +157,19 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
         ("C00000009", 1),
     }
     # Each of them dies once before its COMMIT and once after it, with an increment every time.
-    for number, moments in enumerate((("before", "after"), ("after", "before")), start=4):
+    turns = (("before", "after", "before"), ("after", "before", "after"))
+    for number, moments in enumerate(turns, start=4):
         for kind, moment in zip(kinds, moments, strict=True):
             killed(kind, moment, "publish", "--to", kind)
         again = publish.copy(spark, settings, layouts, kinds)
         for moment, tables in zip(moments, again.warehouses.values(), strict=True):
             sent = sum(table.staged for table in tables)
             assert (sent > 0) == (moment == "before"), "what was committed is not sent again"
-        agree(shop, mariadb, settings)
+        all_agree()
         shop.say(("17:00", "order", order(number, "17:00")))
         assert shop.build().rows > 0
     publish.copy(spark, settings, layouts, kinds)
-    agree(shop, mariadb, settings)
+    all_agree()
     left = {name for (name,) in mariadb.run("SHOW TABLES", database=database)}
+    left |= names_postgresql(postgres, settings)
     assert not {name for name in left if name.startswith("headwater_stage_")}

@@ -19,13 +19,14 @@ from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import HeadwaterError
 from lakehouse.layouts import Layouts
-from lakehouse.settings import MySQL, Settings
+from lakehouse.settings import MySQL, PostgreSQL, Settings
 from producer.command import Sending, send_shop
 from tests.helpers import drain, put, settings_for, table
 from tests.samples import event
 from tests.servers import MariaDB
+from tests.servers import PostgreSQL as Server
 
-KINDS = ("duckdb", "mysql")
+KINDS = ("duckdb", "mysql", "postgresql")
 COMPARED = {
     "bronze/events": ["topic", "partition", "offset", "key", "value", "headers", "date", "hour"],
     "silver/events": [
@@ -102,10 +103,12 @@ def test_a_person_is_erased_everywhere(
     layouts: Layouts,
     mariadb: MariaDB,
     mysql: MySQL,
+    postgres: Server,
+    postgresql: PostgreSQL,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shop = settings_for(tmp_path, bootstrap, mysql=mysql)
+    shop = settings_for(tmp_path, bootstrap, mysql=mysql, postgresql=postgresql)
     send_shop(shop, Sending(events=3_000, seed=91))
     drain(spark, shop, contracts)
     reconcile.reconcile_range(spark, shop, contracts)
@@ -169,6 +172,12 @@ def test_a_person_is_erased_everywhere(
         [(rows, theirs)] = mariadb.run(statement, database=mysql.database)
         assert rows > 10
         assert not theirs
+    for name in ("dim_users", "fact_orders"):
+        theirs = f"count(*) FILTER (WHERE customer_id = '{who}')"
+        statement = f"SELECT count(*), {theirs} FROM {name}"
+        [(rows, named)] = postgres.run(statement, database=postgresql.database)
+        assert rows > 10
+        assert not named
 
     # The balance is what it was, and everybody else's rows are.
     found_after = audit.audit_tables(spark, shop, contracts)

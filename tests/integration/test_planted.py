@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakehouse import settings as settings_files
-from lakehouse.settings import MySQL, Settings
+from lakehouse.settings import MySQL, PostgreSQL, Settings
 from tests.helpers import BIN, environment, free_port, headwater, settings_for, wait_until
 from tests.secured import Secured
 
@@ -80,7 +80,11 @@ def pages(port: int) -> Iterator[tuple[str, str]]:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
-    secured: Secured, mysql: MySQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    secured: Secured,
+    mysql: MySQL,
+    postgresql: PostgreSQL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Broker, hub, database, storage and identity have a secret each; commands succeed and fail."""
     database, storage, identity = os.environ["TEST_SECRET"], uuid.uuid4().hex, f"{uuid.uuid4()}~&+/"
@@ -94,6 +98,7 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     }
     for name, secret in planted.items():
         monkeypatch.setenv(name, secret)
+    planted["TEST_SECRET_2"] = os.environ["TEST_SECRET_2"]
     planted |= {"storage": storage, "hub": hub, "signature": signature, "database": database}
     (tmp_path / "of the database").write_text(f"{database}\n")
     folder = tmp_path / "written"
@@ -107,7 +112,7 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     port = free_port()
     onwards = {f"to__{name}": value for name, value in broker.model_dump().items()}
     onwards = {k: v for k, v in onwards.items() if v not in ("", None)} | {"topic": "onwards"}
-    extra = variables(broker=broker, identity=ours, mysql=there) | {
+    extra = variables(broker=broker, identity=ours, mysql=there, postgresql=postgresql) | {
         **{f"HEADWATER_BRIDGE__{name}".upper(): str(value) for name, value in onwards.items()},
         "HEADWATER_SPARK": json.dumps(
             {
@@ -120,7 +125,7 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
                 "spark.ui.port": str(port),
             }
         ),
-        "HEADWATER_PUBLISH_TO": json.dumps(["duckdb", "mysql"]),
+        "HEADWATER_PUBLISH_TO": json.dumps(["duckdb", "mysql", "postgresql"]),
         # What is put down for a while is looked at, too, as far as it is left.
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "TMPDIR": str(folder / "tmp"),
@@ -159,6 +164,8 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     # What fails says where it was going, and as whom.
     wrong = {"HEADWATER_MYSQL__USER": "nobody"}
     assert "nobody" in run("publish", "--full", "--to", "mysql", code=1, **wrong)
+    wrong = {"HEADWATER_POSTGRESQL__USER": "nobody"}
+    assert "nobody" in run("publish", "--full", "--to", "postgresql", code=1, **wrong)
     away = {"HEADWATER_BROKER__SASL_USERNAME": "somebody"}
     run("produce", "--events", "1", code=1, **away)
     run("stream", "--available-now", code=1, **away)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pymysql
 import pytest
-from pyspark.sql import SparkSession
 
 from batch import publish, quality
 from batch.warehouses import mysql as warehouses
 from lakehouse import tables
-from lakehouse.contracts import Contracts
 from lakehouse.errors import QualityError, TableError, WarehouseError
-from lakehouse.layouts import Layouts
 from lakehouse.locks import held
 from lakehouse.settings import MySQL, Settings
 from tests.helpers import headwater, settings_for
-from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
+from tests.published import Meddled, copy, gold_rows, modes
+from tests.samples_gold import Shop
 from tests.secured import Authority
 from tests.servers import MariaDB, mariadb
 
@@ -36,52 +32,12 @@ DW = {
 }
 
 
-@pytest.fixture(scope="module")
-def shop(
-    spark: SparkSession,
-    contracts: Contracts,
-    layouts: Layouts,
-    bootstrap: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Shop:
-    settings = settings_for(tmp_path_factory.mktemp("publish"), bootstrap)
-    shop = Shop(spark, settings, contracts, layouts)
-    odd = {**CUSTOMER, "customer_id": "C00000002", "first_name": "🙂 'ä\\", "phone": None}
-    shop.say(
-        ("10:00", "customer", CUSTOMER),
-        ("10:01", "customer", odd),
-        ("10:00", "address", ADDRESS),
-        ("09:00", "product", PRODUCT),
-        ("09:00", "category", CATEGORY),
-        ("14:00", "customer", {**CUSTOMER, "phone": None}),
-        *(("15:00", "order", order(n, "15:00")) for n in range(1, 6)),
-        *(("15:00", "order_item", line(n)) for n in range(1, 6)),
-    )
-    shop.build()
-    return shop
-
-
 @pytest.fixture
 def settings(shop: Shop, mysql: MySQL, tmp_path: Path) -> Settings:
     """A database and a DuckDB file of the test's own."""
     return shop.settings.model_copy(
         update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
     )
-
-
-def copy(shop: Shop, settings: Settings, *kinds: str, full: bool = False) -> publish.Result:
-    return publish.copy(shop.spark, settings, shop.layouts, kinds or ("duckdb", "mysql"), full)
-
-
-def plain(value: Any) -> Any:
-    """A value as every engine gives it: moments without a zone, which are UTC."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC).replace(tzinfo=None)
-    return value
-
-
-def gold_rows(shop: Shop, name: str) -> list[tuple[Any, ...]]:
-    return sorted((tuple(plain(v) for v in row.values()) for row in shop.rows(name)), key=repr)
 
 
 def in_mariadb(mariadb: MariaDB, settings: Settings, name: str) -> list[tuple[Any, ...]]:
@@ -105,10 +61,6 @@ def agree(shop: Shop, mariadb: MariaDB, settings: Settings) -> None:
             for r in in_mariadb(mariadb, settings, name)
         ]
         assert sorted(found, key=repr) == sorted(mine, key=repr), name
-
-
-def modes(result: publish.Result) -> set[str]:
-    return {table.mode for tables in result.warehouses.values() for table in tables}
 
 
 def test_both_hold_what_gold_holds_after_every_change(
@@ -260,23 +212,6 @@ def test_a_key_that_stands_twice_is_refused(
     agree(shop, mariadb, settings)
 
 
-class Meddled:
-    """Has something happen right before a statement of the merge, the first time that it comes."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, begins: str, what: Callable[[Any], None]) -> None:
-        self.times = 0
-        run = warehouses.MySQL.execute
-
-        def execute(warehouse: Any, statement: str, *values: Any) -> Any:
-            if statement.startswith(begins):
-                self.times += 1
-                if self.times == 1:
-                    what(warehouse)
-            return run(warehouse, statement, *values)
-
-        patch.setattr(warehouses.MySQL, "execute", execute)
-
-
 @pytest.mark.long
 def test_another_transaction_in_the_way_is_waited_for(
     shop: Shop, mariadb: MariaDB, settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -311,7 +246,7 @@ def test_another_transaction_in_the_way_is_waited_for(
         thread.start()
         waiting.wait()
 
-    met = Meddled(monkeypatch, "DELETE FROM `dw_orders`", meddle)
+    met = Meddled(monkeypatch, warehouses.MySQL, "DELETE FROM `dw_orders`", meddle)
     copy(shop, settings, full=True)
     thread.join()
     other.close()
@@ -344,7 +279,7 @@ def test_a_connection_cut_in_the_middle(
         mariadb.process.wait()
 
     with monkeypatch.context() as patch:
-        Meddled(patch, begins, cut)
+        Meddled(patch, warehouses.MySQL, begins, cut)
         with pytest.raises(WarehouseError, match=rf"{settings.mysql.database}: .*is it running"):
             copy(shop, settings, "mysql")
     if killed:

@@ -34,6 +34,10 @@ FORMS = {
         rf"CREATE OR REPLACE VIEW (?P<name>{FULL}) AS SELECT (?P<items>{ITEM}(?:, {ITEM})*) "
         rf"FROM (?P<source>{FULL})(?: WHERE \w+ = {TEXT}(?: AND \w+ = {TEXT})*)?"
     ),
+    "mask": re.compile(
+        rf"ALTER TABLE (?P<name>{FULL}) ALTER COLUMN (?P<column>{NAME}) "
+        rf"SET MASK (?P<function>{FULL})"
+    ),
     "grant": re.compile(
         r"GRANT (?P<what>USE CATALOG|USE SCHEMA|USE SCHEMA, SELECT|SELECT|EXECUTE) ON "
         rf"(?P<kind>CATALOG|SCHEMA|TABLE|VIEW|FUNCTION) (?P<name>{NAME}(?:\.{NAME}){{0,2}}) "
@@ -133,6 +137,36 @@ def test_personal_columns_are_masked_wherever_readers_look(
     # Fields that no contract knows may be anything.
     mask = f"{catalog.named(unity, 'ops', 'mask_string')}(rescued) AS _rescued"
     assert all(mask in items[catalog.named(unity, "silver", name)] for name in contracts)
+
+
+def test_column_masks_for_a_copy(unity: Settings, layouts: Layouts) -> None:
+    given = unity.unity.model_dump()
+    done = CliRunner().invoke(
+        cli,
+        ["catalog", "sql", "--column-masks"],
+        env={f"HEADWATER_UNITY__{key.upper()}": value for key, value in given.items()},
+    )
+    assert done.exit_code == 0, done.output
+    found = parsed([line.removesuffix(";") for line in done.output.splitlines()])
+    made = {parts["name"] for form, parts in found if form == "function"}
+    masked = {
+        (parts["name"], parts["column"], parts["function"])
+        for form, parts in found
+        if form == "mask"
+    }
+    assert masked == {
+        (
+            catalog.named(unity, "gold", one.name),
+            f"`{column.name}`",
+            catalog.named(unity, "ops", f"mask_{column.spark_type}"),
+        )
+        for one in layouts.gold
+        for column in one.columns
+        if column.pii
+    }
+    assert {function for _, _, function in masked} <= made
+    # Those of dim_users and dim_location, and nobody else's.
+    assert {name.rpartition(".")[2] for name, _, _ in masked} == {"`dim_users`", "`dim_location`"}
 
 
 def test_readers_get_nothing_of_bronze_and_stewards_all(statements: Statements) -> None:

@@ -1,0 +1,415 @@
+"""`headwater ingest`: files that another system drops into a folder, each row of them an event.
+
+A file is read once it is whole, and written down in a manifest once the broker has all of it. The
+ids of its rows follow from its bytes: whatever is sent again, after a death or because somebody
+copied the file, is a duplicate, and is left out where every other one is.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from hashlib import file_digest
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from lakehouse.command import settings_options, stop_on_signals
+from lakehouse.errors import HeadwaterError, SettingsError
+
+if TYPE_CHECKING:
+    from lakehouse.contracts import Contract
+    from lakehouse.settings import Settings
+    from producer.defects import Record
+
+SOURCE = "/headwater/files"
+# As those who write files name one that is not whole yet, or that is none of the data.
+UNFINISHED = re.compile(r"^[._]|[.](part|partial|tmp|temp|crc|filepart)$", re.IGNORECASE)
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?")
+NUMERIC = re.compile(r"int|bigint|smallint|tinyint|float|double|decimal.*")
+ROWS_A_BATCH = 10_000
+# Of an object of JSON in a file, and of a row of CSV: Bronze's own limit is a setting.
+LONGEST_FIELD = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Known:
+    """A line of the manifest: a file that the broker has whole. at: when that was, ISO-8601."""
+
+    file: str
+    sha256: str
+    bytes: int
+    rows: int
+    at: str
+
+
+@dataclass
+class Taken:
+    """files, rows: sent by this run; known: files that were sent before, by their bytes; waiting:
+    files that are not whole yet; unlike: files of no known kind; failed: why files were not."""
+
+    files: int = 0
+    rows: int = 0
+    known: int = 0
+    waiting: int = 0
+    unlike: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Manifest:
+    """What was sent: a file of JSON lines, written to its end before the next file is begun."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.known: dict[str, Known] = {}
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                known = Known(**json.loads(line))
+            except (ValueError, TypeError):
+                # The last one, of a run that died over it: its file is sent again.
+                continue
+            self.known[known.sha256] = known
+
+    def add(self, known: Known) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as lines:
+            # A line that was cut off ends here.
+            lines.write(f"\n{json.dumps(asdict(known))}\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        self.known[known.sha256] = known
+
+
+def ready(folder: Path, settle: float, now: float) -> tuple[list[Path], int]:
+    """Files of a folder, and of those in it, that nobody is writing any more, by name; and how many
+    are not whole yet. settle: for how long a file has to have been left alone, s."""
+    found, waiting = [], 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not UNFINISHED.search(name)]
+        for name in names:
+            file = Path(place, name)
+            if not file.is_file():
+                continue
+            if UNFINISHED.search(name) or now - file.stat().st_mtime < settle:
+                waiting += 1
+            else:
+                found.append(file)
+    return sorted(found), waiting
+
+
+def rows(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
+    """The rows of a file as what stands in their JSON, by the file's kind (its suffix).
+
+    A row that is none is given as it is: its bytes. Raises SettingsError where the file cannot be
+    read to its end.
+    """
+    read = KINDS[file.suffix.lower()]
+    try:
+        yield from read(file, contract)
+    except (OSError, ValueError, csv.Error) as error:
+        said = str(error).partition("\n")[0]
+        raise SettingsError(f"{file} cannot be read: {said}") from None
+
+
+def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
+    """Texts become what their columns are: numbers where they are spelled as JSON has them."""
+    kinds = {key: column.spark_type for column in contract.columns for key in column.json_keys}
+    csv.field_size_limit(LONGEST_FIELD)
+    read: list[str] = []
+
+    def lines(text: IO[str]) -> Iterator[str]:
+        for line in text:
+            read.append(line)
+            yield line
+
+    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
+        found = csv.reader(lines(text), strict=True)
+        names = next(found, [])
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError(f"line 1 names no columns, or one of them twice: {names}")
+        read.clear()
+        for values in found:
+            line = "".join(read).rstrip("\r\n").encode("utf-8", "surrogateescape")
+            read.clear()
+            if not values:
+                continue
+            if len(values) != len(names) or not _is_text(line):
+                yield line
+                continue
+            yield {n: _typed(v, kinds.get(n, "string")) for n, v in zip(names, values, strict=True)}
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _typed(text: str, kind: str) -> Any:
+    if text == "":
+        return None
+    if NUMERIC.fullmatch(kind) and NUMBER.fullmatch(text):
+        return orjson.Fragment(text)
+    if kind == "boolean" and text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    return text
+
+
+def _json(file: Path, _: Contract) -> Iterator[dict[str, Any] | bytes]:
+    """An object a line, or one list of objects."""
+    with file.open("rb") as lines:
+        if _first_sign(file) == b"[":
+            whole = lines.read()
+            for one in orjson.loads(whole):
+                yield one if isinstance(one, dict) else orjson.dumps(one)
+            return
+        for line in lines:
+            if not (text := line.strip()):
+                continue
+            try:
+                one = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                one = None
+            yield one if isinstance(one, dict) else text
+
+
+def _first_sign(file: Path) -> bytes:
+    with file.open("rb") as text:
+        while (sign := text.read(1)).isspace():
+            pass
+    return sign
+
+
+def _parquet(file: Path, _: Contract) -> Iterator[dict[str, Any] | bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_A_BATCH):
+            for row in batch.to_pylist():
+                yield {name: _plain(value) for name, value in row.items()}
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: moments in ISO-8601, UTC where they have a zone, decimals whole."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat() if value.tzinfo else f"{value.isoformat()}Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value
+
+
+KINDS: dict[str, Callable[[Path, Contract], Iterator[dict[str, Any] | bytes]]] = {
+    ".csv": _csv,
+    ".json": _json,
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".parquet": _parquet,
+}
+
+
+def events(file: Path, digest: str, contract: Contract, at: str | None) -> Iterator[Record]:
+    """The rows of a file as records to send.
+
+    digest: of its bytes. at: the column with the time of a row; the time of the file where it is
+    None, or the row has none.
+    """
+    from producer.defects import Record
+
+    source = f"{SOURCE}/{contract.name}"
+    written = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
+    keys = [column.json_keys for column in contract.columns if column.primary_key]
+    for number, row in enumerate(rows(file, contract), start=1):
+        if isinstance(row, bytes):
+            yield Record(0, None, row, None, None, contract.name, None, None, None)
+            continue
+        ident = f"{digest[:32]}-{number}"
+        subject = "/".join(str(_value(row, names)) for names in keys)
+        value: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": ident,
+            "source": source,
+            "type": contract.event_type,
+            "time": _value(row, (at,)) or written if at else written,
+            "subject": subject,
+            "datacontenttype": "application/json",
+            "data": row,
+        }
+        try:
+            text = orjson.dumps(row if contract.topic else value)
+        except TypeError:
+            # A number or a text that JSON has no words for: as it stands, it is refused by name.
+            text = repr(row).encode("utf-8", "backslashreplace")
+        yield Record(0, subject.encode(), text, source, ident, contract.name, None, None, None)
+
+
+def _value(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+    found = next((row[name] for name in names if row.get(name) is not None), None)
+    return bytes(found).decode() if isinstance(found, orjson.Fragment) else found
+
+
+def take_in(
+    settings: Settings,
+    folder: Path,
+    contract: Contract,
+    at: str | None = None,
+    settle: float = 10.0,
+    stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Taken:
+    """Sends every file of a folder that is whole and was not sent before; see `events`, `ready`.
+
+    Raises BrokerError where the broker does not take a row.
+    """
+    taken = Taken()
+    manifest = Manifest(settings.runtime_dir / "files" / f"{contract.name}.jsonl")
+    files, taken.waiting = ready(folder, settle, time.time())
+    for file in files:
+        if stop():
+            taken.interrupted = True
+            break
+        if file.suffix.lower() not in KINDS:
+            taken.unlike.append(str(file))
+            continue
+        before = file.stat()
+        with file.open("rb") as content:
+            digest = file_digest(content, "sha256").hexdigest()
+        if digest in manifest.known:
+            taken.known += 1
+            continue
+        say(str(file))
+        try:
+            # To its end before a row is sent: one that is mended has other ids.
+            wanted = sum(1 for _ in rows(file, contract))
+            sent = _send(settings, file, events(file, digest, contract, at), contract, stop)
+        except SettingsError as error:
+            taken.failed.append(str(error))
+            continue
+        taken.rows += sent
+        if sent < wanted:
+            taken.interrupted = True
+            break
+        if sent > wanted or _changed(before, file):
+            taken.failed.append(f"{file} changed while it was read: it is sent when it rests")
+            continue
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest.add(Known(str(file), digest, before.st_size, sent, now))
+        taken.files += 1
+    return taken
+
+
+def _send(
+    settings: Settings,
+    file: Path,
+    records: Iterator[Record],
+    contract: Contract,
+    stop: Callable[[], bool],
+) -> int:
+    """How many of the records the broker has."""
+    from producer.ahead import blocks
+    from producer.command import finish, run_name
+    from producer.kafka_sink import send
+    from producer.ledger import Ledger
+
+    topic = contract.topic or settings.topics.events
+    ledger = Ledger(settings.runtime_dir / "ledger", run_name(), topic, {"file": str(file)})
+    done = send(blocks(records), settings, topic, ledger, stop=stop)
+    if done.failed:
+        finish(done)
+    return done.acknowledged
+
+
+def _changed(before: os.stat_result, file: Path) -> bool:
+    try:
+        now = file.stat()
+    except FileNotFoundError:
+        return False
+    return (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns)
+
+
+@click.command("ingest")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--entity", required=True, help="Whose contract the rows are read by.")
+@click.option("--time", "at", metavar="COLUMN", help="When a row was true.  [default: its file's]")
+@click.option(
+    "--settle",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Leave a file alone that was written to within so many seconds.",
+)
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Look again every so many seconds, until Ctrl-C.",
+)
+@settings_options
+def ingest(
+    folder: Path,
+    entity: str,
+    at: str | None,
+    settle: float,
+    watch: float | None,
+    settings: Settings,
+) -> None:
+    """Send the rows of files (CSV, JSON, Parquet) that are dropped into FOLDER.
+
+    Each file once, when it is whole: names that begin with . or _ or end in .part, .partial, .tmp
+    are not. What was sent stands in files/ENTITY.jsonl of the runtime folder. Sent again, whyever,
+    a row is a duplicate.
+    """
+    from lakehouse import contracts
+    from lakehouse.locks import held
+    from lakehouse.progress import Ticker
+
+    loaded = contracts.load(settings.contracts_dir)
+    if entity not in loaded:
+        raise click.BadParameter(
+            f"{entity!r} is none of {', '.join(loaded)}", param_hint="--entity"
+        )
+    stopping = threading.Event()
+    stop_on_signals(stopping)
+    what = f"the manifest of files of {entity} (ingest)"
+    with held(settings, f"ingest-{entity}", what), Ticker() as ticker:
+        while True:
+            taken = take_in(
+                settings, folder, loaded[entity], at, settle, stopping.is_set, ticker.show
+            )
+            if watch is None or taken.files or taken.failed:
+                click.echo(describe(taken))
+            for line in taken.failed:
+                click.echo(f"headwater: {line}", err=True)
+            if watch is None or stopping.wait(watch):
+                break
+    if taken.failed:
+        raise HeadwaterError(f"{len(taken.failed)} files were not taken in: see above")
+
+
+def describe(taken: Taken) -> str:
+    word = "interrupted: " if taken.interrupted else ""
+    lines = [
+        f"{word}{taken.files:,} files sent, {taken.rows:,} rows; {taken.known:,} were sent before, "
+        f"{taken.waiting:,} are not whole yet"
+    ]
+    lines += [f"  no CSV, JSON or Parquet by its name, left alone: {one}" for one in taken.unlike]
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""What tests of warehouses do over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from batch import publish
+from batch.warehouses.base import Warehouse
+from lakehouse.settings import Settings
+from tests.samples_gold import Shop
+
+
+def copy(shop: Shop, settings: Settings, *kinds: str, full: bool = False) -> publish.Result:
+    return publish.copy(shop.spark, settings, shop.layouts, kinds or ("duckdb", "mysql"), full)
+
+
+def modes(result: publish.Result) -> set[str]:
+    return {table.mode for tables in result.warehouses.values() for table in tables}
+
+
+def plain(value: Any) -> Any:
+    """A value as every engine gives it: moments without a zone, which are UTC."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+def gold_rows(shop: Shop, name: str) -> list[tuple[Any, ...]]:
+    return sorted((tuple(plain(v) for v in row.values()) for row in shop.rows(name)), key=repr)
+
+
+class Meddled:
+    """Has something happen right before a statement of the merge, the first time that it comes."""
+
+    def __init__(
+        self,
+        patch: pytest.MonkeyPatch,
+        kind: type[Warehouse],
+        begins: str,
+        what: Callable[[Any], None],
+    ) -> None:
+        self.times = 0
+        run: Callable[..., Any] = kind.execute
+
+        def execute(warehouse: Any, statement: str, *values: Any) -> Any:
+            if statement.startswith(begins):
+                self.times += 1
+                if self.times == 1:
+                    what(warehouse)
+            return run(warehouse, statement, *values)
+
+        patch.setattr(kind, "execute", execute)

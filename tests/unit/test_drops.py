@@ -1,0 +1,197 @@
+"""Files that are dropped into a folder: which are read, and what their rows become."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakehouse.contracts import Contract, Contracts
+from lakehouse.errors import SettingsError
+from producer.drops import Known, Manifest, events, ready, rows
+
+LONG_AGO = time.time() - 3_600
+
+
+@pytest.fixture
+def order(contracts: Contracts) -> Contract:
+    return contracts["order"]
+
+
+def old(file: Path, content: bytes = b"x") -> Path:
+    """A file that nobody has written to for an hour."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    os.utime(file, (LONG_AGO, LONG_AGO))
+    return file
+
+
+def test_only_whole_files_are_read(tmp_path: Path) -> None:
+    wanted = [old(tmp_path / "a.csv"), old(tmp_path / "later/b.json")]
+    for name in (".hidden.csv", "_SUCCESS", "c.csv.part", "d.tmp", "e.parquet.PARTIAL"):
+        old(tmp_path / name)
+    old(tmp_path / "_temporary/f.csv")
+    (tmp_path / "fresh.csv").write_bytes(b"being written")
+    found, waiting = ready(tmp_path, 10, time.time())
+    assert (found, waiting) == (wanted, 6)
+    found, waiting = ready(tmp_path, 0, time.time())
+    assert (found, waiting) == ([*wanted[:1], tmp_path / "fresh.csv", *wanted[1:]], 5)
+
+
+def told(file: Path, contract: Contract) -> list[Any]:
+    """What stands in the JSON of a file's rows; bytes of those that are none."""
+    return [
+        row if isinstance(row, bytes) else json.loads(made.value or b"")["data"]
+        for row, made in zip(
+            rows(file, contract), events(file, "f" * 64, contract, None), strict=True
+        )
+    ]
+
+
+def test_a_csv_by_its_contract(tmp_path: Path, order: Contract) -> None:
+    file = old(
+        tmp_path / "orders.csv",
+        b"\xef\xbb\xbforder_id,item_count,total,note,placed_at\r\n"
+        b'O0000000001,2,19.90,"a, ""b""\nc",2026-03-01T10:00:00Z\r\n'
+        b"O0000000002,,007,true,\r\n"
+        b"\r\n"
+        b"O0000000003,1\r\n"
+        b'O0000000004,1,1e3,"caf\xe9",x\r\n'
+        b"O0000000005,-1,.5,3,x",
+    )
+    assert told(file, order) == [
+        {
+            "order_id": "O0000000001",
+            "item_count": 2,
+            "total": 19.9,
+            "note": 'a, "b"\nc',
+            "placed_at": "2026-03-01T10:00:00Z",
+        },
+        # 007 is no number of JSON: a text, which the contract refuses by name.
+        {
+            "order_id": "O0000000002",
+            "item_count": None,
+            "total": "007",
+            "note": "true",
+            "placed_at": None,
+        },
+        b"O0000000003,1",
+        b'O0000000004,1,1e3,"caf\xe9",x',
+        {
+            "order_id": "O0000000005",
+            "item_count": -1,
+            "total": ".5",
+            "note": "3",
+            "placed_at": "x",
+        },
+    ]
+    [first, *_] = events(file, "f" * 64, order, None)
+    # Cents stay as they are written.
+    assert b'"total":19.90' in (first.value or b"")
+    envelope = json.loads(first.value or b"")
+    assert envelope.pop("data")
+    written = datetime.fromtimestamp(int(LONG_AGO * 1000) / 1000, UTC)
+    assert abs((datetime.fromisoformat(envelope.pop("time")) - written).total_seconds()) < 0.01
+    assert envelope == {
+        "specversion": "1.0",
+        "id": f"{'f' * 32}-1",
+        "source": "/headwater/files/order",
+        "type": "headwater.shop.order",
+        "subject": "O0000000001",
+        "datacontenttype": "application/json",
+    }
+    assert first.key == b"O0000000001"
+
+
+def test_json_lines_and_a_list(tmp_path: Path, order: Contract) -> None:
+    lines = old(tmp_path / "a.jsonl", b'{"order_id":"O1","total":1.10}\n\n[1]\nnot json\n{"a":1}')
+    assert told(lines, order) == [
+        {"order_id": "O1", "total": 1.1},
+        b"[1]",
+        b"not json",
+        {"a": 1},
+    ]
+    listed = old(tmp_path / "b.json", b' [{"order_id":"O1"}, 7, {"order_id":"O2"}]')
+    assert told(listed, order) == [{"order_id": "O1"}, b"7", {"order_id": "O2"}]
+
+
+def test_parquet(tmp_path: Path, order: Contract) -> None:
+    table = pa.table(
+        {
+            "order_id": ["O1"],
+            "total": pa.array([Decimal("19.90")], pa.decimal128(12, 2)),
+            "placed_at": [datetime(2026, 3, 1, 10, tzinfo=UTC)],
+            "day": [date(2026, 3, 1)],
+            "naive": [datetime(2026, 3, 1, 10)],
+            "many": [[1, 2]],
+            "none": pa.array([None], pa.string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    file = old(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
+    assert told(file, order) == [
+        {
+            "order_id": "O1",
+            "total": 19.9,
+            "placed_at": "2026-03-01T10:00:00+00:00",
+            "day": "2026-03-01",
+            "naive": "2026-03-01T10:00:00Z",
+            "many": [1, 2],
+            "none": None,
+        }
+    ]
+    [row] = events(file, "f" * 64, order, "placed_at")
+    assert json.loads(row.value or b"")["time"] == "2026-03-01T10:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.parquet", b"PAR1 cut off", "Parquet"),
+        ("a.json", b'[{"a":1},', "unexpected end of data"),
+        ("a.csv", b'a,b\n1,"2', "unexpected end of data"),
+        ("a.csv", b"a,a\n1,2", "names no columns, or one of them twice"),
+        ("a.csv", b"a,\n1,2", "names no columns, or one of them twice"),
+    ],
+)
+def test_a_file_that_is_cut_off_is_named(
+    tmp_path: Path, order: Contract, name: str, content: bytes, said: str
+) -> None:
+    file = old(tmp_path / name, content)
+    with pytest.raises(SettingsError, match=rf"{file} cannot be read: .*{said}"):
+        list(rows(file, order))
+
+
+def test_a_manifest_over_deaths(tmp_path: Path) -> None:
+    path = tmp_path / "files/order.jsonl"
+    one, two = Known("/a", "1" * 64, 5, 2, "x"), Known("/b", "2" * 64, 6, 3, "y")
+    Manifest(path).add(one)
+    # Dies over the second one.
+    path.write_text(path.read_text() + '{"file": "/b", "sha2')
+    again = Manifest(path)
+    assert list(again.known.values()) == [one]
+    again.add(two)
+    assert list(Manifest(path).known.values()) == [one, two]
+
+
+@given(st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=8))
+def test_a_row_for_each_that_was_written(
+    tmp_path_factory: pytest.TempPathFactory, contracts: Contracts, written: list[list[str]]
+) -> None:
+    import csv
+
+    file = tmp_path_factory.mktemp("drops") / "a.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows([["order_id", "x"], *written])
+    found = [row for row in rows(file, contracts["order"]) if isinstance(row, dict)]
+    assert [[row["order_id"] or "", row["x"] or ""] for row in found] == written
