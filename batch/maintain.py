@@ -1,7 +1,8 @@
 """Maintenance: small files made into few sorted ones, and files that no version needs removed.
 
 What is done to a table stands in its contract: columns that its files are sorted by (ZORDER, or, by
-setting and of tables without partitions, liquid clustering), and how long old files are kept. Of
+setting and of tables without partitions, liquid clustering), and how long old files are kept, and
+with them the log of the versions that they are of. Of
 the tables that a stream writes only those partitions are touched that it has left, or all of them
 where the tables are on this machine and no stream runs there; and of these only such with more than
 SMALL_FILES small files, because ZORDER writes a partition anew as a whole.
@@ -40,6 +41,8 @@ SMALL_FILES = 8
 LEFT_AFTER = timedelta(hours=2)
 # Delta refuses to remove younger files; readers of a version may still need them.
 LEAST_HOURS = 168
+# A version can be read as long as its entry in the log and its files are there.
+RETENTIONS = ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration")
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Report:
 
     partitions: how many are to be, or were, written anew. zorder_by: none where the table is
     clustered. removed: old files, to be or deleted. retired: rows of before `until`, older than the
-    contract has them kept, to be or deleted. where, recluster: SQL of what is to be done.
+    contract has them kept, to be or deleted. where, recluster, properties: of what is to be done.
     """
 
     table: str
@@ -64,6 +67,7 @@ class Report:
     until: date | None = field(default=None, repr=False)
     where: str = field(default="", repr=False)
     recluster: str = field(default="", repr=False)
+    properties: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 class Detail(NamedTuple):
@@ -186,7 +190,8 @@ def keep(
         written = [
             table
             for (_, table), report in zip(there, reports, strict=True)
-            if report.partitions or report.removed or report.recluster or report.retired
+            if any((report.partitions, report.removed, report.retired))
+            or any((report.recluster, report.properties))
         ]
         run.written = tables.versions(spark, settings, written, run.read)
         run.rows = sum(report.retired for report in reports)
@@ -234,6 +239,11 @@ def _plan(
     if detail.clustered_by != liquid:
         columns = ", ".join(quoted(name) for name in liquid)
         recluster = f"({columns})" if liquid else "NONE"
+    lacking = {}
+    if vacuum:
+        properties = tables.properties_of(spark, table.path(settings))
+        wanted = dict.fromkeys(RETENTIONS, f"interval {hours} hours")
+        lacking = {key: kept for key, kept in wanted.items() if properties.get(key) != kept}
     return Report(
         table.full_name,
         len(due),
@@ -246,6 +256,7 @@ def _plan(
         until=until,
         where=where,
         recluster=recluster,
+        properties=lacking,
     )
 
 
@@ -316,6 +327,8 @@ def _do(spark: SparkSession, settings: Settings, table: Table, report: Report) -
     path = tables.quoted_path(table.path(settings))
     if report.retired and report.until is not None:
         _retire(spark, settings, table, report.until)
+    if report.properties:
+        tables.set_properties(spark, path, report.properties)
     if report.recluster:
         spark.sql(f"ALTER TABLE {path} CLUSTER BY {report.recluster}")
     if report.partitions:

@@ -27,7 +27,7 @@ LAYOUT_KEYS = {
     "scd": "1: the last state of each member; 2: every state with its time",
     "partitionBy": "columns that the table is partitioned by",
     "zorderBy": "columns that OPTIMIZE sorts the files of a partition by",
-    "vacuumHours": "how long files that no version needs any more are kept, h",
+    "vacuumHours": "how long older versions are kept: their files, and their log, h",
     "warehouse": "its name by kind of warehouse, where that is not its own: {mysql: dw_users}",
 }
 PROMISES = ("latency", "retention")

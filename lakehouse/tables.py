@@ -280,7 +280,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
     changes = _changes(spark, path, table)
     if any(there is not None for _, _, there in changes) and WIDENING not in properties:
         # Not before it is needed: it keeps other readers of Delta tables away.
-        _set(spark, quoted, {WIDENING: "true"})
+        set_properties(spark, quoted, {WIDENING: "true"})
     for column, kind, there in changes:
         if there is None:
             spark.sql(f"ALTER TABLE {quoted} ADD COLUMNS ({column} {kind})")
@@ -288,7 +288,7 @@ def ensure(spark: SparkSession, settings: Settings, table: Table) -> bool:
             spark.sql(f"ALTER TABLE {quoted} ALTER COLUMN {column} TYPE {kind}")
     if lacking:
         # Last: statistics name columns, which have to be there.
-        _set(spark, quoted, lacking)
+        set_properties(spark, quoted, lacking)
     return False
 
 
@@ -326,7 +326,8 @@ def properties_of(spark: SparkSession, path: str) -> dict[str, str]:
     return dict(detail.select("properties").collect()[0].properties)
 
 
-def _set(spark: SparkSession, quoted: str, properties: dict[str, str]) -> None:
+def set_properties(spark: SparkSession, quoted: str, properties: dict[str, str]) -> None:
+    """Sets properties of a table. quoted: its path as it stands in SQL."""
     listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
     spark.sql(f"ALTER TABLE {quoted} SET TBLPROPERTIES ({listed})")
 
@@ -627,17 +628,33 @@ def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None
 
     Raises TableError where that happens ATTEMPTS times.
     """
-    from delta.exceptions import DeltaConcurrentModificationException
-
     from lakehouse.retries import attempts
 
+    between = _between()
     try:
-        attempts(ATTEMPTS, DeltaConcurrentModificationException)(attempt)
-    except DeltaConcurrentModificationException as error:
+        attempts(ATTEMPTS, *between)(attempt)
+    except between as error:
         raise TableError(
             f"{table.full_name} ({table.path(settings)}): {ATTEMPTS} attempts met commits of "
             "another writer; nothing was changed: run it again, or stop that one"
         ) from error
+
+
+def _between() -> tuple[type[Exception], ...]:
+    """What Delta raises where another writer's commit came first: in Python these have nothing in
+    common, as they have in the JVM."""
+    from delta import exceptions as delta
+
+    return (
+        delta.DeltaConcurrentModificationException,
+        delta.ConcurrentAppendException,
+        delta.ConcurrentDeleteDeleteException,
+        delta.ConcurrentDeleteReadException,
+        delta.ConcurrentTransactionException,
+        delta.ConcurrentWriteException,
+        delta.MetadataChangedException,
+        delta.ProtocolChangedException,
+    )
 
 
 def _demand_location(spark: SparkSession, name: str, path: str) -> None:

@@ -88,6 +88,13 @@ def test_what_the_stream_has_left_is_written_anew(
         if commit["operation"] == "OPTIMIZE"
     ]
     assert optimized == ['["topic","partition","offset"]'] * 2
+    # The contract keeps old versions for 168 h: their files, and what the log says of them.
+    kept = DeltaTable(bronze.path(settings)).metadata().configuration
+    assert kept["delta.logRetentionDuration"] == "interval 168 hours"
+    assert kept["delta.deletedFileRetentionDuration"] == "interval 168 hours"
+    # Said once: nothing is left to do.
+    [again] = maintain.keep(spark, settings, few, layouts, ("bronze.events",), dry_run=True)
+    assert (again.properties, again.partitions, again.removed) == ({}, 0, 0)
 
 
 @pytest.mark.long

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from delta.tables import DeltaTable
+from deltalake import DeltaTable as RustTable
 from pyspark.sql import SparkSession
+from pyspark.sql.functions import udf
 
 from lakehouse import tables
 from lakehouse.contracts import Contracts
@@ -104,3 +108,39 @@ def test_tables_and_views_as_they_were(house: House, contracts: Contracts) -> No
     assert seen(after_one) == ["Books"]
     assert seen(datetime.now(UTC)) == ["Books", "Toys"]
     assert seen(after_one) == ["Books"]
+
+
+def test_a_commit_that_came_between_is_met_by_another_try(
+    spark: SparkSession, settings: Settings, tmp_path: Path
+) -> None:
+    """A real one, by another engine, while the MERGE is worked out."""
+    table = tables.Table("gold", "counted", {"k": "bigint", "v": "bigint"})
+    path, once = table.path(settings), tmp_path / "once"
+    tables.create(spark.createDataFrame([(1, 1), (2, 2)], "k bigint, v bigint"), settings, table)
+
+    writes = f"from deltalake import DeltaTable; DeltaTable({path!r}).update({{'v': 'v + 10'}})"
+    # Spark's workers are of another Python's packages.
+    another = [sys.executable, "-c", writes]
+
+    def meanwhile(value: int) -> int:
+        import subprocess
+
+        if not once.exists():
+            once.touch()
+            subprocess.run(another, check=True)
+        return value
+
+    changed = udf(meanwhile, "bigint").asNondeterministic()
+    rows = spark.createDataFrame([(1, 5)], "k bigint, v bigint").withColumn("v", changed("v"))
+    calls = []
+
+    def attempt() -> None:
+        calls.append(1)
+        old = DeltaTable.forPath(spark, path).alias("old")
+        merged = old.merge(rows.alias("new"), "old.k = new.k")
+        merged.whenMatchedUpdate(set={"v": "new.v"}).execute()
+
+    tables.merge(settings, table, attempt)
+    assert len(calls) == 2, "once more"
+    found = RustTable(path).to_pyarrow_table().to_pylist()
+    assert {row["k"]: row["v"] for row in found} == {1: 5, 2: 12}
