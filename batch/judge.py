@@ -106,6 +106,12 @@ def judge(
             waits = F.coalesce("waits", F.lit(False)) & (F.col("outcome") == ACCEPTED)
             rows = rows.join(unread.withColumn("waits", F.lit(True)), IDENTITY, "left")
             waiting = _firsts(rows.where(waits))
+            if again is not None:
+                # Those that have a row keep it meanwhile.
+                kept = rows.where(waits).select(*COORDINATES)
+                again = again.join(kept, COORDINATES, "left_anti").localCheckpoint()
+                standing = silver.join(again, COORDINATES, "left_anti")
+                recent = standing.where(looked_at if narrow else F.lit(False))
             rows = rows.where(~waits).drop("waits").localCheckpoint()
         changes = decide(rows, standing, recent, firm).localCheckpoint()
         moved = changes.where(gives_way)
@@ -116,10 +122,8 @@ def judge(
         # with them; and without those whose content is in Silver alone, which cannot give way.
         yielding = losing.select(*IDENTITY).distinct().localCheckpoint()
         lost = losing.join(records.select(*COORDINATES), COORDINATES, "left_anti")
-        if narrow:
-            unread = lost.where(~committed).select(*IDENTITY).distinct().localCheckpoint()
-            lost = lost.where(committed)
-        lost = lost.select(*COORDINATES)
+        unread = lost.where(~committed).select(*IDENTITY).distinct().localCheckpoint()
+        lost = lost.where(committed).select(*COORDINATES)
         firm = (lost if firm is None else lost.union(firm)).distinct().localCheckpoint()
         met = _conflicts_of(silver, yielding).join(closed, COORDINATES, "left_semi")
         again = met if again is None else again.unionByName(met).distinct()

@@ -395,7 +395,11 @@ def _write_docs(context: Any, folder: Path) -> None:
         context.build_data_docs(site_names=["quality"])
         for stale in ("expectations", "validations"):
             shutil.rmtree(folder / stale, ignore_errors=True)
-        shutil.copytree(made, folder, dirs_exist_ok=True)
+        try:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+        except shutil.Error as error:
+            # It lists every file: the first of them says why.
+            raise OSError(error.args[0][0][2]) from None
 
 
 def _judged(suite: Suite, frame: Any, outcome: Any, version: Version, past: list[Any]) -> Checked:

@@ -309,21 +309,40 @@ def find(
 
 
 def _iso(millis: int) -> str:
-    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds")
+    try:
+        return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        # A producer may say whatever it likes.
+        return f"{millis:,} ms after 1970"
+
+
+class NotKeptError(HeadwaterError):
+    """A record's bytes are nowhere any more, and it has an outcome."""
 
 
 def _value(
     spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates
 ) -> bytes | None:
-    """A record's bytes: its newest repair, else what the broker gave. Raises HeadwaterError."""
+    """A record's bytes: its newest repair, else what the broker gave.
+
+    Raises HeadwaterError where there is no such record, and NotKeptError where Bronze has let go of
+    it, and it is not quarantined.
+    """
     from lakehouse import repairs, tables
+    from lakehouse.silver import QUARANTINED
 
     bronze = tables.read(spark, settings, tables.bronze()).where(_is(record))
     rows = repairs.applied(spark, settings, bronze).select("value").collect()
     if not rows:
-        # Quarantine keeps its own copy for longer than Bronze.
+        # Quarantine keeps its own copy for longer than Bronze, and repairs theirs.
         silver = tables.read(spark, settings, tables.silver(contracts)).where(_is(record))
-        rows = silver.select(silver.raw.alias("value")).collect()
+        held = silver.withColumn("value", silver.raw)
+        rows = repairs.applied(spark, settings, held).select("value", "outcome").collect()
+        if rows and rows[0]["value"] is None and rows[0]["outcome"] != QUARANTINED:
+            raise NotKeptError(
+                f"{record}: bronze.events has let go of it by its contract (retention), and Silver "
+                "keeps the bytes of what is quarantined alone"
+            )
     if not rows:
         raise HeadwaterError(f"{record}: no such record: see `headwater quarantine list`")
     return None if rows[0]["value"] is None else bytes(rows[0]["value"])
@@ -347,7 +366,10 @@ def story(
 
     from lakehouse import repairs, tables
 
-    value = _value(spark, settings, contracts, record)
+    try:
+        value, told = _value(spark, settings, contracts, record), ""
+    except NotKeptError as error:
+        value, told = None, f"not kept: {error}"
     silver = tables.read(spark, settings, tables.silver(contracts)).where(_is(record))
     rows = silver.select(
         "outcome", "entity", "violations", F.unix_millis("timestamp").alias("taken")
@@ -356,7 +378,8 @@ def story(
     done = repairs.history(spark, settings)
     steps = [] if done is None else done.where(_is(record)).orderBy("at").collect()
     entity = None if row is None else row.entity
-    is_erased = value is None and _is_erased(spark, settings, record)
+    if value is None and _is_erased(spark, settings, record):
+        told = "erased"
     # What other bytes are about is only known once they were judged.
     known = entity if not steps or steps[-1].action == repairs.REPLAYED else None
     return {
@@ -365,7 +388,7 @@ def story(
         "outcome": "no row in Silver: a duplicate, or pending" if row is None else row.outcome,
         "entity": entity,
         "violations": [] if row is None else row.violations,
-        "payload": "erased" if is_erased else masked(value, contracts, known, reveal),
+        "payload": told or masked(value, contracts, known, reveal),
         "history": [
             {
                 "at": step["at"].isoformat(),
@@ -446,19 +469,20 @@ def replay(
     from lakehouse import repairs, runs, tables
     from lakehouse.silver import COORDINATES
 
-    with runs.recorded(spark, settings, JOB) as run:
-        committed = judge.within({}, judge.committed_by_all(spark, settings))
-        chosen = (
-            wanted.of(_quarantined(spark, settings, contracts).where(committed))
-            .select(*COORDINATES, F.col("violations").alias("was"))
-            .localCheckpoint()
+    committed = judge.within({}, judge.committed_by_all(spark, settings))
+    chosen = (
+        wanted.of(_quarantined(spark, settings, contracts).where(committed))
+        .select(*COORDINATES, F.col("violations").alias("was"))
+        .localCheckpoint()
+    )
+    named = set(wanted.records)
+    # A slip of whoever calls it is no run that failed.
+    if named and len(named) > (count := chosen.count()):
+        raise HeadwaterError(
+            f"{len(named) - count} of the records that were named are not in "
+            "quarantine (or not what the options say): see `headwater quarantine list`"
         )
-        named = set(wanted.records)
-        if named and len(named) > (count := chosen.count()):
-            raise HeadwaterError(
-                f"{len(named) - count} of the records that were named are not in "
-                "quarantine (or not what the options say): see `headwater quarantine list`"
-            )
+    with runs.recorded(spark, settings, JOB) as run:
         done = judge.judge(spark, settings, contracts, committed, committed, JOB, again=chosen)
         before = chosen if done.kept_out is None else done.kept_out
         after = repairs.note_replayed(spark, settings, contracts, before, by)

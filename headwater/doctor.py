@@ -163,7 +163,7 @@ def broker(settings: Settings) -> Findings:
                 "clock",
                 ERROR,
                 f"topic {topic} partition {partition} has a record of {ahead:,.0f} s in the future",
-                "set the clock of this machine, or of who sends: the watermark follows it",
+                "set the clock of this machine, or of who sends",
             )
 
 

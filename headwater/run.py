@@ -324,8 +324,6 @@ def _summary(
     else:
         database.execute("CREATE TABLE category (category_id VARCHAR, name VARCHAR)")
     put("sales", tables.gold(known[gold.CATEGORY_METRICS]), "category_id currency units revenue")
-    names = "customer_id first_name last_name is_current"
-    put("customer", tables.gold(known[gold.USERS]), names)
     put("spent", tables.gold(known[gold.USER_METRICS]), "customer_id orders revenue currency")
 
     def ask(question: str) -> list[tuple[Any, ...]]:
@@ -354,12 +352,11 @@ def _summary(
                 ORDER BY sum(revenue) DESC, category_id LIMIT {ROWS_SHOWN}"""
             )
         ],
+        # By their ids: names are personal, and this is a console.
         "best": [
-            (customer, name, orders, f"{revenue:,}", currency)
-            for customer, name, orders, revenue, currency in ask(
-                f"""SELECT customer_id, concat_ws(' ', first_name, last_name), orders, revenue,
-                currency
-                FROM spent LEFT JOIN customer USING (customer_id) WHERE is_current
+            (customer, orders, f"{revenue:,}", currency)
+            for customer, orders, revenue, currency in ask(
+                f"""SELECT customer_id, orders, revenue, currency FROM spent
                 ORDER BY revenue DESC, customer_id LIMIT {BEST_SHOWN}"""
             )
         ],
@@ -371,7 +368,7 @@ def _show(summary: dict[str, list[tuple[Any, ...]]], settings: Settings) -> None
     show("Quarantine by rule", ("rule", "records"), summary["rules"])
     money = ("revenue", "currency")
     show("Revenue by category", ("category", "name", "units", *money), summary["categories"])
-    show("Best customers", ("customer", "name", "orders", *money), summary["best"])
+    show("Best customers", ("customer", "orders", *money), summary["best"])
     click.echo(f"tables:      {settings.tables}")
     click.echo(f"checkpoints: {settings.checkpoints}")
     click.echo(f"ledger:      {settings.runtime_dir / 'ledger'}")

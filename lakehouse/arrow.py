@@ -7,19 +7,27 @@ from typing import Any
 from urllib.parse import unquote
 
 from lakehouse import adls, tables
+from lakehouse.errors import TableError
 from lakehouse.settings import Settings
 
 
 def open_table(settings: Settings, table: tables.Table) -> Any:
-    """A Delta table without Spark; None where there is none."""
+    """A Delta table without Spark; None where there is none. Raises TableError where it cannot be
+    read."""
     from deltalake import DeltaTable
-    from deltalake.exceptions import TableNotFoundError
+    from deltalake.exceptions import DeltaError, TableNotFoundError
 
+    path = table.path(settings)
     try:
-        path = table.path(settings)
         return DeltaTable(path, storage_options=adls.delta_options(settings, path))
     except TableNotFoundError:
         return None
+    except DeltaError as error:
+        said = str(error).splitlines()[0]
+        raise TableError(
+            f"{table.full_name} ({path}) cannot be read: {said}: a file of its _delta_log is cut "
+            "off; bring it back from a copy, or see docs/operate.md for what is made of what"
+        ) from None
 
 
 def rows(settings: Settings, table: tables.Table, columns: list[str]) -> Iterator[Any]:

@@ -34,7 +34,7 @@ def bootstrap(settings: Settings) -> str:
     state = settings.runtime_dir / "broker" / "broker.json"
     try:
         return f"127.0.0.1:{json.loads(state.read_text())['port']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise BrokerError(
             f"no broker is set and none was started in {state.parent}: "
             "run `headwater broker start`, or set HEADWATER_BROKER__BOOTSTRAP"

@@ -30,6 +30,8 @@ EDITION = 2
 LIVE_TEMPO = 1000.0
 
 
+# Years in which a shop may open: what happens in it later has to have a year of four digits, too.
+EARLIEST, LATEST = 2, 9_900
 # Of records, or of records a second.
 MOST = 10**12
 
@@ -276,7 +278,11 @@ def instant(start: str | None, live: bool) -> int:
         if live:
             return int(time.time() * 1000)
         start = START
-    return round(moment(start, "--start").timestamp() * 1000)
+    opens = moment(start, "--start")
+    if not EARLIEST <= opens.year <= LATEST:
+        said = f"a shop opens between the years {EARLIEST} and {LATEST}, not {start}"
+        raise click.BadParameter(said, param_hint="--start")
+    return round(opens.timestamp() * 1000)
 
 
 def run_name() -> str:

@@ -165,16 +165,24 @@ def _loop(
                 if stop():
                     return
                 continue
+            if rate is not None and _too_early(report.sent / rate, started, poll, stop):
+                return
             records = zip(range(begin, end), keys[begin:end], values[begin:end], strict=True)
             _give(producer, topic, records, delivered, report, chunk, wait)
             wait(0)
-            if rate is not None:
-                ahead = report.sent / rate - report.seconds
-                while ahead > 0 and not stop():
-                    poll(min(0.1, ahead))
-                    ahead = report.sent / rate - (time.monotonic() - started)
             if stop():
                 return
+
+
+def _too_early(
+    due: float, started: float, poll: Callable[[float], None], stop: Callable[[], bool]
+) -> bool:
+    """Waits until so many seconds after the start; whether it is to stop before that."""
+    while (ahead := due - (time.monotonic() - started)) > 0:
+        if stop():
+            return True
+        poll(min(0.1, ahead))
+    return False
 
 
 def _give(
@@ -207,7 +215,7 @@ def _give(
                 continue
             except KafkaException as error:
                 given(index + 1)
-                _refused(report, chunk, error.args[0])
+                _refused(report, chunk, topic, error.args[0])
             break
     given(index + 1)
 
@@ -230,10 +238,13 @@ def _delivered(report: Report, chunk: Chunk) -> Callable[[int, Any, Any], None]:
     return delivered
 
 
-def _refused(report: Report, chunk: Chunk, error: Any) -> None:
+def _refused(report: Report, chunk: Chunk, topic: str, error: Any) -> None:
     """The client itself would not take a record: too large, or a topic that is none."""
     chunk.answered += 1
     report.failed += 1
     report.first_error = report.first_error or f"record {report.sent}: {error.str()}"
     if error.fatal():
-        raise BrokerError(f"the broker refused the producer: {error.str()}")
+        raise BrokerError(
+            f"topic {topic}: the broker refused the producer at record {report.sent:,}: "
+            f"{error.str()}; what was acknowledged is safe: start it again, with --continue"
+        )

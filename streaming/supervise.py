@@ -26,6 +26,8 @@ from lakehouse.settings import Stream
 from streaming.query import ADVICE, Running
 
 LONGEST_PAUSE_SECONDS = 60.0
+# More of them would be no number any more.
+DOUBLINGS = 60
 
 
 class Meter:
@@ -142,7 +144,8 @@ class Supervised:
             if not self.restarts:
                 raise error
             raise StreamError(f"{said} (given up after {self.restarts} restarts)") from None
-        pause = min(LONGEST_PAUSE_SECONDS, self._stream.restart_seconds * 2**self.restarts)
+        doubled = self._stream.restart_seconds * 2 ** min(self.restarts, DOUBLINGS)
+        pause = min(LONGEST_PAUSE_SECONDS, doubled)
         self.restarts += 1
         self._running, self._due = None, time.monotonic() + pause
         self._say(

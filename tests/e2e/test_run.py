@@ -47,6 +47,9 @@ def test_run_and_run_again(tmp_path: Path, times: int) -> None:
             "Try next:",
         ):
             assert said in done.stdout
+        persons = {row["last_name"] for row in table(settings, "gold/dim_users").to_pylist()}
+        assert len(persons) > 10
+        assert not [name for name in persons if name and name in done.stdout]
         assert not broker.status(settings).running
         assert unlike_the_ledger(settings) == []
         assert table(settings, "bronze/events", ["offset"]).num_rows == time * EVENTS

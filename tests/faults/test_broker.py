@@ -21,14 +21,15 @@ from headwater import broker, doctor
 from lakehouse import checkpoints, kafka, tables
 from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
-from lakehouse.errors import GapError, StreamError, TableError
+from lakehouse.errors import StreamError, TableError
 from lakehouse.gaps import Gap
 from lakehouse.settings import Settings, Stream
 from producer.command import Sending, send_shop
 from streaming import watch
-from streaming.command import run_queries, start_all
+from streaming.command import run_queries
 from tests.helpers import (
     drain,
+    headwater,
     settings_for,
     table,
     unlike_the_ledger,
@@ -67,16 +68,15 @@ def test_records_that_expired_are_named_and_accepted(
     missing = 3 + end - read[topic, 1]
     assert 3 < missing < 20
 
-    with pytest.raises(GapError) as refused:
-        drain(spark, settings, contracts)
-    for gap in lost:
-        assert str(gap) in str(refused.value)
-    assert "--accept-gap" in str(refused.value)
+    # A stream without end, too: no further try helps.
+    for how in (["--available-now"], []):
+        *_, said = headwater(settings, "stream", *how, code=1).stderr.splitlines()
+        for gap in lost:
+            assert str(gap) in said
+        assert "--accept-gap" in said
     assert table(settings, "bronze/events", ["offset"]).num_rows == 2_000
 
-    running = start_all(spark, settings, contracts, checkpoints.QUERIES, True, accept_gap=True)
-    for query in running:
-        query.query.awaitTermination()
+    headwater(settings, "stream", "--available-now", "--accept-gap")
     # Accepted once, it is no error any more, and what comes later is.
     drain(spark, settings, contracts)
     reconcile.reconcile_range(spark, settings, contracts)
@@ -315,4 +315,29 @@ def test_a_query_that_fails_is_started_again_so_often(
     drain(spark, settings, contracts)
     reconcile.reconcile_range(spark, settings, contracts)
     assert audit.audit_tables(spark, settings, contracts).broken == []
+    assert unlike_the_ledger(settings) == []
+
+
+@pytest.mark.long
+def test_a_stream_whose_query_fails_for_good_ends_with_a_code(
+    bootstrap: str, tmp_path: Path
+) -> None:
+    """Its table is a folder that nobody may write into."""
+    settings = settings_for(tmp_path, bootstrap)
+    send_shop(settings, Sending(events=100, seed=69))
+    headwater(settings, "stream", "--available-now")
+    send_shop(settings, Sending(events=100, seed=69, go_on=True))
+    log = Path(settings.tables) / "bronze/events/_delta_log"
+    moved = log.rename(log.with_name("moved"))
+    # A file in the place of a folder: a user who may do everything cannot write into it either.
+    log.write_bytes(b"")
+    few = {"HEADWATER_STREAM__RESTARTS": "2", "HEADWATER_STREAM__RESTART_SECONDS": "0.1"}
+    said = headwater(settings, "stream", code=1, extra=few).stderr
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("headwater: ")
+    log.unlink()
+    moved.rename(log)
+    headwater(settings, "stream", "--available-now")
+    headwater(settings, "reconcile")
+    headwater(settings, "audit")
     assert unlike_the_ledger(settings) == []

@@ -49,9 +49,9 @@ def gone(file: Path) -> None:
     (file.parent / f".{file.name}.crc").unlink(missing_ok=True)
 
 
-def cut(file: Path) -> None:
-    """As a power cut leaves it: the name is there, the bytes are not."""
-    file.write_bytes(b"")
+def cut(file: Path, kept: float = 0.0) -> None:
+    """As a power cut leaves it: the name is there, the bytes, or some of them, are not."""
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * kept)])
 
 
 def commit_gone(checkpoints: Path) -> None:
@@ -97,24 +97,40 @@ def metadata_gone(checkpoints: Path) -> None:
     gone(checkpoints / "silver/metadata")
 
 
-def commit_cut(checkpoints: Path) -> None:
-    cut(newest(checkpoints / "silver/commits"))
+def commit_cut(checkpoints: Path, kept: float = 0.0) -> None:
+    cut(newest(checkpoints / "silver/commits"), kept)
 
 
-def offsets_cut(checkpoints: Path) -> None:
-    cut(newest(checkpoints / "bronze/offsets"))
+def offsets_cut(checkpoints: Path, kept: float = 0.0) -> None:
+    cut(newest(checkpoints / "bronze/offsets"), kept)
 
 
-def metadata_cut(checkpoints: Path) -> None:
-    cut(checkpoints / "silver/metadata")
+def metadata_cut(checkpoints: Path, kept: float = 0.0) -> None:
+    cut(checkpoints / "silver/metadata", kept)
 
 
-def state_cut(checkpoints: Path) -> None:
+def state_cut(checkpoints: Path, kept: float = 0.0) -> None:
     files = [f for f in (checkpoints / "silver/state").rglob("*") if f.is_file()]
     assert any(f.suffix == ".changelog" for f in files)
     for file in files:
         if file.suffix in {".changelog", ".zip"}:
-            cut(file)
+            cut(file, kept)
+
+
+def commit_halved(checkpoints: Path) -> None:
+    commit_cut(checkpoints, 0.5)
+
+
+def offsets_halved(checkpoints: Path) -> None:
+    offsets_cut(checkpoints, 0.5)
+
+
+def metadata_halved(checkpoints: Path) -> None:
+    metadata_cut(checkpoints, 0.5)
+
+
+def state_halved(checkpoints: Path) -> None:
+    state_cut(checkpoints, 0.5)
 
 
 @pytest.mark.long
@@ -139,6 +155,10 @@ def state_cut(checkpoints: Path) -> None:
         (offsets_cut, r"bronze/offsets/\d+ is damaged: move the folder (\S+) away"),
         (metadata_cut, r"silver/metadata is damaged: move the folder (\S+) away"),
         (state_cut, r"its state cannot be read: move the folder (\S+) away"),
+        (commit_halved, r"silver/commits/\d+ is damaged: delete it"),
+        (offsets_halved, r"bronze/offsets/\d+ is damaged: move the folder (\S+) away"),
+        (metadata_halved, r"silver/metadata is damaged: move the folder (\S+) away"),
+        (state_halved, r"its state cannot be read: move the folder (\S+) away"),
     ],
 )
 def test_a_damaged_checkpoint(

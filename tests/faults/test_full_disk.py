@@ -30,7 +30,8 @@ cp -a "$DATA/." "$OUT/data"
 
 
 # What is left of the room goes to a file, job after job; then it is given back, and all is done.
-# Some is left for a lock, and none is for the first of a table's files; or none at all.
+# Some is left for a lock, and none for the first of a table's files; or none at all; or enough for
+# some files, so that it is full in the middle of the work, or at its end.
 JOBS = ("reconcile", "gold", "maintain", "publish")
 JOBS_SCRIPT = """
 mount -t tmpfs -o size=256m tmpfs "$DATA" || exit 1
@@ -149,4 +150,37 @@ def test_a_full_data_folder_stops_every_job_and_nothing_is_half_done(
     assert audit.audit_tables(spark, copied, contracts).broken == []
     assert unlike_the_ledger(copied) == []
     # What a rebuild would make is there already.
+    assert gold.build(spark, copied, contracts, layouts, rebuild=True).rows == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("left", ["48k", "192k"])
+def test_a_data_folder_that_fills_up_in_the_middle_of_a_job(
+    spark: SparkSession,
+    contracts: Contracts,
+    layouts: Layouts,
+    bootstrap: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: str,
+) -> None:
+    """Some has been written by then. A job that got through with it is as good."""
+    data, out = tmp_path / "small", tmp_path / "out"
+    settings = settings_for(data, bootstrap)
+    monkeypatch.setenv("LEFT", left)
+    apart(JOBS_SCRIPT, settings, out, 3_000)
+    stopped = []
+    for job in JOBS:
+        said = [line for line in (out / f"{job}.said").read_text().splitlines() if line]
+        assert not any("Traceback" in line for line in said), f"{job}: {said}"
+        if (out / f"{job}.code").read_text().strip() != "0":
+            stopped.append(job)
+            assert said[-1].startswith("headwater: "), f"{job}: {said}"
+            assert "No space left on device" in said[-1], f"{job}: {said}"
+            assert len(said[-1]) < 1_000
+    assert "gold" in stopped
+    copied = settings.model_copy(update={"storage": str(out / "data")})
+    assert audit.audit_tables(spark, copied, contracts).broken == []
+    assert unlike_the_ledger(copied) == []
     assert gold.build(spark, copied, contracts, layouts, rebuild=True).rows == 0

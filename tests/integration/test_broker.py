@@ -68,3 +68,6 @@ def test_a_damaged_file_of_the_broker_is_none(tmp_path: Path, state: str) -> Non
     (tmp_path / "broker" / "broker.json").write_text(text)
     assert not broker.status(settings).running
     assert not broker.stop(settings)
+    if not state.startswith("{"):
+        with pytest.raises(BrokerError, match="no broker is set and none was started in"):
+            kafka.bootstrap(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -104,6 +105,47 @@ def test_bronze_holds_the_bytes_that_were_sent(house: Settings) -> None:
     ).fetchall()
     assert len(rows) == EVENTS
     assert all(value == sent[number - 1] for number, value in rows)
+
+
+def test_bronze_holds_all_that_came_with_the_bytes(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    """Keys, headers (one name twice, one without a value), timestamps and their kind."""
+    settings = settings_for(tmp_path, bootstrap)
+    topic = settings.topics.events
+    kafka.ensure_topics(settings, [topic])
+    now = int(time.time() * 1000)
+    headers = [("a", b"1"), ("a", b"\xff"), ("b", None), ("", b"")]
+    producer = Producer(kafka.client_options(settings))
+    sent: list[dict[str, Any]] = []
+
+    def delivered(error: Any, message: Any) -> None:
+        assert error is None
+        sent.append({"partition": message.partition(), "offset": message.offset()})
+
+    given: list[dict[str, Any]] = [
+        {"key": b"\x00key", "value": b"{}", "headers": headers, "timestamp": now - 7_200_000},
+        {"key": b"", "value": b"", "headers": None, "timestamp": now},
+        {"key": None, "value": None, "headers": [], "timestamp": now - 86_400_000},
+    ]
+    for record in given:
+        producer.produce(topic, on_delivery=delivered, **record)
+        producer.flush(30)
+    drain(spark, settings, contracts, "bronze")
+    found = {
+        (row["partition"], row["offset"]): row
+        for row in table(settings, "bronze/events").to_pylist()
+    }
+    assert len(found) == len(given)
+    for record, place in zip(given, sent, strict=True):
+        row = found[place["partition"], place["offset"]]
+        taken = datetime.fromtimestamp(record["timestamp"] / 1000, UTC)
+        assert (row["topic"], row["key"], row["value"]) == (topic, record["key"], record["value"])
+        assert [(h["key"], h["value"]) for h in row["headers"] or []] == (record["headers"] or [])
+        assert row["timestamp"] == taken
+        # 0: the one that sent it said when (CreateTime).
+        assert row["timestamp_type"] == 0
+        assert (row["date"], row["hour"]) == (taken.date(), taken.hour)
 
 
 def test_quarantine_keeps_the_bytes(house: Settings) -> None:

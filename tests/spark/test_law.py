@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from batch import audit, judge, reconcile
+from batch import audit, judge, reconcile, replay
 from lakehouse import runs, tables
 from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
@@ -116,12 +116,33 @@ def test_what_gives_way_and_what_cannot(house: House) -> None:
 
 
 @pytest.mark.long
-def test_an_earlier_record_waits_for_what_bronze_has_not_got_yet(house: House) -> None:
+@pytest.mark.parametrize("first", [None, pytest.param("replay", marks=pytest.mark.long)])
+def test_an_earlier_record_waits_for_what_bronze_has_not_got_yet(
+    house: House, first: str | None
+) -> None:
     """Silver is ahead. (0, 0) has other content and came later: it can give way once Bronze has
-    it, and until then the range ends before (1, 0)."""
+    it, and until then the range ends before (1, 0). A replay does not settle it either."""
     later = (0, 0, 9, category("x", name="Later"))
     house.stream(later)
     house.bronze((1, 0, 5, category("x", name="Earlier")), (1, 1, 6, category("z")))
+    if first == "replay":
+        every = replay.Range(0)
+        done = replay.replay_range(house.spark, house.settings, house.contracts, every)
+        assert (done.accepted, done.quarantined) == (1, 0)
+        assert house.rows() == {
+            (0, 0): ("accepted", [], "stream"),
+            (1, 1): ("accepted", [], "replay"),
+        }
+        assert house.reconcile() == judge.Result(pending=0)
+        house.bronze(later)
+        house.reconcile()
+        assert {key: row[:2] for key, row in house.rows().items()} == {
+            (0, 0): ("quarantined", ["conflict"]),
+            (1, 0): ("accepted", []),
+            (1, 1): ("accepted", []),
+        }
+        assert house.audit().holds
+        return
     assert house.reconcile() == judge.Result(pending=1, accepted=1)
     assert house.rows() == {
         (0, 0): ("accepted", [], "stream"),

@@ -202,6 +202,25 @@ def test_what_bronze_has_let_go_of_can_be_looked_at_and_not_judged_again(house: 
 
 
 @pytest.mark.long
+def test_what_was_let_in_and_is_kept_nowhere_says_so(house: House) -> None:
+    """Bronze has let go of it, and Silver keeps the bytes of what is quarantined alone."""
+    house.bronze((0, 0, 0, category("a")), (0, 1, 1, b"{"))
+    house.stream((0, 0, 0, category("a")), (0, 1, 1, b"{"))
+    spark, settings, contracts = house.spark, house.settings, house.contracts
+    quarantine.repair(spark, settings, contracts, at(1), category("b"), "x", "")
+    quarantine.replay(spark, settings, contracts, Filter(), "x")
+    assert house.rows()[0, 1][0] == "accepted"
+    house.sql("DELETE FROM {bronze}")
+
+    def payload(offset: int) -> str:
+        return str(quarantine.story(spark, settings, contracts, at(offset), True)["payload"])
+
+    # What was put in its place is in ops.repairs.
+    assert '"id": "b"' in payload(1)
+    assert payload(0).startswith("not kept: t/0/0: bronze.events has let go of it")
+
+
+@pytest.mark.long
 def test_what_replays_and_conflicts_have_to_do_with_each_other(house: House) -> None:
     """(0, 1) was a conflict with (0, 0), which is not accepted any more. (0, 2) has no record."""
     house_of(

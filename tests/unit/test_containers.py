@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import platform
 import re
 import shlex
 import subprocess
@@ -154,6 +155,49 @@ def test_what_is_wrong_with_one_is_found(old: str, new: str, said: str) -> None:
     assert wrong(text) == []
     assert old in text
     assert any(said in line for line in wrong(text.replace(old, new)))
+
+
+HADOLINT = ROOT / ".venv/bin/hadolint"
+# On other systems than Linux on x86-64 there is no package of it.
+on_its_system = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="hadolint has no wheel here"
+)
+
+
+def linted(text: str, folder: Path) -> list[str]:
+    """What hadolint finds in an image's file: its rules' codes."""
+    file = folder / "Dockerfile"
+    file.write_text(text)
+    command = [str(HADOLINT), "--no-color", "--format", "json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 1}, done.stderr
+    return [finding["code"] for finding in json.loads(done.stdout)]
+
+
+@on_its_system
+@pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
+def test_hadolint_finds_nothing(path: Path, tmp_path: Path) -> None:
+    assert linted(path.read_text(), tmp_path) == []
+
+
+@on_its_system
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("USER 10001\n", "USER root\n", "DL3002"),
+        ("${PYTHON}\nRUN", "python:latest\nRUN", "DL3007"),
+        ("WORKDIR /data", "WORKDIR data", "DL3000"),
+        ("CMD [", 'CMD ["x"]\nCMD [', "DL4003"),
+        ("RUN useradd", "RUN cd /tmp && useradd", "DL3003"),
+        ("RUN useradd", "RUN cat /x | sort && useradd", "DL4006"),
+        ("RUN useradd", "RUN apt-get install curl && useradd", "DL3008"),
+        ('ENTRYPOINT ["headwater"]', "ENTRYPOINT headwater", "DL3025"),
+    ],
+)
+def test_hadolint_finds_what_is_wrong(old: str, new: str, code: str, tmp_path: Path) -> None:
+    text = (ROOT / "containers/producer.Dockerfile").read_text()
+    assert old in text
+    assert code in linted(text.replace(old, new), tmp_path)
 
 
 def test_both_are_built_of_the_versions_that_are_tested() -> None:

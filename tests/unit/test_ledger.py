@@ -189,6 +189,27 @@ def test_a_stop_sends_nothing_whose_time_has_not_come(
     assert pq.read_table(tmp_path).num_rows == 3
 
 
+def test_a_rate_is_kept_before_a_record_and_not_after_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client()
+    monkeypatch.setattr(kafka_sink, "_producer", lambda *_, **__: client)
+    here: Any = None
+
+    def send(number: int, rate: float) -> float:
+        made = blocks(record(str(n))._replace(value=b"x") for n in range(number))
+        begun = time.monotonic()
+        kafka_sink.send(
+            made, here, "topic", Ledger(tmp_path, f"{number}", "topic", WORLD), rate=rate
+        )
+        return time.monotonic() - begun
+
+    # The first one at once, were the next a quarter of an hour away.
+    assert send(1, 0.001) < 10
+    assert send(5, 10) >= 0.4
+    assert len(client.values) == 6
+
+
 def test_another_generator_is_another_world(tmp_path: Path) -> None:
     """Its events are others, so that none may have the id of one that was sent without it."""
     assert identity() == ""

@@ -199,6 +199,121 @@ def test_every_line_of_an_order_takes_something_from_stock(start: int) -> None:
     assert sold == taken > 500
 
 
+Events = list[tuple[int, str, dict[str, Any]]]
+
+
+def of_each(events: Events, entity: str, key: str) -> dict[str, Events]:
+    """The events of one entity by one of their keys, in order."""
+    found: dict[str, Events] = defaultdict(list)
+    for event in events:
+        if event[1] == entity:
+            found[event[2][key]].append(event)
+    return found
+
+
+def test_addresses_and_categories_belong_together(events: Events) -> None:
+    """A customer has an address of their own, and an order goes to one of its customer's."""
+    owner = {data["address_id"]: data["customer_id"] for data in of(events, "address")}
+    orders = 0
+    for _, name, data in events:
+        if name == "customer":
+            assert owner[data["address_id"]] == data["customer_id"]
+        elif name == "order" and data["status"] == "placed":
+            orders += 1
+            assert owner[data["address_id"]] == data["customer_id"]
+    assert orders > 500
+    categories = of(events, "category")
+    roots = {data["category_id"] for data in categories if data["parent_id"] is None}
+    branches = [data for data in categories if data["parent_id"] is not None]
+    assert len(roots) == 6
+    assert len(branches) == 18
+    assert {data["parent_id"] for data in branches} == roots
+
+
+def test_payments_and_parcels_follow_their_order(events: Events) -> None:
+    """Money: a first failure perhaps, then captured, then perhaps given back. A parcel: dispatched,
+    delivered, perhaps returned. Each beside the state of the order that it brings about."""
+    payments = of_each(events, "payment", "order_id")
+    parcels = of_each(events, "shipment", "order_id")
+    orders = of_each(events, "order", "order_id")
+    lives: dict[tuple[str, ...], int] = defaultdict(int)
+    for order, states in orders.items():
+        reached = {data["status"]: at for at, _, data in states}
+        paid = [(data["status"], at) for at, _, data in payments[order]]
+        way = tuple(status for status, _ in paid)
+        lives[way] += 1
+        assert way in {
+            (), ("failed",), ("captured",), ("failed", "captured"),
+            ("captured", "refunded"), ("failed", "captured", "refunded"),
+        }  # fmt: skip
+        captured = [at for status, at in paid if status == "captured"]
+        assert ("paid" in reached) <= bool(captured)
+        if "paid" in reached:
+            assert reached["placed"] < captured[0] <= reached["paid"]
+        if "refunded" in way:
+            # What was paid comes back where the order is cancelled or returned, and then alone.
+            assert {"cancelled", "returned"} & reached.keys()
+        if reached.keys() >= {"paid", "cancelled"} or "returned" in reached:
+            ended = max(reached.get("cancelled", 0), reached.get("returned", 0))
+            assert "refunded" in way or ended >= events[-1][0] - 10
+        seen = [data["status"] for _, _, data in parcels[order]]
+        assert seen == ["dispatched", "delivered", "returned"][: len(seen)]
+        assert len({data["shipment_id"] for _, _, data in parcels[order]}) <= 1
+        for status, state in (("dispatched", "shipped"), ("delivered", "delivered")):
+            told = [at for at, _, data in parcels[order] if data["status"] == status]
+            if state in reached:
+                assert told
+                assert told[0] <= reached[state]
+    assert len(lives) == 6, "all of these lives are led"
+
+
+def test_reviews_are_of_what_was_bought_and_has_come(events: Events) -> None:
+    bought: dict[str, set[str]] = defaultdict(set)
+    delivered: dict[str, int] = {}
+    who: dict[str, str] = {}
+    reviews = 0
+    for at, name, data in events:
+        if name == "order_item":
+            bought[data["order_id"]].add(data["product_id"])
+        elif name == "order":
+            who[data["order_id"]] = data["customer_id"]
+            if data["status"] == "delivered":
+                delivered[data["order_id"]] = at
+        elif name == "review":
+            reviews += 1
+            assert delivered[data["order_id"]] < at
+            assert data["product_id"] in bought[data["order_id"]]
+            assert data["customer_id"] == who[data["order_id"]]
+            assert 1 <= data["rating"] <= 5
+    assert reviews > 100
+
+
+def test_pages_and_carts_are_of_one_visit(events: Events) -> None:
+    """Pages 1 to n in order of time; steps of a cart 1 to m, the last one its end, and nothing
+    twice in it; a cart is of a visit with pages, by the same customer."""
+    pages = of_each(events, "page_view", "session_id")
+    carts = of_each(events, "cart", "cart_id")
+    last = events[-1][0]
+    for views in pages.values():
+        numbers = [data["page_number"] for _, _, data in views]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len({data.get("customer_id") for _, _, data in views}) == 1
+    assert len(carts) > 500
+    for cart, steps in carts.items():
+        numbers = [data["step"] for _, _, data in steps]
+        assert numbers == list(range(1, len(numbers) + 1))
+        actions = [data["action"] for _, _, data in steps]
+        assert set(actions[:-1]) <= {"add"}
+        assert actions[-1] in {"checkout", "abandon"} or steps[-1][0] > last - 300_000
+        added = [data["product_id"] for _, _, data in steps if data["action"] == "add"]
+        assert len(added) == len(set(added))
+        views = pages[cart]
+        assert views[0][0] < steps[0][0]
+        assert {data.get("customer_id") for _, _, data in steps} == {views[0][2].get("customer_id")}
+        if actions[-1] == "checkout":
+            assert "customer_id" in steps[-1][2], "nobody orders without a name"
+
+
 def test_customers_come_again(events: list[tuple[int, str, dict[str, Any]]]) -> None:
     orders: dict[str, set[str]] = defaultdict(set)
     for order in of(events, "order"):
