@@ -240,7 +240,8 @@ def _plan(
         columns = ", ".join(quoted(name) for name in liquid)
         recluster = f"({columns})" if liquid else "NONE"
     lacking = {}
-    if vacuum:
+    # A change of a table's properties is in the way of whoever is about to commit to it.
+    if vacuum and not (by_stream and streaming):
         properties = tables.properties_of(spark, table.path(settings))
         wanted = dict.fromkeys(RETENTIONS, f"interval {hours} hours")
         lacking = {key: kept for key, kept in wanted.items() if properties.get(key) != kept}

@@ -13,6 +13,7 @@ from lakehouse.contracts import Contracts
 from lakehouse.delta_log import DeltaLog
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layout, Layouts
+from lakehouse.locks import turn
 from lakehouse.settings import Settings
 from lakehouse.sql import quoted
 
@@ -620,7 +621,8 @@ def append(
     if transaction is not None:
         app, version = transaction
         writer = writer.option("txnAppId", app).option("txnVersion", str(version))
-    writer.save(table.path(settings))
+    with turn(settings, table.full_name, alone=False):
+        writer.save(table.path(settings))
 
 
 def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None:
@@ -630,9 +632,13 @@ def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None
     """
     from lakehouse.retries import attempts
 
+    def in_turn() -> None:
+        with turn(settings, table.full_name, alone=True):
+            attempt()
+
     between = _between()
     try:
-        attempts(ATTEMPTS, *between)(attempt)
+        attempts(ATTEMPTS, *between)(in_turn)
     except between as error:
         raise TableError(
             f"{table.full_name} ({table.path(settings)}): {ATTEMPTS} attempts met commits of "

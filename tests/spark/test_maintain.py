@@ -77,6 +77,8 @@ def test_what_the_stream_has_left_is_written_anew(
     assert not orphan.exists()
     assert (done.files, done.files_after) == (2 * COMMITS, COMMITS + 1)
     assert files(settings) == {today: COMMITS, then: 1}, "the stream's own partition is left alone"
+    held = DeltaTable(bronze.path(settings)).metadata().configuration
+    assert "delta.logRetentionDuration" not in held, "nothing that a stream's commit would meet"
     [last] = maintain.keep(spark, settings, few, layouts, ("bronze.events",), streaming=False)
     assert files(settings) == {today: 1, then: 1}
     assert last.files_after == 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from lakehouse import locks
 from lakehouse import settings as settings_files
 from lakehouse.errors import LockedError
 from lakehouse.locks import held
@@ -58,3 +60,35 @@ def test_a_broker_is_of_its_runtime_folder(tmp_path: Path) -> None:
     one, other = settings_of(data, tmp_path / "a"), settings_of(data, tmp_path / "b")
     assert not refused(one, other, "broker")
     assert refused(one, one, "broker")
+
+
+def test_appends_go_side_by_side_and_a_merge_alone(settings: Settings) -> None:
+    """In the order in which they came to be: a merge waits for appends, and these for it."""
+    done: list[str] = []
+    inside, go_on = threading.Event(), threading.Event()
+
+    def append() -> None:
+        with locks.turn(settings, "silver.events", alone=False):
+            inside.set()
+            go_on.wait(30)
+            done.append("append")
+
+    def merge() -> None:
+        with locks.turn(settings, "silver.events", alone=True):
+            done.append("merge")
+
+    first = threading.Thread(target=append)
+    first.start()
+    assert inside.wait(30)
+    with locks.turn(settings, "silver.events", alone=False):
+        done.append("another append")
+    with locks.turn(settings, "bronze.events", alone=True):
+        done.append("a merge into another table")
+    second = threading.Thread(target=merge)
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    go_on.set()
+    first.join(30)
+    second.join(30)
+    assert done == ["another append", "a merge into another table", "append", "merge"]
