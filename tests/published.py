@@ -12,6 +12,7 @@ from batch import publish
 from batch.warehouses.base import Warehouse
 from lakehouse.settings import Settings
 from tests.samples_gold import Shop
+from tests.servers import PostgreSQL as Server
 
 
 def copy(shop: Shop, settings: Settings, *kinds: str, full: bool = False) -> publish.Result:
@@ -31,6 +32,19 @@ def plain(value: Any) -> Any:
 
 def gold_rows(shop: Shop, name: str) -> list[tuple[Any, ...]]:
     return sorted((tuple(plain(v) for v in row.values()) for row in shop.rows(name)), key=repr)
+
+
+def in_postgres(server: Server, settings: Settings, name: str) -> list[tuple[Any, ...]]:
+    rows = server.run(f'SELECT * FROM "{name}"', database=settings.postgresql.database)
+    return sorted(rows, key=repr)
+
+
+def agree_in_postgres(shop: Shop, server: Server, settings: Settings) -> None:
+    """Every table of Gold, row by row, read by a driver of the database's own."""
+    for layout in shop.layouts.gold:
+        assert in_postgres(server, settings, layout.name) == gold_rows(shop, layout.name), (
+            layout.name
+        )
 
 
 class Meddled:

@@ -17,8 +17,8 @@ from lakehouse.layouts import Layouts
 from lakehouse.settings import MySQL, PostgreSQL
 from tests.helpers import BIN, ROOT, environment, settings_for
 from tests.integration.test_publish import agree
-from tests.integration.test_publish_postgresql import agree as agree_postgresql
 from tests.integration.test_publish_postgresql import names as names_postgresql
+from tests.published import agree_in_postgres
 from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
 from tests.servers import MariaDB
 from tests.servers import PostgreSQL as Server
@@ -136,7 +136,7 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
 
     def all_agree() -> None:
         agree(shop, mariadb, settings)
-        agree_postgresql(shop, postgres, settings)
+        agree_in_postgres(shop, postgres, settings)
 
     publish.copy(spark, settings, layouts, kinds)
 

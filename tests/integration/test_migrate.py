@@ -26,12 +26,7 @@ NAMES = {"duckdb": "dim_product", "mysql": "dw_products", "postgresql": "dim_pro
 Rows = Callable[[], list[tuple[Any, ...]]]
 
 
-@pytest.fixture(
-    params=[
-        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("duckdb", "mysql")),
-        "postgresql",
-    ]
-)
+@pytest.fixture(params=NAMES)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -76,6 +71,7 @@ def without(layouts: Layouts, column: str) -> Layouts:
     )
 
 
+@pytest.mark.long
 def test_a_new_column_is_added_and_filled(
     shop: Shop,
     settings: Settings,

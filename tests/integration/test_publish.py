@@ -16,12 +16,13 @@ from batch.warehouses import mysql as warehouses
 from lakehouse import tables
 from lakehouse.errors import QualityError, TableError, WarehouseError
 from lakehouse.locks import held
-from lakehouse.settings import MySQL, Settings
+from lakehouse.settings import MySQL, PostgreSQL, Settings
 from tests.helpers import headwater, settings_for
-from tests.published import Meddled, copy, gold_rows, modes
+from tests.published import Meddled, agree_in_postgres, copy, gold_rows, modes
 from tests.samples_gold import Shop
 from tests.secured import Authority
 from tests.servers import MariaDB, mariadb
+from tests.servers import PostgreSQL as Server
 
 DW = {
     "dw_users": "dim_users",
@@ -63,28 +64,36 @@ def agree(shop: Shop, mariadb: MariaDB, settings: Settings) -> None:
         assert sorted(found, key=repr) == sorted(mine, key=repr), name
 
 
-def test_both_hold_what_gold_holds_after_every_change(
-    shop: Shop, mariadb: MariaDB, settings: Settings
+def test_all_hold_what_gold_holds_after_every_change(
+    shop: Shop,
+    mariadb: MariaDB,
+    postgres: Server,
+    postgresql: PostgreSQL,
+    settings: Settings,
 ) -> None:
-    first = copy(shop, settings)
+    settings = settings.model_copy(update={"postgresql": postgresql})
+    kinds = ("duckdb", "mysql", "postgresql")
+    first = copy(shop, settings, *kinds)
     assert modes(first) == {"full"}
     agree(shop, mariadb, settings)
+    agree_in_postgres(shop, postgres, settings)
     assert {t.name: t.rows for t in first.warehouses[f"MySQL 127.0.0.1:{mariadb.port}/"
                                                      f"{settings.mysql.database}"]} == {
         "dw_users": 3, "dw_locations": 1, "dw_products": 1, "dw_orders": 5, "dw_user_metrics": 1,
     }  # fmt: skip
 
-    again = copy(shop, settings)
+    again = copy(shop, settings, *kinds)
     assert (modes(again), again.staged) == ({"nothing"}, 0)
 
     # Rows change, come and go; only these are sent.
     shop.sql("UPDATE {fact_orders} SET total = 45.00 WHERE order_id = 'O0000000002'")
     shop.sql("DELETE FROM {fact_orders} WHERE order_id = 'O0000000003'")
     shop.sql("UPDATE {dim_users} SET email = NULL WHERE customer_id = 'C00000002'")
-    changed = copy(shop, settings)
+    changed = copy(shop, settings, *kinds)
     sent = {t.name: t.staged for tables in changed.warehouses.values() for t in tables if t.staged}
     assert sent == {"fact_orders": 2, "dim_users": 1, "dw_orders": 2, "dw_users": 1}
     agree(shop, mariadb, settings)
+    agree_in_postgres(shop, postgres, settings)
     assert len(in_mariadb(mariadb, settings, "dw_orders")) == 4
 
     # Somebody changes the copy: nothing is published on top of that, until all of it is.
@@ -94,10 +103,12 @@ def test_both_hold_what_gold_holds_after_every_change(
     with pytest.raises(WarehouseError, match=r"dw_orders would not be gold.fact_orders .*--full"):
         copy(shop, settings, "mysql")
     assert in_mariadb(mariadb, settings, "dw_orders") == before
-    copy(shop, settings, full=True)
+    copy(shop, settings, *kinds, full=True)
     agree(shop, mariadb, settings)
+    agree_in_postgres(shop, postgres, settings)
 
 
+@pytest.mark.long
 def test_a_foreign_table_of_the_same_name_is_left_alone(
     shop: Shop, mariadb: MariaDB, settings: Settings
 ) -> None:
@@ -305,7 +316,13 @@ def test_the_command_says_it_in_one_line(shop: Shop, settings: Settings) -> None
     assert f"headwater: DuckDB {settings.duckdb} cannot be opened" in done.stderr
 
 
-@pytest.mark.parametrize("job", ["reconcile", "gold", "maintain", "publish"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        *(pytest.param(job, marks=pytest.mark.long) for job in ("reconcile", "gold", "maintain")),
+        "publish",
+    ],
+)
 def test_a_second_run_of_a_job_is_refused(bootstrap: str, tmp_path: Path, job: str) -> None:
     settings = settings_for(tmp_path, bootstrap)
     with held(settings, job, "x"):

@@ -16,7 +16,8 @@ from batch.warehouses.postgresql import PostgreSQL as Warehouse
 from lakehouse import tables
 from lakehouse.errors import QualityError, WarehouseError
 from lakehouse.settings import PostgreSQL, Settings
-from tests.published import Meddled, copy, gold_rows, modes
+from tests.published import Meddled, copy, in_postgres, modes
+from tests.published import agree_in_postgres as agree
 from tests.samples_gold import CUSTOMER, Shop
 from tests.secured import Authority
 from tests.servers import PostgreSQL as Server
@@ -30,11 +31,6 @@ def settings(shop: Shop, postgresql: PostgreSQL) -> Settings:
     return shop.settings.model_copy(update={"postgresql": postgresql})
 
 
-def in_postgres(server: Server, settings: Settings, name: str) -> list[tuple[Any, ...]]:
-    rows = server.run(f'SELECT * FROM "{name}"', database=settings.postgresql.database)
-    return sorted(rows, key=repr)
-
-
 def names(server: Server, settings: Settings) -> set[str]:
     found = server.run(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public'",
@@ -43,14 +39,7 @@ def names(server: Server, settings: Settings) -> set[str]:
     return {name for (name,) in found}
 
 
-def agree(shop: Shop, server: Server, settings: Settings) -> None:
-    """Every table of Gold, row by row, read by a driver of the database's own."""
-    for layout in shop.layouts.gold:
-        assert in_postgres(server, settings, layout.name) == gold_rows(shop, layout.name), (
-            layout.name
-        )
-
-
+@pytest.mark.long
 def test_it_holds_what_gold_holds_after_every_change(
     shop: Shop, postgres: Server, settings: Settings
 ) -> None:
@@ -81,6 +70,7 @@ def test_it_holds_what_gold_holds_after_every_change(
     assert not {name for name in names(postgres, settings) if "stage" in name}
 
 
+@pytest.mark.long
 def test_a_character_that_it_cannot_hold_is_replaced(
     shop: Shop, postgres: Server, settings: Settings
 ) -> None:
@@ -106,6 +96,7 @@ def test_it_takes_text_as_it_is_written(settings: Settings) -> None:
         warehouse.close()
 
 
+@pytest.mark.long
 def test_what_is_refused_is_named_and_leaves_nothing(
     shop: Shop, postgres: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,8 +61,8 @@ def pointing(shop: Shop) -> dict[int, int]:
     return {int(row["order_id"][1:]): row["user_key"] for row in shop.rows("fact_orders")}
 
 
-@pytest.mark.parametrize("corrected", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_a_customers_history_as_one_writes_it_down(shop: Shop, corrected: bool) -> None:
+@pytest.mark.long
+def test_a_customers_history_as_one_writes_it_down(shop: Shop) -> None:
     phone = CUSTOMER["phone"]
     # Orders of somebody, at some place, for something, of whom nothing is known as yet.
     shop.say(("12:00", "order", order(1, "12:00")), ("12:00", "order_item", line(1)))
@@ -132,8 +132,6 @@ def test_a_customers_history_as_one_writes_it_down(shop: Shop, corrected: bool) 
         Decimal("179.52"),
     )
 
-    if not corrected:
-        return
     # What happened at 14:00 turns out to be a conflict: it is taken out of Silver again. An order
     # is cancelled, and its line was for one piece.
     shop.sql("DELETE FROM {silver} WHERE customer.phone IS NULL AND entity = 'customer'")
