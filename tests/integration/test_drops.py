@@ -44,6 +44,7 @@ def accepted(settings: Settings) -> list[tuple[str, str]]:
     return sorted((row["payment_id"], str(row["amount"])) for row in payments)
 
 
+@pytest.mark.long
 def test_files_of_three_kinds_each_once(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:
