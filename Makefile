@@ -23,8 +23,9 @@ setup-long: setup  ## the same, and Azure's storage emulator for `make long` (wa
 run: setup  ## broker, streams, 100,000 events, reconcile, audit, summary (ARGS="--events 20000")
 	@$(BIN)/headwater run $(ARGS)
 
-test: setup-tests check  ## all checks and all tests, cheapest first
-	@$(PYTEST) $(ARGS)
+test: setup-tests  ## all tests, cheapest first, and all checks beside the first of them
+	@$(MAKE) --no-print-directory check > .venv/check.log 2>&1 & check=$$!; \
+	$(PYTEST) $(ARGS); tests=$$?; wait $$check; checks=$$?; cat .venv/check.log; exit $$((tests | checks))
 
 unit: setup  ## tests without a JVM, in seconds
 	@$(PYTEST) -m unit $(ARGS)

@@ -178,6 +178,7 @@ def test_gold_that_was_changed_by_hand_is_not_published(shop: Shop, settings: Se
     assert in_duckdb(settings, "fact_orders") == gold_rows(shop, "fact_orders")
 
 
+@pytest.mark.long
 def test_a_warehouse_that_refuses_is_named(
     shop: Shop, mariadb: MariaDB, settings: Settings
 ) -> None:

@@ -146,6 +146,7 @@ def _plain(value: Any) -> Any:
     return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value
 
 
+@pytest.mark.long
 @SLOW
 @given(
     st.lists(
