@@ -57,12 +57,12 @@ JOB, BROKER, SILENCE, COMMIT, CHECKPOINT = 0.25, 0.08, 0.04, 0.1, 0.06
 LAYERS = "bronze", "silver"
 JOBS = (
     ["reconcile"],
-    ["gold"],
-    ["maintain"],
-    ["publish"],
     # Of a record that is looked for when its turn comes: what is replayed then changes rows.
     ["quarantine", "repair"],
     ["quarantine", "replay"],
+    ["gold"],
+    ["maintain"],
+    ["publish"],
     ["replay", "--from-offset", "0"],
 )
 
