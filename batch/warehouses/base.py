@@ -115,9 +115,16 @@ class Warehouse(ABC):
     def hash_of(self, text: str) -> str:
         """SQL for the first 32 bits of the MD5 of a text, as a number."""
 
-    @abstractmethod
     def upsert(self, target: str, stage: str, columns: list[str], key: list[str]) -> str:
         """SQL that inserts the stage's rows, in place of those with the same key."""
+        q = self.quote
+        names = ", ".join(q(name) for name in columns)
+        changes = ", ".join(f"{q(c)} = excluded.{q(c)}" for c in columns if c not in key)
+        return (
+            f"INSERT INTO {q(target)} ({names}) SELECT {names} FROM {q(stage)} "
+            f"WHERE NOT {q(DELETED)} ON CONFLICT ({', '.join(q(k) for k in key)}) "
+            f"DO UPDATE SET {changes}"
+        )
 
     @abstractmethod
     def columns(self, name: str) -> list[str]:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch.warehouses.base import DELETED, Warehouse
+from batch.warehouses.base import Warehouse
 from lakehouse.contracts import Column
 from lakehouse.errors import WarehouseError
 from lakehouse.layouts import Layout
@@ -87,16 +87,6 @@ class DuckDB(Warehouse):
 
     def hash_of(self, text: str) -> str:
         return f"('0x' || substr(md5({text}), 1, 8))::BIGINT"
-
-    def upsert(self, target: str, stage: str, columns: list[str], key: list[str]) -> str:
-        q = self.quote
-        names = ", ".join(q(name) for name in columns)
-        changes = ", ".join(f"{q(c)} = excluded.{q(c)}" for c in columns if c not in key)
-        return (
-            f"INSERT INTO {q(target)} ({names}) SELECT {names} FROM {q(stage)} "
-            f"WHERE NOT {q(DELETED)} ON CONFLICT ({', '.join(q(k) for k in key)}) "
-            f"DO UPDATE SET {changes}"
-        )
 
     def columns(self, name: str) -> list[str]:
         rows = self.execute(

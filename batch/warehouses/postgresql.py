@@ -177,16 +177,6 @@ class PostgreSQL(Warehouse):
     def hash_of(self, text: str) -> str:
         return f"('x' || left(md5({text}), 8))::bit(32)::bigint"
 
-    def upsert(self, target: str, stage: str, columns: list[str], key: list[str]) -> str:
-        q = self.quote
-        names = ", ".join(q(name) for name in columns)
-        changes = ", ".join(f"{q(c)} = excluded.{q(c)}" for c in columns if c not in key)
-        return (
-            f"INSERT INTO {q(target)} ({names}) SELECT {names} FROM {q(stage)} "
-            f"WHERE NOT {q(DELETED)} ON CONFLICT ({', '.join(q(k) for k in key)}) "
-            f"DO UPDATE SET {changes}"
-        )
-
     def columns(self, name: str) -> list[str]:
         # information_schema knows nothing of tables that the user has no right to.
         rows = self.execute(
