@@ -36,8 +36,9 @@ class Result:
 class Judged:
     """What was found, the rows of silver.events written, and the table's version after that.
 
-    kept_out: of the records judged anew, those that were quarantined: coordinates, and `was`, what
-    for. waiting: by topic and partition, the first record that was left pending.
+    kept_out: of the records judged anew, those that were quarantined: coordinates, `was`, what for,
+    and what they are now: outcome (duplicate, too) and violations. waiting: by topic and partition,
+    the first record that was left pending.
     """
 
     result: Result
@@ -55,13 +56,15 @@ def judge(
     committed: Column,
     by: str,
     again: DataFrame | None = None,
+    who: str = "",
 ) -> Judged:
     """Gives every record of a range that has no row in Silver its outcome, in one commit.
 
     looked_at, committed: conditions on rows of Bronze; the range, and all that every query has
-    committed. by: who writes, kept with the rows. again: coordinates whose rows of Silver do not
-    count: their records are judged as if they were new, and the rows become what comes of that;
-    rows without a record in Bronze stay. Rows that stay what they are, are not written.
+    committed. by: which job writes, kept with the rows. who: who has it done, for ops.repairs; the
+    job where left out. again: coordinates whose rows of Silver do not count: their records are
+    judged as if they were new, and the rows become what comes of that; rows without a record in
+    Bronze stay. Rows that stay what they are, are not written.
 
     Where an accepted event gives way, its copies that left no row want one now, and what was in
     conflict with it may be none any more: both are judged with it, wherever in Bronze they are.
@@ -132,11 +135,12 @@ def judge(
     result = _count(rows, changes)
     written = result.accepted + result.quarantined
     kept_out = None
+    # First what an earlier run may have left unsaid: what is announced now hides it.
+    repairs.note(spark, settings, contracts)
     if again is not None:
         quarantined = silver.where(F.col("outcome") == QUARANTINED)
         kept_out = quarantined.join(again, COORDINATES, "left_semi")
         kept_out = kept_out.select(*COORDINATES, F.col("violations").alias("was"))
-        kept_out = kept_out.localCheckpoint()
     if again is not None or result.corrected:
         losers = silver.join(moved.select(*COORDINATES, "action"), COORDINATES)
         values = bronze.select(*COORDINATES, "value")
@@ -145,7 +149,10 @@ def judge(
         gone = moved.select(*COORDINATES)
         gone = gone if again is None else gone.unionByName(again)
         scope = silver.join(gone.distinct(), COORDINATES, "left_semi").select(*inserts.columns)
+        if kept_out is not None:
+            kept_out = repairs.announce(spark, settings, kept_out, new, who or by)
         written = _replace(spark, settings, contracts, new, scope)
+        repairs.note(spark, settings, contracts)
     elif written:
         tables.append(inserts, settings, table)
     version = tables.version(spark, settings, table)

@@ -377,6 +377,9 @@ def story(
     row = rows[0] if rows else None
     done = repairs.history(spark, settings)
     steps = [] if done is None else done.where(_is(record)).orderBy("at").collect()
+    came = max((step["at"] for step in steps if step.action == repairs.REPLAYED), default=None)
+    # What was announced is told until something came of it.
+    steps = [s for s in steps if s.action != repairs.REPLAYING or came is None or s["at"] > came]
     entity = None if row is None else row.entity
     if value is None and _is_erased(spark, settings, record):
         told = "erased"
@@ -466,7 +469,7 @@ def replay(
     from pyspark.sql import functions as F
 
     from batch import judge
-    from lakehouse import repairs, runs, tables
+    from lakehouse import runs, tables
     from lakehouse.silver import COORDINATES
 
     committed = judge.within({}, judge.committed_by_all(spark, settings))
@@ -483,11 +486,10 @@ def replay(
             "quarantine (or not what the options say): see `headwater quarantine list`"
         )
     with runs.recorded(spark, settings, JOB) as run:
-        done = judge.judge(spark, settings, contracts, committed, committed, JOB, again=chosen)
-        before = chosen if done.kept_out is None else done.kept_out
-        after = repairs.note_replayed(spark, settings, contracts, before, by)
+        done = judge.judge(spark, settings, contracts, committed, committed, JOB, chosen, by)
+        assert done.kept_out is not None, "what is judged again was quarantined"
         # What was in conflict with these was judged with them, and is none of them.
-        after = after.join(chosen.select(*COORDINATES), COORDINATES, "left_semi")
+        after = done.kept_out.join(chosen.select(*COORDINATES), COORDINATES, "left_semi")
         counted = after.groupBy("outcome").count().collect()  # three rows
         found = {row.outcome: row["count"] for row in counted}
         counts = {

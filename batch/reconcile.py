@@ -102,7 +102,7 @@ def reconcile_range(
     from pyspark.sql import functions as F
 
     from batch import judge
-    from lakehouse import repairs, runs, tables
+    from lakehouse import runs, tables
 
     with runs.recorded(spark, settings, "reconcile") as run:
         end = judge.committed_by_all(spark, settings)
@@ -120,8 +120,6 @@ def reconcile_range(
         tables.ensure(spark, settings, tables.silver(contracts))
         run.read = tables.versions(spark, settings, [tables.bronze(), tables.silver(contracts)])
         done = judge.judge(spark, settings, contracts, looked_at, committed, "reconcile")
-        if done.kept_out is not None:
-            repairs.note_replayed(spark, settings, contracts, done.kept_out, "reconcile")
         end = end | {key: min(end[key], first) for key, first in done.waiting.items()}
         run.rows = done.rows
         run.offsets = closed | end

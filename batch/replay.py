@@ -143,18 +143,15 @@ def replay_range(
     """
 
     from batch import judge
-    from lakehouse import repairs, runs, tables
+    from lakehouse import runs, tables
     from lakehouse.silver import COORDINATES
 
     with runs.recorded(spark, settings, JOB) as run:
         committed = judge.within({}, judge.committed_by_all(spark, settings))
         table = tables.silver(contracts)
         rows = tables.read(spark, settings, table).where(committed & wanted.condition())
-        done = judge.judge(
-            spark, settings, contracts, committed, committed, JOB, again=rows.select(*COORDINATES)
-        )
-        if done.kept_out is not None:
-            repairs.note_replayed(spark, settings, contracts, done.kept_out, by)
+        again = rows.select(*COORDINATES)
+        done = judge.judge(spark, settings, contracts, committed, committed, JOB, again, by)
         run.rows = done.rows
         run.details = {**asdict(wanted), **asdict(done.result)}
         run.written = {table.full_name: done.version}

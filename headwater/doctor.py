@@ -203,20 +203,7 @@ def streams(settings: Settings) -> Findings:
             )
         if not expired and not short:
             yield from _urgent(settings, query, position, ends)
-        if query == "bronze":
-            yield from _held(settings, files)
-        elif (
-            arrow.open_table(settings, tables.silver(contracts.load(settings.contracts_dir)))
-            is None
-        ):
-            yield Finding(
-                "checkpoints",
-                ERROR,
-                f"silver has committed {sum(position.values()):,} records, and there is no table "
-                "silver.events",
-                "put the table's files back, or judge all of Bronze anew: "
-                "`headwater replay --from-offset 0`",
-            )
+        yield from _held(settings, query, files)
         if not expired and not short:
             yield Finding("checkpoints", OK, f"{query} has committed {sum(position.values()):,}")
 
@@ -237,12 +224,24 @@ def _made_anew(settings: Settings, topics: list[str]) -> Findings:
 
 def _demand_newest(settings: Settings, query: str, files: checkpoints.Files) -> None:
     """Raises CheckpointError where the query's table is ahead of its checkpoint."""
-    loaded = contracts.load(settings.contracts_dir)
-    table = {"bronze": tables.bronze(), "silver": tables.silver(loaded)}[query]
+    table, held = _batch_of(settings, query, files)
+    checkpoints.demand_newest(files, table, held)
+
+
+def _batch_of(settings: Settings, query: str, files: checkpoints.Files) -> tuple[str, int | None]:
+    """The full name of a query's table, and the number of the last batch of its that this has."""
+    table = _table_of(settings, query)
     ident, delta = checkpoints.query_id(files), arrow.open_table(settings, table)
-    if ident is not None and delta is not None:
-        held = delta.transaction_version(checkpoints.application(table.full_name, ident))
-        checkpoints.demand_newest(files, table.full_name, held)
+    if ident is None or delta is None:
+        return table.full_name, None
+    return table.full_name, delta.transaction_version(
+        checkpoints.application(table.full_name, ident)
+    )
+
+
+def _table_of(settings: Settings, query: str) -> tables.Table:
+    loaded = contracts.load(settings.contracts_dir)
+    return {"bronze": tables.bronze(), "silver": tables.silver(loaded)}[query]
 
 
 def _urgent(settings: Settings, query: str, position: Offsets, ends: Offsets) -> Findings:
@@ -266,26 +265,56 @@ def _urgent(settings: Settings, query: str, position: Offsets, ends: Offsets) ->
             )
 
 
-def _held(settings: Settings, files: checkpoints.Files) -> Findings:
-    """Bronze's checkpoint against Bronze: whatever was committed has to be there."""
+def _held(settings: Settings, query: str, files: checkpoints.Files) -> Findings:
+    """A checkpoint against its table: what was committed is there, and nothing that was not read.
+
+    Silver has no row of a duplicate, so that of what is missing there its batches tell, not its
+    coordinates.
+    """
     # Before the table: a stream may be writing.
-    committed = checkpoints.committed(files)
-    known = _accepted(settings, "bronze")
+    batch, committed = checkpoints.newest_commit(files), checkpoints.committed(files)
+    name, held = _batch_of(settings, query, files)
+    back = f"put {name}'s files back, or "
+    if query == "bronze":
+        anew = checkpoints.remedy(files.root)
+    else:
+        anew = "judge all of Bronze anew: `headwater replay --from-offset 0`"
+    if batch is not None and arrow.open_table(settings, _table_of(settings, query)) is None:
+        records = f"{sum(committed.values()):,} records"
+        said = f"{query} has committed {records}, and there is no table {name}"
+        yield Finding("checkpoints", ERROR, said, back + anew)
+        return
+    known = _accepted(settings, query)
     highest: dict[tuple[str, int], int] = {}
-    for rows in arrow.rows(settings, tables.bronze(), ["topic", "partition", "offset"]):
+    columns = ["topic", "partition", "offset"]
+    for rows in arrow.rows(settings, _table_of(settings, query), columns):
         grouped = rows.group_by(["topic", "partition"], use_threads=False)
         for row in grouped.aggregate([("offset", "max")]).to_pylist():
             key = row["topic"], row["partition"]
             highest[key] = max(highest.get(key, -1), row["offset_max"])
-    for key, end in sorted(committed.items()):
-        topic, partition = key
-        if end > gaps.passed(highest.get(key, -1) + 1, topic, partition, known):
+    missing = [
+        f"topic {topic} partition {partition} up to offset {end - 1}, and {name} ends at "
+        f"{highest.get((topic, partition), 'none')}"
+        for (topic, partition), end in sorted(committed.items())
+        if query == "bronze"
+        and end > gaps.passed(highest.get((topic, partition), -1) + 1, topic, partition, known)
+    ]
+    if not missing and batch is not None and (held is None or held < batch):
+        has = "none of its batches" if held is None else f"its batches up to {held}"
+        missing = [f"batch {batch}, and {name} has {has}"]
+    for said in missing:
+        yield Finding("checkpoints", ERROR, f"{query} has committed {said}", back + anew)
+    # After the table, for the same reason.
+    planned = checkpoints.planned(files)
+    for (topic, partition), last in sorted(highest.items()):
+        if last >= planned.get((topic, partition), last + 1):
             yield Finding(
                 "checkpoints",
                 ERROR,
-                f"bronze has committed topic {topic} partition {partition} up to offset {end - 1}, "
-                f"and bronze.events ends at {highest.get(key, 'none')}",
-                f"put the table's files back, or {checkpoints.remedy(files.root)}",
+                f"{name} has offset {last} of topic {topic} partition {partition}, and its "
+                f"checkpoint has planned up to {planned[topic, partition] - 1}: it is another "
+                "table's, or an old copy",
+                checkpoints.remedy(files.root),
             )
 
 

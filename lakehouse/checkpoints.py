@@ -85,6 +85,21 @@ def position(files: Files) -> Offsets:
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
 
 
+def newest_commit(files: Files) -> int | None:
+    """The number of the last committed batch; None where there is none."""
+    return max(_batches(files, "commits"), default=None)
+
+
+def planned(files: Files) -> Offsets:
+    """The offset after the last record of the newest batch that was planned, committed or not."""
+    batches = _batches(files, "offsets")
+    if not batches:
+        return {}
+    name = f"offsets/{max(batches)}"
+    lines = (files.text(name) or "").splitlines()
+    return _offsets(files, name, lines[2] if len(lines) > 2 else "")
+
+
 def demand_newest(files: Files, table: str, held: int | None) -> None:
     """Raises CheckpointError where a table holds a batch of the query that its checkpoint has not
     planned: a new batch of that number would be taken for it, and left out.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 REPAIRED = "repaired"
+REPLAYING = "replaying"
 REPLAYED = "replayed"
 
 
@@ -48,35 +49,70 @@ def applied(spark: SparkSession, settings: Settings, bronze: DataFrame) -> DataF
     return joined.select(*bronze.columns)
 
 
-def note_replayed(
-    spark: SparkSession, settings: Settings, contracts: Contracts, before: DataFrame, by: str
+def announce(
+    spark: SparkSession,
+    settings: Settings,
+    kept_out: DataFrame,
+    rows: DataFrame,
+    by: str,
 ) -> DataFrame:
-    """Writes down what became of records that were quarantined, and were judged again.
+    """Says what becomes of records that were quarantined, before it does: `note` says that it did.
 
-    before: their coordinates, and `was`, what they had been quarantined for; held in place. by:
-    who had it done. Returns all of them with their outcome now (accepted, quarantined, duplicate);
-    those that are quarantined for the same as before get no row.
+    kept_out: their coordinates, and `was`, what they were quarantined for. rows: of silver.events,
+    those that are to be there. by: who has it done. Returns kept_out, held in place, with outcome
+    (accepted, quarantined, duplicate) and violations; those that stay what they were quarantined
+    for get no row.
     """
     from pyspark.sql import functions as F
 
     from lakehouse.silver import COORDINATES
 
-    silver = tables.read(spark, settings, tables.silver(contracts))
-    now = silver.select(*COORDINATES, "outcome", "violations")
     after = (
-        before.join(now, COORDINATES, "left")
+        kept_out.join(rows.select(*COORDINATES, "outcome", "violations"), COORDINATES, "left")
         .withColumn("outcome", F.coalesce("outcome", F.lit("duplicate")))
         .localCheckpoint()
     )
+    changed = after.where(~F.col("violations").eqNullSafe(F.col("was")))
+    step = {"at": F.current_timestamp(), "by": F.lit(by), "action": F.lit(REPLAYING)}
+    _append(spark, settings, changed.withColumns(step))
+    return after
+
+
+def note(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
+    """Writes down what was announced and has come about since.
+
+    By whoever announced it, and by the next one, should that one have died in between. What was
+    announced and did not come about stays as it is: a run that ended there.
+    """
+    from pyspark.sql import functions as F
+
+    from lakehouse.silver import COORDINATES
+
+    done = history(spark, settings)
+    if done is None:
+        return
+    steps = done.where(F.col("action").isin(REPLAYING, REPLAYED))
+    kept = ("at", "by", "was", "outcome", "violations", "action")
+    order = F.struct("at", F.col("action") == REPLAYED)
+    newest = steps.groupBy(*COORDINATES).agg(F.max_by(F.struct(*kept), order).alias("step"))
+    announced = newest.select(*COORDINATES, "step.*").where(F.col("action") == REPLAYING)
+    announced = announced.localCheckpoint()
+    if announced.isEmpty():
+        return
+    silver = tables.read(spark, settings, tables.silver(contracts))
+    now = silver.select(*COORDINATES, F.struct("outcome", "violations").alias("now"))
+    announced = announced.join(now, COORDINATES, "left")
+    outcome = F.coalesce("now.outcome", F.lit("duplicate"))
+    violations = F.col("now.violations")
+    came = (outcome == F.col("outcome")) & violations.eqNullSafe(F.col("violations"))
+    _append(spark, settings, announced.where(came).withColumn("action", F.lit(REPLAYED)))
+
+
+def _append(spark: SparkSession, settings: Settings, steps: DataFrame) -> None:
+    from pyspark.sql import functions as F
+
     table = tables.repairs()
     tables.ensure(spark, settings, table)
-    step = {
-        "at": F.current_timestamp(),
-        "by": F.lit(by),
-        "action": F.lit(REPLAYED),
-        "note": F.lit(""),
-        "payload": F.lit(None).cast("binary"),
-    }
-    changed = ~F.col("violations").eqNullSafe(F.col("was"))
-    tables.append(after.where(changed).withColumns(step), settings, table)
-    return after
+    if not steps.isEmpty():
+        nothing = {"note": F.lit(""), "payload": F.lit(None).cast("binary")}
+        tables.append(steps.withColumns(nothing), settings, table)

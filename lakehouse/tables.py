@@ -190,8 +190,9 @@ def gaps() -> Table:
 def repairs() -> Table:
     """What was done about quarantined records: one row an action. By batch.quarantine.
 
-    action: repaired (payload: the bytes in the record's place) or replayed (outcome and violations:
-    what came of it). was: what the record was quarantined for until then.
+    action: repaired (payload: the bytes in the record's place), replaying (outcome and violations:
+    what is about to come of it) or replayed (what did). was: what the record was quarantined for
+    until then.
     """
     # Notes and payloads are not for the log.
     stats = {STATISTICS: "topic,partition,offset"}

@@ -13,7 +13,8 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from batch import audit, reconcile
+from batch import audit, quarantine, reconcile
+from batch.quarantine import Coordinates
 from lakehouse import checkpoints
 from lakehouse.contracts import Contracts
 from lakehouse.settings import Settings, Stream
@@ -23,11 +24,13 @@ from tests.helpers import (
     ROOT,
     drain,
     environment,
+    put,
     settings_for,
     table,
     unlike_the_ledger,
     wait_until,
 )
+from tests.house import category
 
 EVENTS = 12_000
 STREAM = ["stream", "--available-now"]
@@ -90,6 +93,66 @@ def test_killed_in_every_phase(
     assert sum(balance.bronze for balance in found.balances) == EVENTS
     assert sum(balance.pending for balance in found.balances) == 0
     assert unlike_the_ledger(settings) == []
+
+
+def died(settings: Settings, moment: str, nth: int, *command: str) -> None:
+    """Runs a command that is killed at its nth append to ops.repairs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.die_at", "ops.repairs", moment, str(nth), *command],
+        cwd=ROOT,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
+@pytest.mark.long
+def test_what_a_killed_replay_did_is_in_the_history(
+    spark: SparkSession, bootstrap: str, contracts: Contracts, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    put(settings, b"{", b"{", category("a"), b"[")
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    records = [Coordinates(settings.topics.events, 0, offset) for offset in range(4)]
+    for record, payload in ((records[0], category("b")), (records[1], category("a"))):
+        quarantine.repair(spark, settings, contracts, record, payload, "Ada", "cut off")
+
+    def history(record: Coordinates) -> list[tuple[str, str, str | None]]:
+        told = quarantine.story(spark, settings, contracts, record, reveal=False)
+        return [(step["action"], step["by"], step["outcome"]) for step in told["history"]]
+
+    replay = ["quarantine", "replay", "--by", "Grace"]
+    repaired = ("repaired", "Ada", None)
+    # Announced, and nothing done: the balance is as before.
+    died(settings, "after", 1, *replay)
+    announced = ("replaying", "Grace", "accepted"), ("replaying", "Grace", "duplicate")
+    assert [history(record) for record in records] == [
+        *([repaired, announced[0]], [repaired, announced[1]]),
+        *([], []),
+    ]
+    silver = table(settings, "silver/events", ["offset", "outcome"]).to_pylist()
+    assert sorted((row["offset"], row["outcome"]) for row in silver) == [
+        *((0, "quarantined"), (1, "quarantined"), (2, "accepted"), (3, "quarantined")),
+    ]
+    # Done, and not written down.
+    died(settings, "before", 2, *replay)
+    silver = table(settings, "silver/events", ["offset", "outcome"]).to_pylist()
+    assert sorted((row["offset"], row["outcome"]) for row in silver) == [
+        *((0, "accepted"), (2, "accepted"), (3, "quarantined")),
+    ]
+    for job in (reconcile.reconcile_range, reconcile.reconcile_range):
+        # Whichever job judges next writes it down, once.
+        job(spark, settings, contracts)
+        assert history(records[0]) == [repaired, ("replayed", "Grace", "accepted")]
+        assert history(records[1]) == [repaired, ("replayed", "Grace", "duplicate")]
+        assert history(records[2]) == history(records[3]) == []
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    (balance,) = found.balances
+    assert (balance.accepted, balance.quarantined, balance.duplicates) == (2, 1, 1)
 
 
 def batches(settings: Settings, query: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.helpers import BIN, drain, environment, settings_for, unlike_the_ledg
 EVENTS = 20_000
 BATCH = 400
 SECONDS = 240
+TRIES = 5
 # So that there are snapshots of the state within seconds.
 OFTEN = (
     '{"spark.sql.streaming.stateStore.maintenanceInterval": "500ms", '
@@ -42,8 +44,28 @@ def named(folder: Path, part: str) -> Iterator[str]:
         yield from (f"{place}/{name}" for name in files if part in name)
 
 
-def kill_as_it_writes(settings: Settings, folder: Path, part: str, *command: str) -> None:
-    """Starts a command, and kills it with its JVM at the first sight of a new file."""
+def is_unfinished(file: Path) -> bool:
+    """Whether a file is not yet under its name, or not whole."""
+    if file.suffix == ".tmp":
+        return True
+    if file.suffix == ".parquet":
+        return file.read_bytes()[-4:] != b"PAR1"
+    return file.suffix == ".zip" and not zipfile.is_zipfile(file)
+
+
+def kill_half_way(settings: Settings, folder: Path, part: str, *command: str) -> None:
+    """Kills a command as it writes, until it has left something unfinished."""
+    left = []
+    for _ in range(TRIES):
+        left.append(kill_as_it_writes(settings, folder, part, *command))
+        if any(map(is_unfinished, left[-1])):
+            return
+    raise AssertionError(f"never caught half-way: {left}")
+
+
+def kill_as_it_writes(settings: Settings, folder: Path, part: str, *command: str) -> list[Path]:
+    """Starts a command, and kills it with its JVM at the first sight of a new file. Returns those
+    that it leaves."""
     known = set(named(folder, part))
     process = subprocess.Popen(
         [str(BIN / "headwater"), *command],
@@ -70,6 +92,7 @@ def kill_as_it_writes(settings: Settings, folder: Path, part: str, *command: str
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
+    return [Path(name) for name in set(named(folder, part)) - known]
 
 
 @pytest.mark.long
@@ -81,11 +104,11 @@ def test_killed_during_a_snapshot_a_log_checkpoint_and_optimize(
     )
     send_shop(settings, Sending(events=EVENTS, seed=23))
     for folder, part in MOMENTS:
-        kill_as_it_writes(settings, Path(settings.storage) / folder, part, "stream")
+        kill_half_way(settings, Path(settings.storage) / folder, part, "stream")
     drain(spark, settings.model_copy(update={"stream": Stream()}), contracts)
     silver = Path(settings.tables) / "silver/events"
     for _ in range(2):
-        kill_as_it_writes(settings, silver, "part-", "maintain", "silver.events")
+        kill_half_way(settings, silver, "part-", "maintain", "silver.events")
         assert maintain.keep(spark, settings, contracts, layouts, ("silver.events",), dry_run=True)[
             0
         ].partitions, "what died has committed nothing"

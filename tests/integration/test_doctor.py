@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from deltalake import write_deltalake
+from deltalake import CommitProperties, Transaction, write_deltalake
 
 from batch import reconcile
 from headwater import doctor, status
 from headwater.doctor import ERROR, OK, WARNING, Finding
+from lakehouse import checkpoints, kafka
 from lakehouse import contracts as contract_files
-from lakehouse import kafka
 from lakehouse.errors import GapError
 from lakehouse.settings import Settings
 from producer.command import Sending, send_shop
@@ -29,16 +29,16 @@ from tests.helpers import headwater, settings_for
 EVENTS = 300
 
 
-def checkpoint(settings: Settings, query: str, ends: kafka.Offsets) -> Path:
-    """A checkpoint with one committed batch, as Spark writes it."""
+def checkpoint(settings: Settings, query: str, ends: kafka.Offsets, batch: int = 0) -> Path:
+    """A checkpoint with a committed batch of that number, as Spark writes it."""
     folder = Path(settings.checkpoints) / query
     offsets: dict[str, dict[str, int]] = {}
     for (topic, partition), end in ends.items():
         offsets.setdefault(topic, {})[str(partition)] = end
     for name, text in {
         "metadata": json.dumps({"id": query}),
-        "commits/0": 'v1\n{"nextBatchWatermarkMs":0}',
-        "offsets/0": f"v1\n{{}}\n{json.dumps(offsets)}",
+        f"commits/{batch}": 'v1\n{"nextBatchWatermarkMs":0}',
+        f"offsets/{batch}": f"v1\n{{}}\n{json.dumps(offsets)}",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -46,12 +46,14 @@ def checkpoint(settings: Settings, query: str, ends: kafka.Offsets) -> Path:
 
 
 def write(settings: Settings, layer: str, ends: kafka.Offsets) -> None:
-    """The coordinates of all records up to there, as a table `events` of a layer."""
+    """The coordinates of all records up to there, as a table `events` of a layer that has the first
+    batch of its query."""
     rows = [(t, p, offset) for (t, p), end in ends.items() for offset in range(end)]
     topics, partitions, offsets = zip(*rows, strict=True)
     columns = {"topic": topics, "partition": pa.array(partitions, pa.int32()), "offset": offsets}
     path = f"{settings.tables}/{layer}/events"
-    write_deltalake(path, pa.table(columns), mode="overwrite")
+    first = CommitProperties(app_transactions=[Transaction(f"{layer}.events:{layer}", 0)])
+    write_deltalake(path, pa.table(columns), mode="overwrite", commit_properties=first)
 
 
 @pytest.fixture
@@ -85,8 +87,8 @@ def test_what_the_broker_does_not_have_any_more(settings: Settings) -> None:
     send_shop(settings, Sending(events=EVENTS, go_on=True))
     ends = kafka.end_offsets(settings, [topic])
     read = {(t, p): end // 2 for (t, p), end in ends.items()}
-    write(settings, "bronze", read)
     for query in ("bronze", "silver"):
+        write(settings, query, read)
         checkpoint(settings, query, read)
     gone = TopicPartition(topic, 2, read[topic, 2] + 3)
     admin = AdminClient(kafka.client_options(settings))
@@ -118,6 +120,30 @@ def test_a_table_that_is_gone(settings: Settings) -> None:
     assert (finding.check, finding.state) == ("checkpoints", ERROR)
     assert finding.said == "silver has committed 300 records, and there is no table silver.events"
     assert "headwater replay --from-offset 0" in finding.remedy
+
+
+@pytest.mark.parametrize("query", checkpoints.QUERIES)
+def test_a_table_that_is_older_than_its_checkpoint(settings: Settings, query: str) -> None:
+    checkpoint(settings, query, kafka.end_offsets(settings, [settings.topics.events]), batch=7)
+    [finding] = wrong(settings)
+    assert (finding.check, finding.state) == ("checkpoints", ERROR)
+    said = f"{query} has committed batch 7, and {query}.events has its batches up to 0"
+    assert finding.said == said
+    remedy = {"bronze": "a new checkpoint begins", "silver": "headwater replay --from-offset 0"}
+    assert remedy[query] in finding.remedy
+
+
+@pytest.mark.parametrize("query", checkpoints.QUERIES)
+def test_a_table_that_has_what_its_checkpoint_never_read(settings: Settings, query: str) -> None:
+    topic = settings.topics.events
+    ends = kafka.end_offsets(settings, [topic])
+    last = ends[topic, 2] - 1
+    checkpoint(settings, query, ends | {(topic, 2): last})
+    [finding] = wrong(settings)
+    assert (finding.check, finding.state) == ("checkpoints", ERROR)
+    assert f"{query}.events has offset {last} of topic {topic} partition 2" in finding.said
+    assert f"planned up to {last - 1}" in finding.said
+    assert "move the folder" in finding.remedy
 
 
 def test_a_record_from_the_future(settings: Settings) -> None:
