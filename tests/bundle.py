@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from fnmatch import fnmatch
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -80,6 +81,28 @@ LIBRARIES = {
     "publish": ("databricks-quality.txt", "com.mysql:mysql-connector-j"),
 }
 MAVEN = re.compile(r"[\w.-]+:[\w.-]+:[\w.-]+")
+# Which commands wait for which, where a job has both: nothing is published that was not checked.
+AFTER = {
+    "stream": ("produce",),
+    "reconcile": ("stream",),
+    "gold": ("replay", "reconcile"),
+    "quality": ("gold",),
+    "publish": ("quality",),
+    "catalog": ("gold",),
+}
+# What each job is there for, by the first two words of its tasks that are no options.
+RUNS = {
+    "streaming": {"stream bronze", "stream silver"},
+    "reconcile": {"reconcile"},
+    "gold_hourly": {"gold", "quality", "publish"},
+    "gold_daily": {"gold", "quality", "publish", "catalog apply", "audit"},
+    "maintenance": {"maintain"},
+    "backfill": {"replay", "gold", "quality", "publish", "audit"},
+    "smoke": {"produce", "stream", "reconcile", "gold", "audit"},
+}
+# What is started by whoever deploys; all else by the clock, or always.
+BY_HAND = {"jobs.smoke", "jobs.backfill"}
+OF_A_CLUSTER = {"spark_version", "node_type_id", "data_security_mode", "spark_env_vars"}
 # What sets the smoke job's records apart from all others.
 APART = ("HEADWATER_TOPICS__EVENTS", "HEADWATER_STORAGE", "HEADWATER_CHECKPOINT_ROOT")
 REFERENCE = re.compile(r"\$\{([^{}]+)\}")
@@ -134,6 +157,7 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
     for key, volume in raw["resources"].get("volumes", {}).items():
         if str(volume.get("schema_name")) not in schemas:
             bundle.find(f"volumes.{key}", f"no schema {volume.get('schema_name')} in the bundle")
+    _runs(bundle, raw["resources"].get("jobs", {}))
     for kind, resources in raw["resources"].items():
         for key, resource in resources.items():
             where = f"{kind}.{key}"
@@ -235,7 +259,8 @@ def _keys(bundle: Bundle) -> None:
     for name, target in targets.items():
         if "mode" not in target:
             bundle.find(f"targets.{name}", "no mode")
-        if target.get("mode") == "production" and "run_as" not in target:
+        run_as = (target.get("run_as") or {}).get("service_principal_name")
+        if target.get("mode") == "production" and not run_as:
             bundle.find(f"targets.{name}", "no run_as: its jobs would be whoever's deploys it")
     for one in own.get("permissions", []):
         for key in set(one) - GRANTEES - {"level"}:
@@ -421,7 +446,12 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
             bundle.find(where, f"no time zone {schedule.get('timezone_id')}")
         if "continuous" in job:
             bundle.find(where, "continuous, and on a schedule")
+    elif "continuous" not in job and where not in BY_HAND:
+        bundle.find(where, "neither continuous nor on a schedule: nothing starts it")
+    if not job.get("tasks"):
+        bundle.find(where, "no tasks")
     _graph(bundle, where, job.get("tasks", []))
+    _order(bundle, where, job.get("tasks", []))
     longest = max((task.get("timeout_seconds", 0) for task in job.get("tasks", [])), default=0)
     if 0 < job.get("timeout_seconds", 0) < longest:
         bundle.find(where, f"timeout_seconds is less than a task's own, {longest}")
@@ -450,6 +480,8 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
         bundle.find(where, "no tags application and part, which costs are counted by")
     for cluster in job.get("job_clusters", []):
         spec = cluster.get("new_cluster", {})
+        for name in sorted(OF_A_CLUSTER - {key for key, value in spec.items() if value}):
+            bundle.find(where, f"cluster {cluster['job_cluster_key']}: no {name}")
         if "continuous" in job and ("autoscale" in spec or "num_workers" not in spec):
             bundle.find(where, f"cluster {cluster['job_cluster_key']}: a stream's is of fixed size")
         if "continuous" not in job and not {"autoscale", "policy_id"} <= set(spec):
@@ -462,6 +494,42 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
     for parameter in job.get("parameters", []):
         if parameter["name"] not in used:
             bundle.find(where, f"parameter {parameter['name']} is given to no task")
+
+
+def _order(bundle: Bundle, where: str, tasks: list[dict[str, Any]]) -> None:
+    """Whatever goes on from what another task of the job does, waits for it."""
+    waits = {
+        task.get("task_key"): {one["task_key"] for one in task.get("depends_on", [])}
+        for task in tasks
+    }
+    command = {task.get("task_key"): "".join(_words(task)[:1]) for task in tasks}
+
+    def waited_for(key: Any, seen: frozenset[Any] = frozenset()) -> set[Any]:
+        nearest = waits.get(key, set()) - seen
+        return nearest.union(*(waited_for(one, seen | nearest) for one in nearest))
+
+    for key, name in command.items():
+        for other in AFTER.get(name, ()):
+            for before in (one for one, named in command.items() if named == other):
+                if before not in waited_for(key):
+                    bundle.find(f"{where}.{key}", f"{name} does not wait for {other}")
+
+
+def _words(task: dict[str, Any]) -> list[str]:
+    """What a task runs, up to its first option."""
+    parameters = (task.get("python_wheel_task") or {}).get("parameters", [])
+    words = [str(word) for word in parameters if not SETTING.fullmatch(str(word))]
+    return list(takewhile(lambda word: not word.startswith("-"), words))
+
+
+def _runs(bundle: Bundle, jobs: dict[str, Any]) -> None:
+    for name, wanted in RUNS.items():
+        if name not in jobs:
+            bundle.find(f"jobs.{name}", "no such job")
+            continue
+        found = {" ".join(_words(task)) for task in jobs[name].get("tasks", [])}
+        for command in sorted(wanted - found):
+            bundle.find(f"jobs.{name}", f"no task that runs {command}")
 
 
 def _smoke(bundle: Bundle, where: str, tasks: list[dict[str, Any]]) -> None:
@@ -545,7 +613,7 @@ def _task(
             if each["environment_key"] == task["environment_key"]
             for line in (each.get("spec") or {}).get("dependencies", [])
         ]
-        if brought and not any(line.endswith(".whl") for line in brought):
+        if not any(line.endswith(".whl") for line in brought):
             bundle.find(where, f"no wheel in environment {task['environment_key']}")
     elif task.get("job_cluster_key") not in clusters:
         bundle.find(where, f"no cluster {task.get('job_cluster_key')}")

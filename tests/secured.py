@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
@@ -34,6 +35,8 @@ from tests.helpers import free_port
 USER = "$ConnectionString"
 SCOPE = "api://events/.default"
 KEY_ID = "of-the-tests"
+# What the vault lets in.
+TOKEN = "a-token-of-the-tests"
 
 
 class Authority:
@@ -154,6 +157,61 @@ class Tokens:
         signed = jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": KEY_ID})
         body = {"token_type": "Bearer", "expires_in": int(self.lifetime), "access_token": signed}
         return 200, body
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Vault:
+    """What a Key Vault answers: `secrets` by name; `codes` are answered first, one a request.
+
+    Under /identity it answers as an identity that is managed by App Service does.
+    """
+
+    def __init__(self, authority: Authority) -> None:
+        self.secrets: dict[str, str] = {}
+        self.codes: list[int] = []
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                address = urlsplit(self.path)
+                outer.asked.append(address.path)
+                name = address.path.removeprefix("/secrets/")
+                code, body = 200, dict[str, Any](value=outer.secrets.get(name))
+                if outer.codes:
+                    code, body = outer.codes.pop(0), {"error": {"message": "said\nthe vault"}}
+                elif address.path == "/identity":
+                    expires = str(int(time.time()) + 3600)
+                    body = {"access_token": TOKEN, "expires_on": expires, "token_type": "Bearer"}
+                elif self.headers["Authorization"] != f"Bearer {TOKEN}":
+                    code, body = 401, {}
+                elif parse_qs(address.query) != {"api-version": ["7.4"]}:
+                    code, body = 400, {}
+                elif name not in outer.secrets:
+                    code, body = 404, {"error": {"message": f"{name} was not found"}}
+                text = json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.server)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def identity(self) -> dict[str, str]:
+        """Variables by which azure-identity finds the managed identity."""
+        return {"IDENTITY_ENDPOINT": f"https://{self.host}/identity", "IDENTITY_HEADER": "any"}
 
     def stop(self) -> None:
         self._server.shutdown()

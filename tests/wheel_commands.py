@@ -29,7 +29,7 @@ def main() -> None:
 def answer(words: list[str], variables: dict[str, str]) -> dict[str, list[str]]:
     import click
 
-    from headwater.config import unfilled
+    from headwater.config import leaves, unfilled
     from headwater.job import SETTING
     from lakehouse import settings as settings_files
     from lakehouse.errors import SettingsError
@@ -75,6 +75,12 @@ def answer(words: list[str], variables: dict[str, str]) -> dict[str, list[str]]:
         errors.append(f"checkpoint_root: {root} is the machine's own, which goes away with it")
     if variables and not root:
         errors.append("checkpoint_root: none, and checkpoints belong in a volume")
+    # Of secrets that lie in the process's environment, only what the task gives it is there.
+    for parts, value, secret in leaves(loaded):
+        variable = str(value).removeprefix("env:")
+        told = variables or parts[0] == "broker"
+        if secret and told and str(value).startswith("env:") and variable not in given:
+            errors.append(f"{'.'.join(parts)}: {value}, and no variable {variable} is given")
     # What only sends is told of the broker alone.
     for line in unfilled(loaded):
         if variables or line.startswith("broker."):

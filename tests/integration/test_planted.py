@@ -21,8 +21,17 @@ import pytest
 
 from lakehouse import settings as settings_files
 from lakehouse.settings import MySQL, PostgreSQL, Settings
-from tests.helpers import BIN, environment, free_port, headwater, settings_for, wait_until
-from tests.secured import Secured
+from tests.helpers import (
+    BIN,
+    environment,
+    free_port,
+    headwater,
+    settings_for,
+    table,
+    wait_until,
+)
+from tests.house import category
+from tests.secured import TOKEN, Secured, Vault
 
 EVENTS = 2_000
 # Everything that Spark and its clients have to say, into a file.
@@ -36,6 +45,19 @@ appender.file.layout.type = PatternLayout
 appender.file.layout.pattern = %d %p %c: %m%n%ex
 """
 PAGES = ("environment/", "SQL/", "StreamingQuery/", "jobs/", "executors/")
+
+
+# Stands in for what a Databricks Runtime brings: scopes are folders, keys their files.
+RUNTIME = """\
+from pathlib import Path
+from types import SimpleNamespace
+get = lambda scope, key: Path({folder!r}, scope, key).read_text()
+dbutils = SimpleNamespace(secrets=SimpleNamespace(get=get))
+"""
+PAYMENTS = """\
+payment_id,order_id,method,status,amount,currency
+Y0000000001,O0000000001,card,captured,1.50,EUR
+"""
 
 
 def forms(secret: str) -> set[str]:
@@ -77,12 +99,20 @@ def pages(port: int) -> Iterator[tuple[str, str]]:
         yield part, text(f"{base}/api/v1/applications/{application['id']}/{part}")
 
 
+@pytest.fixture
+def vault(secured: Secured) -> Iterator[Vault]:
+    running = Vault(secured.authority)
+    yield running
+    running.stop()
+
+
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     secured: Secured,
     mysql: MySQL,
     postgresql: PostgreSQL,
+    vault: Vault,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -96,18 +126,33 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
         # A connection string of a hub that is not there.
         "PLANTED_HUB": f"Endpoint=sb://127.0.0.1:9/;SharedAccessKeyName=x;SharedAccessKey={hub}",
     }
+    planted["PLANTED_ACCOUNT"] = base64.b64encode(uuid.uuid4().bytes * 4).decode()
     for name, secret in planted.items():
         monkeypatch.setenv(name, secret)
     planted["TEST_SECRET_2"] = os.environ["TEST_SECRET_2"]
     planted |= {"storage": storage, "hub": hub, "signature": signature, "database": database}
-    (tmp_path / "of the database").write_text(f"{database}\n")
+    planted["token of the vault"] = TOKEN
+    # One password is in a scope, one in a vault, which an identity's token opens.
+    (tmp_path / "scope").mkdir()
+    (tmp_path / "scope" / "mysql").write_text(database)
+    runtime = tmp_path / "runtime" / "databricks" / "sdk"
+    runtime.mkdir(parents=True)
+    (runtime / "runtime.py").write_text(RUNTIME.format(folder=str(tmp_path)))
+    monkeypatch.syspath_prepend(tmp_path / "runtime")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'runtime'}:{os.environ.get('PYTHONPATH', '')}")
+    vault.secrets["postgresql"] = os.environ["TEST_SECRET_2"]
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secured.authority.ca))
+    for name, value in vault.identity().items():
+        monkeypatch.setenv(name, value)
     folder = tmp_path / "written"
     for name in ("events", "local", "tmp"):
         (folder / name).mkdir(parents=True)
     (folder / "log4j2.properties").write_text(LOG4J.format(file=folder / "spark.log"))
     broker = secured.by_password(sasl_password="env:PLANTED_BROKER")
     ours = secured.identity().model_copy(update={"client_secret": "env:PLANTED_IDENTITY"})
-    there = mysql.model_copy(update={"password": f"file:{tmp_path / 'of the database'}"})
+    there = mysql.model_copy(update={"password": "databricks:scope/mysql"})
+    in_vault = f"keyvault:{vault.host}/postgresql"
+    postgresql = postgresql.model_copy(update={"password": in_vault})
     settings = settings_for(folder, broker.bootstrap)
     port = free_port()
     onwards = {f"to__{name}": value for name, value in broker.model_dump().items()}
@@ -158,9 +203,36 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     with patch.dict(os.environ, environment(settings) | extra):
         loaded = settings_files.load()
     said.append(("settings", f"{loaded!r} {loaded} {loaded.broker!r}"))
-    for words in ("status", "config show", "config check", "quarantine list"):
+    in_azure = {
+        "HEADWATER_STORAGE": "abfss://box@one.dfs.core.windows.net/lake",
+        "HEADWATER_ADLS__AUTH": "key",
+        "HEADWATER_ADLS__KEY": "env:PLANTED_ACCOUNT",
+    }
+    assert "env:PLANTED_ACCOUNT" in run("config", "show", code=0, **in_azure)
+    run("config", "check", code=0, **in_azure)
+    for words in ("status", "config show", "config check", "report", "doctor"):
         run(*words.split())
-    run("doctor")
+    run("catalog", "sql", HEADWATER_UNITY__CATALOG="main")
+    run("synapse", HEADWATER_SYNAPSE__STAGING="abfss://box@one.dfs.core.windows.net/stage")
+    drops = tmp_path / "drops"
+    drops.mkdir()
+    (drops / "1.csv").write_text(PAYMENTS)
+    os.utime(drops / "1.csv", (0, 0))
+    run("ingest", str(drops), "--entity", "payment")
+    run("stream", "--available-now")
+    run("reconcile", "--full")
+    broken = run("quarantine", "list", "--rule", "malformed_json", "--json")
+    listed = json.loads(broken[broken.index("{") :].splitlines()[0])
+    record = listed["records"][0]["record"]
+    run("quarantine", "show", record, "--reveal")
+    (drops / "new").write_bytes(category("repaired"))
+    run("quarantine", "repair", record, "--from", str(drops / "new"))
+    run("quarantine", "replay")
+    run("replay", "--from-offset", "0")
+    run("gold", "--rebuild")
+    run("publish")
+    [subject] = table(settings, "gold/dim_users", ["user_id"])["user_id"].to_pylist()[:1]
+    run("erase", "--subject", subject)
     # What fails says where it was going, and as whom.
     wrong = {"HEADWATER_MYSQL__USER": "nobody"}
     assert "nobody" in run("publish", "--full", "--to", "mysql", code=1, **wrong)

@@ -218,6 +218,55 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
         ("streaming.yml", "            - whl: ../dist/*.whl\n",
          "            - whl: ../dist/*.whl\n            - egg: ../jars/none.egg\n",
          "jobs.streaming", "none.egg"),
+        # What is left out, and would be missed only later.
+        ("batch.yml", "      schedule:\n        quartz_cron_expression: 0 0/30 * * * ?\n"
+         "        timezone_id: UTC\n        pause_status: ${var.pause_status}\n", "",
+         "jobs.reconcile", "nothing starts it"),
+        ("streaming.yml", "      continuous:\n        pause_status: ${var.pause_status}\n"
+         "        task_retry_mode: ON_FAILURE\n", "", "jobs.streaming", "nothing starts it"),
+        ("batch.yml", "depends_on: [{task_key: quality}]", "depends_on: [{task_key: gold}]",
+         "jobs.gold_hourly.publish", "publish does not wait for quality"),
+        ("batch.yml", "          depends_on: [{task_key: gold}]\n", "",
+         "jobs.gold_daily.quality", "quality does not wait for gold"),
+        ("on_demand.yml", "          depends_on: [{task_key: replay}]\n", "",
+         "jobs.backfill.gold", "gold does not wait for replay"),
+        ("on_demand.yml", "          depends_on: [{task_key: send}]\n", "",
+         "jobs.smoke.stream", "stream does not wait for produce"),
+        ("batch.yml", "[quality, --env, azure,", "[contracts, check, --env, azure,",
+         "jobs.gold_hourly", "no task that runs quality"),
+        ("streaming.yml", "[stream, silver,", "[stream, bronze,",
+         "jobs.streaming", "no task that runs stream silver"),
+        ("batch.yml", "    maintenance:\n", "    upkeep:\n", "jobs.maintenance", "no such job"),
+        ("batch.yml", "        - task_key: audit\n          job_cluster_key: batch\n"
+         "          max_retries: 0\n          timeout_seconds: 3600\n          python_wheel_task:\n"
+         "            package_name: headwater\n            entry_point: headwater-job\n"
+         "            parameters: [audit, --env, azure]\n          libraries: *libraries\n", "",
+         "jobs.gold_daily", "no task that runs audit"),
+        ("databricks.yml", "      spark_version: ${var.spark_version}\n", "",
+         "jobs.streaming", "no spark_version"),
+        ("databricks.yml", "      node_type_id: ${var.batch_node_type}\n", "",
+         "jobs.reconcile", "no node_type_id"),
+        ("databricks.yml", "      data_security_mode: SINGLE_USER\n", "",
+         "jobs.gold_daily", "no data_security_mode"),
+        ("databricks.yml", "      spark_env_vars: ${var.environment}\n", "",
+         "jobs.maintenance", "no spark_env_vars"),
+        ("databricks.yml", "      service_principal_name: ${var.service_principal}\n", "",
+         "targets.prod", "no run_as"),
+        ("databricks.yml", "      HEADWATER_BROKER__SASL_PASSWORD: databricks:"
+         "${var.secret_scope}/eventhub-connection-string\n", "",
+         "jobs.streaming.silver", "no variable EVENTHUB_CONNECTION_STRING is given"),
+        ("databricks.yml",
+         "      HEADWATER_MYSQL__PASSWORD: databricks:${var.secret_scope}/mysql-password\n", "",
+         "jobs.gold_hourly.publish", "no variable MYSQL_PASSWORD is given"),
+        ("on_demand.yml", "              - HEADWATER_BROKER__SASL_PASSWORD=databricks:"
+         "${var.secret_scope}/eventhub-connection-string\n", "",
+         "jobs.smoke.send", "no variable EVENTHUB_CONNECTION_STRING is given"),
+        ("on_demand.yml", "            dependencies:\n              - ../dist/*.whl\n"
+         "              - -r ../requirements/databricks.txt\n              - orjson==3.13.0\n", "",
+         "jobs.smoke.send", "no wheel in environment producer"),
+        ("streaming.yml", "      email_notifications:\n        on_failure: "
+         '["${var.alerts_to}"]\n        on_streaming_backlog_exceeded: ["${var.alerts_to}"]\n', "",
+         "jobs.streaming", "no alert on failure"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(

@@ -50,6 +50,7 @@ def test_every_task_starts_with_what_a_runtime_has(tmp_path: Path) -> None:
         "-r", str(requirements / "databricks.txt"),
         "-r", str(requirements / "databricks-quality.txt"),
         "-c", str(requirements / "databricks-runtime-18.txt"))  # fmt: skip
+    run("runtime/bin/python", "-m", "pip", "check")
     (site,) = tmp_path.glob("runtime/lib/python*/site-packages")
     for name in SPARK:
         spec = find_spec(name)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import sys
-import threading
 import time
 import types
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -21,54 +17,7 @@ from azure.core.credentials import AccessToken
 from lakehouse import redact, settings, vault
 from lakehouse.errors import SettingsError
 from lakehouse.settings import Identity, resolve_secret
-from tests.secured import Authority
-
-TOKEN = "a-token-of-the-tests"
-
-
-class Vault:
-    """What a vault answers: `secrets` by name; `codes` are answered first, one a request."""
-
-    def __init__(self, authority: Authority) -> None:
-        self.secrets: dict[str, str] = {}
-        self.codes: list[int] = []
-        self.asked: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                address = urlsplit(self.path)
-                outer.asked.append(address.path)
-                name = address.path.removeprefix("/secrets/")
-                code, body = 200, dict[str, Any](value=outer.secrets.get(name))
-                if outer.codes:
-                    code, body = outer.codes.pop(0), {"error": {"message": "said\nthe vault"}}
-                elif self.headers["Authorization"] != f"Bearer {TOKEN}":
-                    code, body = 401, {}
-                elif parse_qs(address.query) != {"api-version": ["7.4"]}:
-                    code, body = 400, {}
-                elif name not in outer.secrets:
-                    code, body = 404, {"error": {"message": f"{name} was not found"}}
-                text = json.dumps(body).encode()
-                self.send_response(code)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(authority.server)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+from tests.secured import TOKEN, Authority, Vault
 
 
 class Credential:
