@@ -36,9 +36,9 @@ class Result:
 class Judged:
     """What was found, the rows of silver.events written, and the table's version after that.
 
-    kept_out: of the records judged anew, those that were quarantined: coordinates, `was`, what for,
-    and what they are now: outcome (duplicate, too) and violations. waiting: by topic and partition,
-    the first record that was left pending.
+    kept_out: of the rows that were there before, those that were quarantined, or are now:
+    coordinates, `was` (what for, null for none), outcome (duplicate, too) and violations. waiting:
+    by topic and partition, the first record that was left pending.
     """
 
     result: Result
@@ -75,7 +75,7 @@ def judge(
     from pyspark.sql import functions as F
 
     from lakehouse import erasures, repairs, tables
-    from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED, classify
+    from lakehouse.silver import ACCEPTED, COORDINATES, classify
 
     narrow = again is None
     table = tables.silver(contracts)
@@ -137,10 +137,6 @@ def judge(
     kept_out = None
     # First what an earlier run may have left unsaid: what is announced now hides it.
     repairs.note(spark, settings, contracts)
-    if again is not None:
-        quarantined = silver.where(F.col("outcome") == QUARANTINED)
-        kept_out = quarantined.join(again, COORDINATES, "left_semi")
-        kept_out = kept_out.select(*COORDINATES, F.col("violations").alias("was"))
     if again is not None or result.corrected:
         losers = silver.join(moved.select(*COORDINATES, "action"), COORDINATES)
         values = bronze.select(*COORDINATES, "value")
@@ -149,8 +145,7 @@ def judge(
         gone = moved.select(*COORDINATES)
         gone = gone if again is None else gone.unionByName(again)
         scope = silver.join(gone.distinct(), COORDINATES, "left_semi").select(*inserts.columns)
-        if kept_out is not None:
-            kept_out = repairs.announce(spark, settings, kept_out, new, who or by)
+        kept_out = repairs.announce(spark, settings, scope, new, who or by)
         written = _replace(spark, settings, contracts, new, scope)
         repairs.note(spark, settings, contracts)
     elif written:

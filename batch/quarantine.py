@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -21,9 +21,10 @@ import click
 from lakehouse.command import moment, run, settings_options, show, user
 from lakehouse.errors import HeadwaterError
 from lakehouse.privacy import masked, printable
+from lakehouse.repairs import REPLAYING
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, Row, SparkSession
 
     from lakehouse.contracts import Contracts
     from lakehouse.settings import Settings
@@ -165,10 +166,11 @@ def show_row(record: Coordinates, reveal: bool, as_json: bool, settings: Setting
         click.echo(f"{name + ':':<12}{_text(found[name])}")
     click.echo(f"payload:\n{found['payload']}")
     for step in found["history"]:
-        what = f"{step['at']}  {step['action']} by {step['by']}"
-        came = f" -> {step['outcome']}" if step["outcome"] else ""
+        by = f" by {step['by']}" if step["by"] else ""
+        came = ", ".join(step["violations"] or []) or step["outcome"]
+        change = " -> ".join(filter(None, (_text(step["was"]), came)))
         note = f" ({step['note']})" if step["note"] else ""
-        click.echo(printable(f"{what}: {_text(step['was'])}{came}{note}"))
+        click.echo(printable(f"{step['at']}  {step['action']}{by}: {change}{note}"))
 
 
 @quarantine_group.command("repair")
@@ -371,15 +373,14 @@ def story(
     except NotKeptError as error:
         value, told = None, f"not kept: {error}"
     silver = tables.read(spark, settings, tables.silver(contracts)).where(_is(record))
-    rows = silver.select(
-        "outcome", "entity", "violations", F.unix_millis("timestamp").alias("taken")
-    ).collect()
+    columns = ("outcome", "entity", "violations", "written_by")
+    rows = silver.select(*columns, F.unix_millis("timestamp").alias("taken")).collect()
     row = rows[0] if rows else None
     done = repairs.history(spark, settings)
     steps = [] if done is None else done.where(_is(record)).orderBy("at").collect()
-    came = max((step["at"] for step in steps if step.action == repairs.REPLAYED), default=None)
-    # What was announced is told until something came of it.
-    steps = [s for s in steps if s.action != repairs.REPLAYING or came is None or s["at"] > came]
+    # What was announced is told until it is known what came of it, under the same time.
+    ended = {step["at"] for step in steps if step.action not in (repairs.REPAIRED, REPLAYING)}
+    steps = [step for step in steps if step.action != REPLAYING or step["at"] not in ended]
     entity = None if row is None else row.entity
     if value is None and _is_erased(spark, settings, record):
         told = "erased"
@@ -393,18 +394,37 @@ def story(
         "violations": [] if row is None else row.violations,
         "payload": told or masked(value, contracts, known, reveal),
         "history": [
-            {
-                "at": step["at"].isoformat(),
-                "action": step.action,
-                "by": step["by"],
-                "note": step.note,
-                "was": step.was,
-                "outcome": step.outcome,
-                "violations": step.violations,
-            }
-            for step in steps
+            *_first(row, steps),
+            *(
+                {
+                    "at": step["at"].isoformat(),
+                    "action": step.action,
+                    "by": step["by"],
+                    "note": step.note,
+                    "was": step.was,
+                    "outcome": step.outcome,
+                    "violations": step.violations,
+                }
+                for step in steps
+            ),
         ],
     }
+
+
+def _first(row: Row | None, steps: list[Row]) -> Iterator[dict[str, Any]]:
+    """The step by which a record came into quarantine, where nothing else tells it. At the broker's
+    time, which Silver keeps; by whom, as long as its row is that of then."""
+    violations = steps[0].was if steps else row.violations if row is not None else None
+    if violations:
+        yield {
+            "at": None if row is None else _iso(row.taken),
+            "action": "quarantined",
+            "by": "" if row is None or steps else row.written_by,
+            "note": "",
+            "was": [],
+            "outcome": "quarantined",
+            "violations": violations,
+        }
 
 
 def demand_quarantined(

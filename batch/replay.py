@@ -149,6 +149,7 @@ def replay_range(
     with runs.recorded(spark, settings, JOB) as run:
         committed = judge.within({}, judge.committed_by_all(spark, settings))
         table = tables.silver(contracts)
+        tables.ensure(spark, settings, table)
         rows = tables.read(spark, settings, table).where(committed & wanted.condition())
         again = rows.select(*COORDINATES)
         done = judge.judge(spark, settings, contracts, committed, committed, JOB, again, by)

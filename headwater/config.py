@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
@@ -94,7 +94,8 @@ def effective(environment: str, data: str | None, contracts: str | None) -> list
 def missing(environment: str, data: str | None, contracts: str | None) -> list[str]:
     """A line for everything that keeps the environment from being used.
 
-    What does not fit is left out of what is looked at next, so that one mistake hides no other.
+    What does not fit is left out of what is looked at next, so that one mistake hides no other;
+    where settings do not go together, each of them is looked at as it was given.
     """
     from lakehouse import settings as settings_files
     from lakehouse.errors import HeadwaterError
@@ -108,7 +109,8 @@ def missing(environment: str, data: str | None, contracts: str | None) -> list[s
     try:
         for line in found:
             del os.environ[line.split()[2]]
-        found += _unfit(path.name, written)
+        unfit, groups = _unfit(path.name, written)
+        found += unfit
         try:
             settings = settings_files.load(environment, written, storage=data, contracts=contracts)
         except HeadwaterError as error:
@@ -116,40 +118,74 @@ def missing(environment: str, data: str | None, contracts: str | None) -> list[s
             written["runtime"] = os.curdir
             os.environ.pop(settings_files.variable("runtime"), None)
             settings = settings_files.load(environment, written, storage=data, contracts=contracts)
+        for place, given in groups.items():
+            settings = _with(settings, place, given)
         found += [*unfilled(settings), *_unreadable(settings), *_odd_logins(settings)]
-        found += _without_tls(settings)
+        found += [*_without_tls(settings), *_unreachable(settings)]
         return [*found, *_in_a_circle(settings), *_not_installed(settings)]
     finally:
         os.environ.clear()
         os.environ.update(kept)
 
 
-def _unfit(file: str, written: dict[str, Any]) -> list[str]:
+Group = tuple[str, ...]
+
+
+def _unfit(file: str, written: dict[str, Any]) -> tuple[list[str], dict[Group, dict[str, Any]]]:
     """A line for every value that is none for its key; both are taken out of the file's values and
-    of the environment."""
+    of the environment. And groups of settings that do not go together, with what was given."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError as UnreadableError
 
     from lakehouse import settings as settings_files
 
     found: list[str] = []
+    groups: dict[Group, dict[str, Any]] = {}
     while True:
         try:
             settings_files.Settings(**written)
         except ValidationError as error:
-            for place, said in settings_files.faults(error):
+            inputs = [item["input"] for item in error.errors(include_url=False)]
+            for (place, said), given in zip(settings_files.faults(error), inputs, strict=True):
                 # What several keys say together begins with the first of them.
                 named = tuple(str(part) for part in place) or tuple(said.split(":")[0].split("."))
                 key = ".".join(named)
                 line = f"{key}: {said}" if place else said
                 found.append(f"{line} (in {file}, or {settings_files.variable(key)})")
-                _take_out(named if place else named[:1], written)
+                group = named if place else named[:1]
+                given = given if place else given.get(named[0])
+                if isinstance(given, dict):
+                    groups[group] = given
+                _take_out(group, written)
         except UnreadableError as error:
             key, line = settings_files.unreadable(error)
             found.append(line)
             _take_out((key,), written)
         else:
-            return found
+            return found, groups
+
+
+ModelT = TypeVar("ModelT", bound="BaseModel")
+
+
+def _with(model: ModelT, place: Group, given: dict[str, Any]) -> ModelT:
+    """The model with a group of settings as it was given, whether it goes together or not."""
+    inner = getattr(model, place[0])
+    new = _with(inner, place[1:], given) if place[1:] else _as_given(type(inner), given)
+    return model.model_copy(update={place[0]: new})
+
+
+def _as_given(model: type[ModelT], given: dict[str, Any]) -> ModelT:
+    from pydantic import BaseModel
+
+    values = dict(given)
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if not isinstance(kind, type) or not issubclass(kind, BaseModel):
+            continue
+        if isinstance(values.get(name), dict):
+            values[name] = _as_given(kind, values[name])
+    return model.model_construct(**values)
 
 
 def _take_out(parts: tuple[str, ...], written: dict[str, Any]) -> None:
@@ -324,6 +360,22 @@ def _without_tls(settings: Settings) -> Iterator[str]:
     for name, value in settings.spark.items():
         if name.endswith("fs.azure.always.use.https") and value.strip().lower() == "false":
             yield f"spark: {name} = {value} has storage reached without TLS: leave it out"
+
+
+def _unreachable(settings: Settings) -> Iterator[str]:
+    """What a warehouse to publish to is not opened without."""
+    from lakehouse.settings import is_loopback, variable
+
+    databases = {"mysql": settings.mysql, "postgresql": settings.postgresql}
+    for kind in settings.publish_to:
+        there = databases.get(kind)
+        if there is not None and not there.password and not is_loopback(there.host):
+            key = f"{kind}.password"
+            yield f"{key}: {there.host} wants one: set {variable(key)} to where the secret is"
+        if kind == "synapse":
+            for name in ("server", "staging"):
+                if not getattr(settings.synapse, name):
+                    yield f"synapse.{name}: wanted to publish: set {variable(f'synapse.{name}')}"
 
 
 def _not_installed(settings: Settings) -> Iterator[str]:

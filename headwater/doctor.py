@@ -152,8 +152,11 @@ def broker(settings: Settings) -> Findings:
     newest = sorted(kafka.newest_timestamps(settings, topics).items())
     now = time.time()
     last = max((at for _, at in newest), default=None)
-    if last is not None and last / 1000 - now <= CLOCK_SECONDS:
-        # A clock that is behind shows here, too: records that were just sent are in its future.
+    if last is None:
+        yield Finding("clock", OK, "no record yet to hold this machine's clock against")
+    elif last / 1000 - now <= CLOCK_SECONDS:
+        # A clock that is behind shows below: records that were just sent are in its future. One
+        # that is ahead makes them look old, as a shop that is closed does: hence the age.
         age = f"{now - last / 1000:,.0f} s old by this machine's clock"
         yield Finding("clock", OK, f"the newest record is {age}")
     for (topic, partition), at in newest:
@@ -268,23 +271,23 @@ def _urgent(settings: Settings, query: str, position: Offsets, ends: Offsets) ->
 def _held(settings: Settings, query: str, files: checkpoints.Files) -> Findings:
     """A checkpoint against its table: what was committed is there, and nothing that was not read.
 
-    Silver has no row of a duplicate, so that of what is missing there its batches tell, not its
-    coordinates.
+    Of Bronze coordinates tell what is missing. Silver has no row of a duplicate: there its batches
+    tell an old copy, and only the audit whether a row is gone. A table that was made anew has none
+    of its query's batches.
     """
     # Before the table: a stream may be writing.
     batch, committed = checkpoints.newest_commit(files), checkpoints.committed(files)
     name, held = _batch_of(settings, query, files)
-    back = f"put {name}'s files back, or "
     if query == "bronze":
-        anew = checkpoints.remedy(files.root)
+        anew = "have the broker fill it: `headwater replay --bronze --from-offset 0`"
     else:
         anew = "judge all of Bronze anew: `headwater replay --from-offset 0`"
+    remedy = f"put {name}'s files back, or {anew}"
     if batch is not None and arrow.open_table(settings, _table_of(settings, query)) is None:
         records = f"{sum(committed.values()):,} records"
         said = f"{query} has committed {records}, and there is no table {name}"
-        yield Finding("checkpoints", ERROR, said, back + anew)
+        yield Finding("checkpoints", ERROR, said, remedy)
         return
-    known = _accepted(settings, query)
     highest: dict[tuple[str, int], int] = {}
     columns = ["topic", "partition", "offset"]
     for rows in arrow.rows(settings, _table_of(settings, query), columns):
@@ -292,18 +295,16 @@ def _held(settings: Settings, query: str, files: checkpoints.Files) -> Findings:
         for row in grouped.aggregate([("offset", "max")]).to_pylist():
             key = row["topic"], row["partition"]
             highest[key] = max(highest.get(key, -1), row["offset_max"])
-    missing = [
-        f"topic {topic} partition {partition} up to offset {end - 1}, and {name} ends at "
-        f"{highest.get((topic, partition), 'none')}"
-        for (topic, partition), end in sorted(committed.items())
-        if query == "bronze"
-        and end > gaps.passed(highest.get((topic, partition), -1) + 1, topic, partition, known)
-    ]
-    if not missing and batch is not None and (held is None or held < batch):
-        has = "none of its batches" if held is None else f"its batches up to {held}"
-        missing = [f"batch {batch}, and {name} has {has}"]
-    for said in missing:
-        yield Finding("checkpoints", ERROR, f"{query} has committed {said}", back + anew)
+    if query == "bronze":
+        for gap in _missing(settings, committed, highest):
+            said = (
+                f"topic {gap.topic} partition {gap.partition} up to offset {gap.end - 1}, and "
+                f"{name} ends at {highest.get((gap.topic, gap.partition), 'none')}"
+            )
+            yield Finding("checkpoints", ERROR, f"{query} has committed {said}", remedy)
+    elif batch is not None and held is not None and held < batch:
+        said = f"{query} has committed batch {batch}, and {name} has its batches up to {held}"
+        yield Finding("checkpoints", ERROR, said, remedy)
     # After the table, for the same reason.
     planned = checkpoints.planned(files)
     for (topic, partition), last in sorted(highest.items()):
@@ -316,6 +317,24 @@ def _held(settings: Settings, query: str, files: checkpoints.Files) -> Findings:
                 "table's, or an old copy",
                 checkpoints.remedy(files.root),
             )
+
+
+def _missing(
+    settings: Settings, committed: Offsets, highest: dict[tuple[str, int], int]
+) -> list[Gap]:
+    """What Bronze has committed and lacks at its end, by partition. Offsets of which the broker
+    says that they hold no record are not missing."""
+    # After the table: maintenance writes down what it removes before it does.
+    known = _accepted(settings, "bronze")
+    found = []
+    for (topic, partition), end in sorted(committed.items()):
+        begin = gaps.passed(highest.get((topic, partition), -1) + 1, topic, partition, known)
+        if end > begin:
+            found.append(Gap(topic, partition, begin, end))
+    try:
+        return gaps.without(found, gaps.vacant(settings, found)) if found else []
+    except HeadwaterError:
+        return found  # that the broker does not answer is told by its own check
 
 
 def _accepted(settings: Settings, query: str) -> list[Gap]:

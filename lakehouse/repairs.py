@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 REPAIRED = "repaired"
 REPLAYING = "replaying"
 REPLAYED = "replayed"
+ABANDONED = "abandoned"
 
 
 def history(spark: SparkSession, settings: Settings) -> DataFrame | None:
@@ -50,25 +51,23 @@ def applied(spark: SparkSession, settings: Settings, bronze: DataFrame) -> DataF
 
 
 def announce(
-    spark: SparkSession,
-    settings: Settings,
-    kept_out: DataFrame,
-    rows: DataFrame,
-    by: str,
+    spark: SparkSession, settings: Settings, before: DataFrame, rows: DataFrame, by: str
 ) -> DataFrame:
-    """Says what becomes of records that were quarantined, before it does: `note` says that it did.
+    """Says what becomes of records, before it does: `note` says whether it did.
 
-    kept_out: their coordinates, and `was`, what they were quarantined for. rows: of silver.events,
-    those that are to be there. by: who has it done. Returns kept_out, held in place, with outcome
-    (accepted, quarantined, duplicate) and violations; those that stay what they were quarantined
-    for get no row.
+    before, rows: of silver.events, those that give way and those that take their place. by: who has
+    it done. Returns the records that were quarantined, or are to be: coordinates, `was`, what they
+    were quarantined for (null for nothing), outcome (accepted, quarantined, duplicate) and
+    violations; held in place. Those that stay what they were quarantined for get no row.
     """
     from pyspark.sql import functions as F
 
     from lakehouse.silver import COORDINATES
 
     after = (
-        kept_out.join(rows.select(*COORDINATES, "outcome", "violations"), COORDINATES, "left")
+        before.select(*COORDINATES, F.col("violations").alias("was"))
+        .join(rows.select(*COORDINATES, "outcome", "violations"), COORDINATES, "left")
+        .where(F.col("was").isNotNull() | F.col("violations").isNotNull())
         .withColumn("outcome", F.coalesce("outcome", F.lit("duplicate")))
         .localCheckpoint()
     )
@@ -79,10 +78,10 @@ def announce(
 
 
 def note(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
-    """Writes down what was announced and has come about since.
+    """Writes down of what was announced whether it has come about.
 
-    By whoever announced it, and by the next one, should that one have died in between. What was
-    announced and did not come about stays as it is: a run that ended there.
+    By whoever announced it, and by the next one, should that one have died in between; under the
+    name and the time of who announced it. What has not come about is abandoned.
     """
     from pyspark.sql import functions as F
 
@@ -91,9 +90,9 @@ def note(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
     done = history(spark, settings)
     if done is None:
         return
-    steps = done.where(F.col("action").isin(REPLAYING, REPLAYED))
+    steps = done.where(F.col("action").isin(REPLAYING, REPLAYED, ABANDONED))
     kept = ("at", "by", "was", "outcome", "violations", "action")
-    order = F.struct("at", F.col("action") == REPLAYED)
+    order = F.struct("at", F.col("action") != REPLAYING)
     newest = steps.groupBy(*COORDINATES).agg(F.max_by(F.struct(*kept), order).alias("step"))
     announced = newest.select(*COORDINATES, "step.*").where(F.col("action") == REPLAYING)
     announced = announced.localCheckpoint()
@@ -101,11 +100,16 @@ def note(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
         return
     silver = tables.read(spark, settings, tables.silver(contracts))
     now = silver.select(*COORDINATES, F.struct("outcome", "violations").alias("now"))
-    announced = announced.join(now, COORDINATES, "left")
-    outcome = F.coalesce("now.outcome", F.lit("duplicate"))
-    violations = F.col("now.violations")
+    outcome, violations = F.coalesce("now.outcome", F.lit("duplicate")), F.col("now.violations")
     came = (outcome == F.col("outcome")) & violations.eqNullSafe(F.col("violations"))
-    _append(spark, settings, announced.where(came).withColumn("action", F.lit(REPLAYED)))
+    ended = announced.join(now, COORDINATES, "left").withColumns(
+        {
+            "action": F.when(came, REPLAYED).otherwise(ABANDONED),
+            "outcome": F.when(came, F.col("outcome")),
+            "violations": F.when(came, F.col("violations")),
+        }
+    )
+    _append(spark, settings, ended.drop("now"))
 
 
 def _append(spark: SparkSession, settings: Settings, steps: DataFrame) -> None:

@@ -191,8 +191,8 @@ def repairs() -> Table:
     """What was done about quarantined records: one row an action. By batch.quarantine.
 
     action: repaired (payload: the bytes in the record's place), replaying (outcome and violations:
-    what is about to come of it) or replayed (what did). was: what the record was quarantined for
-    until then.
+    what is about to come of it), then replayed (what did) or abandoned (by a run that died). was:
+    what the record was quarantined for until then.
     """
     # Notes and payloads are not for the log.
     stats = {STATISTICS: "topic,partition,offset"}

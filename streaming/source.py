@@ -66,6 +66,7 @@ def read_broker(
         checkpoints.begin_anew(files, keep_start=not written)
         positions = written or positions
         if not written and query == BRONZE:
+            _demand_unread(spark, settings, begins)
             _name_unread(spark, settings, begins)
     if positions:
         # A partition that was added since is read from its first record on.
@@ -115,6 +116,25 @@ def _written(
             if key[0] in topics:
                 found[key] = max(end, found.get(key, 0))
     return found
+
+
+def _demand_unread(spark: SparkSession, settings: Settings, begins: kafka.Offsets) -> None:
+    """Raises GapError where Bronze and its checkpoint are gone, records had been read, and the
+    broker has let go of some: they would be written down as what nobody ever read."""
+    closed = runs.closed_range(spark, settings)
+    gone = [
+        gaps.Gap(*key, 0, min(begin, closed[key]))
+        for key, begin in sorted(begins.items())
+        if begin and closed.get(key)
+    ]
+    if gone:
+        raise GapError(
+            f"stream {BRONZE}: bronze.events and its checkpoint "
+            f"({checkpoints.location(settings, BRONZE)}) are both gone, and the broker has let go "
+            f"of records that they had: {'; '.join(map(str, gone))}: put one of them back (with "
+            "the checkpoint, `headwater replay --bronze --from-offset 0` fills the table with what "
+            "the broker has), or give another data folder"
+        )
 
 
 def _name_unread(spark: SparkSession, settings: Settings, begins: kafka.Offsets) -> None:

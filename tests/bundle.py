@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from fnmatch import fnmatch
 from functools import cache
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -33,6 +32,7 @@ from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
 
 from headwater.job import SETTING
+from tests import bundle_rules
 
 MODELS: dict[str, Callable[[Any], object]] = {
     "jobs": Job.from_dict,
@@ -58,6 +58,7 @@ CHOICES: dict[str, dict[str, set[object]]] = {
     "artifacts.*": {"type": {"whl"}, "dynamic_version": {True, False}},
     "experimental": {"skip_name_prefix_for_schema": {True, False}},
     "targets.*": {"mode": {"development", "production"}},
+    "variables.*": {"type": {"complex"}},
 }
 # Who may have what: by Databricks' documentation of permissions of a bundle.
 GRANTEES = {"group_name", "user_name", "service_principal_name"}
@@ -79,32 +80,14 @@ LIBRARIES = {
     "": ("databricks.txt",),
     "quality": ("databricks-quality.txt",),
     "publish": ("databricks-quality.txt", "com.mysql:mysql-connector-j"),
+    "produce": ("orjson==",),
+}
+# And what these files hold.
+REQUIRED = {
+    "databricks.txt": {"confluent-kafka", "faker", "pymysql"},
+    "databricks-quality.txt": {"great-expectations"},
 }
 MAVEN = re.compile(r"[\w.-]+:[\w.-]+:[\w.-]+")
-# Which commands wait for which, where a job has both: nothing is published that was not checked.
-AFTER = {
-    "stream": ("produce",),
-    "reconcile": ("stream",),
-    "gold": ("replay", "reconcile"),
-    "quality": ("gold",),
-    "publish": ("quality",),
-    "catalog": ("gold",),
-}
-# What each job is there for, by the first two words of its tasks that are no options.
-RUNS = {
-    "streaming": {"stream bronze", "stream silver"},
-    "reconcile": {"reconcile"},
-    "gold_hourly": {"gold", "quality", "publish"},
-    "gold_daily": {"gold", "quality", "publish", "catalog apply", "audit"},
-    "maintenance": {"maintain"},
-    "backfill": {"replay", "gold", "quality", "publish", "audit"},
-    "smoke": {"produce", "stream", "reconcile", "gold", "audit"},
-}
-# What is started by whoever deploys; all else by the clock, or always.
-BY_HAND = {"jobs.smoke", "jobs.backfill"}
-OF_A_CLUSTER = {"spark_version", "node_type_id", "data_security_mode", "spark_env_vars"}
-# What sets the smoke job's records apart from all others.
-APART = ("HEADWATER_TOPICS__EVENTS", "HEADWATER_STORAGE", "HEADWATER_CHECKPOINT_ROOT")
 REFERENCE = re.compile(r"\$\{([^{}]+)\}")
 RUN_TIME = re.compile(r"\{\{([^{}]+)\}\}")
 # What Databricks itself fills in.
@@ -157,7 +140,8 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
     for key, volume in raw["resources"].get("volumes", {}).items():
         if str(volume.get("schema_name")) not in schemas:
             bundle.find(f"volumes.{key}", f"no schema {volume.get('schema_name')} in the bundle")
-    _runs(bundle, raw["resources"].get("jobs", {}))
+    _requirements(bundle)
+    sound = True
     for kind, resources in raw["resources"].items():
         for key, resource in resources.items():
             where = f"{kind}.{key}"
@@ -165,14 +149,15 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
                 bundle.find(where, "a kind of resource that nothing here checks")
                 continue
             if not _model(bundle, where, MODELS[kind], resource):
+                sound = False
                 continue
             _paths(bundle, where, resource)
             if kind == "jobs":
                 _rules(bundle, where, resource)
-                if key == "smoke":
-                    _smoke(bundle, where, resource.get("tasks", []))
                 for task in resource.get("tasks", []):
                     _task(bundle, where, resource, task, distribution, entry_points)
+    if sound:
+        bundle_rules.check(raw, bundle.find)
     return bundle.findings
 
 
@@ -246,7 +231,7 @@ def _yaml(path: Path) -> Any:
 def _keys(bundle: Bundle) -> None:
     own = {key: value for key, value in bundle.raw.items() if key != "resources"}
     for place, known in KEYS.items():
-        for where, found in _at(own, place.split(".") if place else [], ""):
+        for where, found in _at(bundle, own, place.split(".") if place else [], ""):
             for key in set(found) - set(known.split()):
                 bundle.find(where or "databricks.yml", f"unknown field {key}")
             for key, choices in CHOICES.get(place, {}).items():
@@ -269,15 +254,18 @@ def _keys(bundle: Bundle) -> None:
             bundle.find("permissions", f"{one}: wants one of {LEVELS}, and whom it is given to")
 
 
-def _at(value: Any, parts: list[str], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _at(
+    bundle: Bundle, value: Any, parts: list[str], where: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(value, dict):
+        bundle.find(where or "databricks.yml", f"{value!r} is no mapping")
         return
     if not parts:
         yield where, value
         return
     for key in value if parts[0] == "*" else [parts[0]]:
         if key in value:
-            yield from _at(value[key], parts[1:], f"{where}.{key}".lstrip("."))
+            yield from _at(bundle, value[key], parts[1:], f"{where}.{key}".lstrip("."))
 
 
 class _Resolver:
@@ -446,12 +434,7 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
             bundle.find(where, f"no time zone {schedule.get('timezone_id')}")
         if "continuous" in job:
             bundle.find(where, "continuous, and on a schedule")
-    elif "continuous" not in job and where not in BY_HAND:
-        bundle.find(where, "neither continuous nor on a schedule: nothing starts it")
-    if not job.get("tasks"):
-        bundle.find(where, "no tasks")
     _graph(bundle, where, job.get("tasks", []))
-    _order(bundle, where, job.get("tasks", []))
     longest = max((task.get("timeout_seconds", 0) for task in job.get("tasks", [])), default=0)
     if 0 < job.get("timeout_seconds", 0) < longest:
         bundle.find(where, f"timeout_seconds is less than a task's own, {longest}")
@@ -480,8 +463,6 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
         bundle.find(where, "no tags application and part, which costs are counted by")
     for cluster in job.get("job_clusters", []):
         spec = cluster.get("new_cluster", {})
-        for name in sorted(OF_A_CLUSTER - {key for key, value in spec.items() if value}):
-            bundle.find(where, f"cluster {cluster['job_cluster_key']}: no {name}")
         if "continuous" in job and ("autoscale" in spec or "num_workers" not in spec):
             bundle.find(where, f"cluster {cluster['job_cluster_key']}: a stream's is of fixed size")
         if "continuous" not in job and not {"autoscale", "policy_id"} <= set(spec):
@@ -494,66 +475,6 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
     for parameter in job.get("parameters", []):
         if parameter["name"] not in used:
             bundle.find(where, f"parameter {parameter['name']} is given to no task")
-
-
-def _order(bundle: Bundle, where: str, tasks: list[dict[str, Any]]) -> None:
-    """Whatever goes on from what another task of the job does, waits for it."""
-    waits = {
-        task.get("task_key"): {one["task_key"] for one in task.get("depends_on", [])}
-        for task in tasks
-    }
-    command = {task.get("task_key"): "".join(_words(task)[:1]) for task in tasks}
-
-    def waited_for(key: Any, seen: frozenset[Any] = frozenset()) -> set[Any]:
-        nearest = waits.get(key, set()) - seen
-        return nearest.union(*(waited_for(one, seen | nearest) for one in nearest))
-
-    for key, name in command.items():
-        for other in AFTER.get(name, ()):
-            for before in (one for one, named in command.items() if named == other):
-                if before not in waited_for(key):
-                    bundle.find(f"{where}.{key}", f"{name} does not wait for {other}")
-
-
-def _words(task: dict[str, Any]) -> list[str]:
-    """What a task runs, up to its first option."""
-    parameters = (task.get("python_wheel_task") or {}).get("parameters", [])
-    words = [str(word) for word in parameters if not SETTING.fullmatch(str(word))]
-    return list(takewhile(lambda word: not word.startswith("-"), words))
-
-
-def _runs(bundle: Bundle, jobs: dict[str, Any]) -> None:
-    for name, wanted in RUNS.items():
-        if name not in jobs:
-            bundle.find(f"jobs.{name}", "no such job")
-            continue
-        found = {" ".join(_words(task)) for task in jobs[name].get("tasks", [])}
-        for command in sorted(wanted - found):
-            bundle.find(f"jobs.{name}", f"no task that runs {command}")
-
-
-def _smoke(bundle: Bundle, where: str, tasks: list[dict[str, Any]]) -> None:
-    """It ends in an audit, and all of it is about the same few records."""
-    waited_for = {one["task_key"] for task in tasks for one in task.get("depends_on", [])}
-    words = {
-        task.get("task_key"): list(map(str, task["python_wheel_task"].get("parameters", [])))
-        for task in tasks
-        if "python_wheel_task" in task
-    }
-    ends = [key for key in words if key not in waited_for]
-    if len(ends) != 1 or "audit" not in words[ends[0]]:
-        bundle.find(where, f"it ends in {', '.join(map(str, ends))}, and not in an audit alone")
-    apart = {}
-    for task in tasks:
-        if "job_cluster_key" in task:
-            found = (SETTING.fullmatch(word) for word in words.get(task.get("task_key"), []))
-            apart[task.get("task_key")] = {one[1]: one[2] for one in found if one}
-    for key, settings in apart.items():
-        for name in APART:
-            if name not in settings:
-                bundle.find(f"{where}.{key}", f"{name} is not its own")
-            elif any(other.get(name, settings[name]) != settings[name] for other in apart.values()):
-                bundle.find(f"{where}.{key}", f"{name} is another one than its other tasks have")
 
 
 def _cron(bundle: Bundle, where: str, expression: str) -> None:
@@ -643,23 +564,37 @@ def _task(
             f"no entry point {wheel.get('entry_point')} in {bundle.wheel.name}; there are: "
             f"{', '.join(sorted(entry_points))}",
         )
-    if "environment_key" not in task:
-        _libraries(bundle, where, task, wheel.get("parameters", []))
+    if "environment_key" in task:
+        _libraries(bundle, where, brought, wheel.get("parameters", []))
+    else:
+        given = [text for _, text in _strings(task.get("libraries", []))]
+        _libraries(bundle, where, given, wheel.get("parameters", []))
+        _coordinates(bundle, where, task.get("libraries", []))
     variables = spec.get("spark_env_vars") or {}
     _parameters(bundle, where, job, wheel.get("parameters", []), variables)
 
 
-def _libraries(bundle: Bundle, where: str, task: dict[str, Any], parameters: list[object]) -> None:
+def _libraries(bundle: Bundle, where: str, brought: list[str], parameters: list[object]) -> None:
     words = [str(word) for word in parameters if not SETTING.fullmatch(str(word))]
-    brought = [text for _, text in _strings(task.get("libraries", []))]
     for command in ("", *words[:1]):
         for wanted in LIBRARIES.get(command, ()):
             if not any(wanted in text for text in brought):
                 bundle.find(where, f"{words[0] if words else '?'} wants {wanted} in its libraries")
-    for one in task.get("libraries", []):
+
+
+def _coordinates(bundle: Bundle, where: str, libraries: list[dict[str, Any]]) -> None:
+    for one in libraries:
         coordinates = (one.get("maven") or {}).get("coordinates", "a:b:c")
         if not MAVEN.fullmatch(coordinates):
             bundle.find(where, f"{coordinates} are no coordinates of Maven (group:name:version)")
+
+
+def _requirements(bundle: Bundle) -> None:
+    for name, wanted in REQUIRED.items():
+        file = bundle.root / "requirements" / name
+        lines = file.read_text().splitlines() if file.is_file() else []
+        for package in sorted(wanted - {line.partition("==")[0] for line in lines if "==" in line}):
+            bundle.find(f"requirements/{name}", f"no {package}, of one version")
 
 
 def _parameters(

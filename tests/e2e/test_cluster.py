@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-import sysconfig
-import tarfile
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -85,20 +83,29 @@ def master(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """An environment with the wheel in it, as an archive beside its folder of the same name."""
-    folder = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (site,) = folder.glob("lib/python*/site-packages")
+    """The archive that docs/deploy.md makes, beside the environment that it is made of.
+
+    Of the versions that are locked, but for venv-pack, which is of no use elsewhere.
+    """
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout[-1000:]}{done.stderr[-2000:]}"
+
     wheel = bundle.build_wheel(ROOT, tmp_path)
-    with zipfile.ZipFile(wheel) as files:
-        files.extractall(site)
-    # All that the wheel requires is of this one's; the project itself is not.
-    (site / "requirements.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    archive = tmp_path / "environment.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for part in folder.iterdir():
-            tar.add(part, part.name)
-    return archive
+    locked = re.findall(
+        r"^\S+==[^\\\n]+", (ROOT / "requirements/local.lock").read_text(), re.MULTILINE
+    )
+    (tmp_path / "locked").write_text("\n".join(locked))
+    run(sys.executable, "-m", "venv", "environment")
+    install = ["environment/bin/pip", "install", "-q", "--no-cache-dir", "-c", "locked"]
+    named = re.search(r"whl\)\[producer,azure\]\" (.+)", (ROOT / "docs/deploy.md").read_text())
+    assert named
+    wanted = [word.strip('"') for word in named[1].split()]
+    run(*install, f"{wheel}[producer,azure]", *wanted)
+    run(*install, "--no-deps", "delta-spark")
+    run("environment/bin/venv-pack", "-q", "-o", "environment.tar.gz")
+    return tmp_path / "environment.tar.gz"
 
 
 def submit(

@@ -19,7 +19,8 @@ import pytest
 WHERE = (
     *("tests/faults", "tests/integration/test_publish.py", "tests/integration/test_hostile.py"),
     *("tests/integration/test_publish_postgresql.py", "tests/integration/test_schema_change.py"),
-    *("tests/spark/test_law.py", "tests/spark/test_quarantine.py"),
+    *("tests/spark/test_law.py", "tests/spark/test_quarantine.py", "tests/spark/test_maintain.py"),
+    "tests/integration/test_refill.py",
 )
 
 
@@ -29,6 +30,7 @@ class AsTimeAllows:
     def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
         self.results: dict[str, str] = {}
+        self.stopped = False
         # Files that could not be read: none of their tests is run.
         self.broken: dict[str, str] = {}
 
@@ -51,6 +53,7 @@ class AsTimeAllows:
 
     def pytest_runtest_logfinish(self) -> None:
         if time.monotonic() > self._deadline:
+            self.stopped = True
             self._session.shouldstop = "the time is over"
 
 
@@ -58,11 +61,12 @@ class AsTimeAllows:
 @click.argument("minutes", type=click.FloatRange(min=0))
 def main(minutes: float) -> None:
     plugin = AsTimeAllows(minutes * 60)
-    pytest.main(["-m", "long or not long", *WHERE], plugins=[plugin])
+    code = pytest.main(["-m", "long or not long", *WHERE], plugins=[plugin])
     results = plugin.results | plugin.broken
     click.echo(json.dumps(results))
     found = Counter(results.values())
-    sys.exit(0 if found["passed"] and not found["failed"] else 1)
+    ended = code == pytest.ExitCode.OK or (plugin.stopped and code == pytest.ExitCode.INTERRUPTED)
+    sys.exit(0 if ended and found["passed"] and not found["failed"] else 1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +29,9 @@ from producer.command import Sending, send_shop
 from streaming import watch
 from streaming.command import run_queries
 from tests.helpers import (
+    BIN,
     drain,
+    environment,
     headwater,
     settings_for,
     table,
@@ -322,19 +325,38 @@ def test_a_query_that_fails_is_started_again_so_often(
 def test_a_stream_whose_query_fails_for_good_ends_with_a_code(
     bootstrap: str, tmp_path: Path
 ) -> None:
-    """Its table is a folder that nobody may write into."""
+    """Its table becomes a folder that nobody may write into, in the middle of its work."""
     settings = settings_for(tmp_path, bootstrap)
     send_shop(settings, Sending(events=100, seed=69))
-    headwater(settings, "stream", "--available-now")
-    send_shop(settings, Sending(events=100, seed=69, go_on=True))
+    few = {
+        "HEADWATER_STREAM__RESTARTS": "2",
+        "HEADWATER_STREAM__RESTART_SECONDS": "0.1",
+        "HEADWATER_STREAM__TRIGGER": "200 milliseconds",
+    }
+    process = subprocess.Popen(
+        [str(BIN / "headwater"), "stream"],
+        env=environment(settings) | few,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     log = Path(settings.tables) / "bronze/events/_delta_log"
-    moved = log.rename(log.with_name("moved"))
-    # A file in the place of a folder: a user who may do everything cannot write into it either.
-    log.write_bytes(b"")
-    few = {"HEADWATER_STREAM__RESTARTS": "2", "HEADWATER_STREAM__RESTART_SECONDS": "0.1"}
-    said = headwater(settings, "stream", code=1, extra=few).stderr
+    moved = log.with_name("moved")
+    try:
+        wait_until(lambda: (log / f"{1:020}.json").exists(), 240, "the first batch of Bronze")
+        log.rename(moved)
+        # A file in the place of a folder: a user who may do everything cannot write into it.
+        log.write_bytes(b"")
+        send_shop(settings, Sending(events=100, seed=69, go_on=True))
+        said = process.communicate(timeout=240)[1]
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 1, said
     assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("headwater: ")
+    assert "bronze starts again in" in said
+    last = said.splitlines()[-1]
+    assert last.startswith("headwater: ")
+    assert "given up after 2 restarts" in last
     log.unlink()
     moved.rename(log)
     headwater(settings, "stream", "--available-now")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from batch import audit, quarantine, reconcile
+from batch import audit, maintain, quarantine, reconcile
 from batch.quarantine import Coordinates
-from lakehouse import checkpoints
+from lakehouse import checkpoints, gaps
 from lakehouse.contracts import Contracts
+from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings, Stream
 from producer.command import Sending, send_shop
 from tests.helpers import (
@@ -95,10 +97,10 @@ def test_killed_in_every_phase(
     assert unlike_the_ledger(settings) == []
 
 
-def died(settings: Settings, moment: str, nth: int, *command: str) -> None:
-    """Runs a command that is killed at its nth append to ops.repairs."""
+def died(settings: Settings, table: str, moment: str, nth: int, *command: str) -> None:
+    """Runs a command that is killed at its nth append to a table."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.die_at", "ops.repairs", moment, str(nth), *command],
+        [sys.executable, "-m", "tests.faults.die_at", table, moment, str(nth), *command],
         cwd=ROOT,
         env=environment(settings),
         capture_output=True,
@@ -125,20 +127,20 @@ def test_what_a_killed_replay_did_is_in_the_history(
         return [(step["action"], step["by"], step["outcome"]) for step in told["history"]]
 
     replay = ["quarantine", "replay", "--by", "Grace"]
-    repaired = ("repaired", "Ada", None)
+    repaired = [("quarantined", "", "quarantined"), ("repaired", "Ada", None)]
     # Announced, and nothing done: the balance is as before.
-    died(settings, "after", 1, *replay)
+    died(settings, "ops.repairs", "after", 1, *replay)
     announced = ("replaying", "Grace", "accepted"), ("replaying", "Grace", "duplicate")
     assert [history(record) for record in records] == [
-        *([repaired, announced[0]], [repaired, announced[1]]),
-        *([], []),
+        *([*repaired, announced[0]], [*repaired, announced[1]]),
+        *([], [("quarantined", "stream", "quarantined")]),
     ]
     silver = table(settings, "silver/events", ["offset", "outcome"]).to_pylist()
     assert sorted((row["offset"], row["outcome"]) for row in silver) == [
         *((0, "quarantined"), (1, "quarantined"), (2, "accepted"), (3, "quarantined")),
     ]
     # Done, and not written down.
-    died(settings, "before", 2, *replay)
+    died(settings, "ops.repairs", "before", 2, *replay)
     silver = table(settings, "silver/events", ["offset", "outcome"]).to_pylist()
     assert sorted((row["offset"], row["outcome"]) for row in silver) == [
         *((0, "accepted"), (2, "accepted"), (3, "quarantined")),
@@ -146,13 +148,40 @@ def test_what_a_killed_replay_did_is_in_the_history(
     for job in (reconcile.reconcile_range, reconcile.reconcile_range):
         # Whichever job judges next writes it down, once.
         job(spark, settings, contracts)
-        assert history(records[0]) == [repaired, ("replayed", "Grace", "accepted")]
-        assert history(records[1]) == [repaired, ("replayed", "Grace", "duplicate")]
-        assert history(records[2]) == history(records[3]) == []
+        given_up = ("abandoned", "Grace", None)
+        assert history(records[0]) == [*repaired, given_up, ("replayed", "Grace", "accepted")]
+        assert history(records[1]) == [*repaired, given_up, ("replayed", "Grace", "duplicate")]
+        assert history(records[2]) == []
     found = audit.audit_tables(spark, settings, contracts)
     assert found.broken == []
     (balance,) = found.balances
     assert (balance.accepted, balance.quarantined, balance.duplicates) == (2, 1, 1)
+
+
+@pytest.mark.long
+def test_maintenance_killed_between_what_it_writes_down_and_what_it_removes(
+    spark: SparkSession, bootstrap: str, contracts: Contracts, layouts: Layouts, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    long_ago = datetime.now(UTC) - timedelta(days=100)
+    put(settings, *(category(str(number)) for number in range(20)), timestamp=long_ago)
+    put(settings, *(category(str(number)) for number in range(15, 25)))
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    for moment in ("before", "after"):
+        died(settings, "ops.gaps", moment, 1, "maintain", "bronze.events")
+        assert table(settings, "bronze/events", ["offset"]).num_rows == 30, "not removed yet"
+        assert audit.audit_tables(spark, settings, contracts).broken == []
+    [done] = maintain.keep(spark, settings, contracts, layouts, ("bronze.events",))
+    assert done.retired == 20
+    offsets = table(settings, "bronze/events", ["offset"])["offset"].to_pylist()
+    assert sorted(offsets) == list(range(20, 30))
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    # Written down once, be it by the run that died.
+    assert [(gap.begin, gap.end, gap.why) for gap in found.gaps] == [(0, 20, gaps.RETIRED)]
+    (balance,) = found.balances
+    assert (balance.bronze, balance.accepted, balance.duplicates) == (10, 5, 5)
 
 
 def batches(settings: Settings, query: str) -> tuple[int, int]:

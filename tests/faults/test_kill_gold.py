@@ -6,18 +6,30 @@ import signal
 import subprocess
 import sys
 import uuid
+from itertools import islice
 from pathlib import Path
 
+import duckdb
 import pytest
 from pyspark.sql import SparkSession
 
-from batch import publish
+from batch import audit, gold, publish, reconcile
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from lakehouse.settings import MySQL, PostgreSQL
-from tests.helpers import BIN, ROOT, environment, settings_for
+from producer.command import Sending, instant, send_shop, shop_of
+from tests.helpers import (
+    BIN,
+    ROOT,
+    drain,
+    environment,
+    settings_for,
+    table,
+    unlike_the_ledger,
+)
 from tests.integration.test_publish import agree
 from tests.integration.test_publish_postgresql import names as names_postgresql
+from tests.oracle import different
 from tests.published import agree_in_postgres
 from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
 from tests.servers import MariaDB
@@ -173,3 +185,55 @@ def test_killed_in_the_middle_of_gold_and_of_publish(
     left = {name for (name,) in mariadb.run("SHOW TABLES", database=database)}
     left |= names_postgresql(postgres, settings)
     assert not {name for name in left if name.startswith("headwater_stage_")}
+
+
+# Of a real shop: which command dies at which moment, one a turn, and nothing mends it before the
+# next one but what comes after it.
+DEATHS = (
+    ("gold.dim_users", "after", "gold"),
+    ("gold.fact_orders", "before", "gold"),
+    ("gold.fact_order_items", "after", "gold"),
+    ("duckdb", "before", "publish"),
+    ("duckdb", "after", "publish"),
+)
+EACH = 800
+
+
+@pytest.mark.long
+def test_a_shop_whose_jobs_die_ends_on_the_audit_and_the_ledger(
+    spark: SparkSession, contracts: Contracts, layouts: Layouts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path / "data", bootstrap)
+    for turn, (what, moment, command) in enumerate(DEATHS):
+        send_shop(settings, Sending(events=EACH, seed=31, go_on=turn > 0))
+        drain(spark, settings, contracts)
+        reconcile.reconcile_range(spark, settings, contracts)
+        if command == "publish":
+            gold.build(spark, settings, contracts, layouts)
+        died = subprocess.run(
+            [sys.executable, "-m", "tests.faults.die_at", what, moment, "1", command],
+            cwd=ROOT,
+            env=environment(settings),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert died.returncode == -signal.SIGKILL, f"{what} {moment}: {died.stderr[-2000:]}"
+    gold.build(spark, settings, contracts, layouts)
+    publish.copy(spark, settings, layouts, ("duckdb",))
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.broken == []
+    assert sum(balance.bronze for balance in found.balances) == len(DEATHS) * EACH
+    assert sum(balance.pending for balance in found.balances) == 0
+    assert unlike_the_ledger(settings) == []
+    shop = shop_of(31, instant(None, False), 0.3)
+    records = list(islice(shop.records(), len(DEATHS) * EACH))
+    assert different(settings, records) == {}, "Gold is what DuckDB makes of the bytes"
+    with duckdb.connect(str(settings.duckdb_file), read_only=True) as db:
+        for layout in layouts.gold:
+            rows = table(settings, f"gold/{layout.name}")
+            db.register("gold", rows)
+            columns = ", ".join(f'"{name}"' for name in rows.column_names)
+            there, here = (f'SELECT {columns} FROM "{name}"' for name in (layout.name, "gold"))
+            differing = f"({there} EXCEPT ALL {here}) UNION ALL ({here} EXCEPT ALL {there})"
+            assert db.execute(differing).fetchall() == [], layout.name

@@ -262,7 +262,11 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
         ("spark.redaction.regex", "arguments"),
     ):
         assert any(kind in name and shown in text for name, text in looked_at), (shown, kind)
-    assert "sasl.jaas.config = [hidden]" in (folder / "spark.log").read_text()
+    log = (folder / "spark.log").read_text()
+    assert "sasl.jaas.config = [hidden]" in log
+    # Clients say as which group they read: one for each query.
+    for query in ("bronze", "silver"):
+        assert f"group.id = headwater-{query}-" in log
     found = [
         (name, of)
         for name, text in looked_at

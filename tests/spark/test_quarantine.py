@@ -102,12 +102,15 @@ def test_every_kind_of_repair_gets_the_outcome_of_its_new_bytes(house: House) ->
     told = quarantine.story(house.spark, house.settings, house.contracts, at(1), reveal=True)
     assert json.loads(told["payload"])["id"] == "b"
     assert [(s["action"], s["by"], s["note"], s["was"], s["outcome"]) for s in told["history"]] == [
+        ("quarantined", "", "", [], "quarantined"),
         ("repaired", "Ada", "typed wrong", ["malformed_json"], None),
         ("repaired", "Ada", "typed wrong", ["malformed_json"], None),
         ("replayed", "Ada", "", ["malformed_json"], "accepted"),
     ]
     untouched = quarantine.story(house.spark, house.settings, house.contracts, at(6), reveal=True)
-    assert untouched["history"] == [], "nothing became of it"
+    [step] = untouched["history"]
+    assert (step["action"], step["by"]) == ("quarantined", "reconcile"), "nothing became of it"
+    assert (step["at"], step["violations"]) == ("2026-03-01T12:00:06.000+00:00", ["malformed_json"])
     # What is accepted cannot be repaired any more, nor what was never there.
     for offset in (1, 99):
         with pytest.raises(HeadwaterError, match=f"t/0/{offset} is not in quarantine"):

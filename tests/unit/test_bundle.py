@@ -264,6 +264,84 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
         ("on_demand.yml", "            dependencies:\n              - ../dist/*.whl\n"
          "              - -r ../requirements/databricks.txt\n              - orjson==3.13.0\n", "",
          "jobs.smoke.send", "no wheel in environment producer"),
+        # What would write into production, or publish what was not checked.
+        ("on_demand.yml", "HEADWATER_STORAGE=${var.storage}/smoke/{{job.run_id}}",
+         "HEADWATER_STORAGE=${var.storage}", "jobs.smoke.gold", "HEADWATER_STORAGE is not its own"),
+        ("on_demand.yml", "/smoke/{{job.run_id}}\", stream", "\", stream",
+         "jobs.smoke.stream", "HEADWATER_CHECKPOINT_ROOT is not its own"),
+        ("on_demand.yml", "HEADWATER_STORAGE=${var.storage}/smoke/{{job.run_id}}",
+         "HEADWATER_STORAGE=${var.storage}/smoke", "jobs.smoke.audit", "not this run's alone"),
+        ("databricks.yml", "default: shop.smoke", "default: shop.events",
+         "jobs.smoke.send", "HEADWATER_TOPICS__EVENTS is not its own"),
+        ("on_demand.yml", "              - HEADWATER_TOPICS__EVENTS=${var.smoke_hub}\n", "",
+         "jobs.smoke.send", "HEADWATER_TOPICS__EVENTS is not its own"),
+        ("on_demand.yml", "              - HEADWATER_TOPICS__EVENTS=${var.smoke_hub}\n",
+         "              - HEADWATER_TOPICS__EVENTS=another\n",
+         "jobs.smoke.send", "HEADWATER_TOPICS__EVENTS is another one than its other tasks have"),
+        ("on_demand.yml", "HEADWATER_BROKER__BOOTSTRAP=${var.event_hubs}",
+         "HEADWATER_BROKER__BOOTSTRAP=other.servicebus.windows.net:9093",
+         "jobs.smoke.send", "HEADWATER_BROKER__BOOTSTRAP is another one"),
+        ("on_demand.yml", "stream, --available-now, --env", "stream, --env",
+         "jobs.smoke.stream", "stream without --available-now"),
+        ("on_demand.yml", "audit, --env, azure]", "audit, --env, azure, --data, "
+         "'abfss://lakehouse@other.dfs.core.windows.net/x']", "jobs.smoke.audit", "--data"),
+        ("batch.yml", "        - task_key: publish\n",
+         "        - task_key: publish\n          run_if: ALL_DONE\n",
+         "jobs.gold_hourly.publish", "run_if ALL_DONE"),
+        ("batch.yml", "        - task_key: maintain\n",
+         "        - task_key: maintain\n          disabled: true\n",
+         "jobs.maintenance.maintain", "disabled"),
+        ("batch.yml", "[gold, --rebuild, --env", "[gold, --env",
+         "jobs.gold_daily.gold", "gold without --rebuild"),
+        ("batch.yml", "[maintain, --env, azure]", "[maintain, --dry-run, --env, azure]",
+         "jobs.maintenance.maintain", "it only looks"),
+        ("streaming.yml", "[stream, silver, --env", "[stream, silver, --available-now, --env",
+         "jobs.streaming.silver", "it would end, and start, all the time"),
+        ("streaming.yml", "value: 300", "value: 3000000", "jobs.streaming", "3600 at most"),
+        ("streaming.yml", "pause_status: ${var.pause_status}", "pause_status: PAUSED",
+         "jobs.streaming", "pause_status PAUSED is not the variable's"),
+        ("batch.yml", "timeout_seconds: 900", "timeout_seconds: 0",
+         "jobs.reconcile.reconcile", "it may run for ever"),
+        ("batch.yml", "max_retries: 2", "max_retries: -1", "jobs.reconcile", "max_retries: -1"),
+        ("databricks.yml", "default: 18.x-scala2.13", "default: 15.4.x-scala2.12",
+         "jobs.streaming", "is none of Spark 4.1"),
+        ("databricks.yml", "data_security_mode: SINGLE_USER", "data_security_mode: USER_ISOLATION",
+         "jobs.streaming", "data_security_mode USER_ISOLATION"),
+        ("databricks.yml", "availability: ON_DEMAND_AZURE", "availability: SPOT_AZURE",
+         "jobs.streaming", "a stream's machines have to stay"),
+        ("databricks.yml", "num_workers: ${var.stream_workers}", "num_workers: 0",
+         "jobs.streaming", "no workers"),
+        ("databricks.yml", "min_workers: 1", "min_workers: 99", "jobs.reconcile", "autoscale"),
+        ("databricks.yml", "      HEADWATER_UNITY__CATALOG: ${var.catalog}\n", "",
+         "jobs.gold_daily", "no HEADWATER_UNITY__CATALOG"),
+        ("databricks.yml", "      HEADWATER_UNITY__SCHEMA_PREFIX: ${var.schema_prefix}\n", "",
+         "jobs.gold_daily", "no HEADWATER_UNITY__SCHEMA_PREFIX"),
+        ("databricks.yml", "  name: headwater\n", "", "bundle", "no name"),
+        ("databricks.yml", "permissions:\n  - level: CAN_MANAGE\n"
+         "    group_name: ${var.operators}\n", "", "permissions", "no group that CAN_MANAGE"),
+        ("databricks.yml", "root_path: /Workspace/Users/", "root_path: /Workspace/Shared/",
+         "targets.prod", "in nobody's home"),
+        ("databricks.yml", "skip_name_prefix_for_schema: true",
+         "skip_name_prefix_for_schema: false", "experimental", "skip_name_prefix_for_schema"),
+        ("databricks.yml", "    presets:\n      tags:\n        environment: prod\n",
+         "    presets: nonsense\n", "targets.prod.presets", "is no mapping"),
+        ("databricks.yml", "type: complex", "type: complicated", "variables", "complicated"),
+        ("storage.yml", "      comment: Dimensions, facts and metrics.\n"
+         "      lifecycle: {prevent_destroy: true}\n",
+         "      comment: Dimensions, facts and metrics.\n", "schemas.gold", "no prevent_destroy"),
+        ("storage.yml", "    gold:\n", "    golden:\n", "schemas.gold", "no such resource"),
+        ("storage.yml", "volume_type: MANAGED", "volume_type: EXTERNAL",
+         "volumes.checkpoints", "wants MANAGED"),
+        ("storage.yml", "catalog_name: ${var.catalog}\n      name: ${var.schema_prefix}gold",
+         "catalog_name: other\n      name: ${var.schema_prefix}gold",
+         "schemas.gold", "catalog other"),
+        ("dashboard.yml", "dataset_schema: ${resources.schemas.ops.name}", "dataset_schema: gold",
+         "dashboards.operations", "dataset_schema: gold"),
+        ("dashboard.yml", "      warehouse_id: ${var.sql_warehouse}\n", "",
+         "dashboards.operations", "no warehouse_id"),
+        ("on_demand.yml", "              - -r ../requirements/databricks.txt\n", "",
+         "jobs.smoke.send", "wants databricks.txt"),
+        ("on_demand.yml", "orjson==3.13.0", "orjsn==3.13.0", "jobs.smoke.send", "wants orjson"),
         ("streaming.yml", "      email_notifications:\n        on_failure: "
          '["${var.alerts_to}"]\n        on_streaming_backlog_exceeded: ["${var.alerts_to}"]\n', "",
          "jobs.streaming", "no alert on failure"),
@@ -311,6 +389,13 @@ def test_a_wheel_that_lacks_what_the_tasks_want_is_named(
     assert touched
     found = bundle.check(ROOT, "prod", GIVEN, broken)
     assert [line for line in found if named in line], found
+
+
+def test_a_package_that_a_requirements_file_has_lost_is_named(copy: Path, wheel: Path) -> None:
+    file = copy / "requirements/databricks.txt"
+    file.write_text(file.read_text().replace("confluent-kafka==", "confluent_kafka>="))
+    found = bundle.check(copy, "prod", GIVEN, wheel)
+    assert "requirements/databricks.txt: no confluent-kafka, of one version" in found
 
 
 def test_a_variable_without_a_value_is_named(wheel: Path) -> None:

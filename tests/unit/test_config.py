@@ -278,6 +278,56 @@ def test_one_mistake_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(": :" in line or "or HEADWATER_)" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (
+            {"HEADWATER_BROKER__SASL_USERNAME": "", "HEADWATER_MYSQL__SSL_MODE": "preferred"},
+            ("broker: sasl_username: wanted with PLAIN", "mysql: ssl_mode `preferred` verifies"),
+        ),
+        (
+            {"HEADWATER_BROKER__SASL_MECHANISM": "OAUTHBEARER"},
+            ("broker: sasl_login_module is not one for sasl_mechanism",),
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_hide_none_of_their_group(
+    given: dict[str, str], wanted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EVENTHUB_CONNECTION_STRING", "MYSQL_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    code, lines = check("--env", "azure")
+    assert code == 1
+    for begin in (
+        *wanted,
+        "storage: ACCOUNT in abfss://",
+        "broker.bootstrap: NAMESPACE in",
+        "broker.sasl_password: secret env:EVENTHUB_CONNECTION_STRING",
+        "mysql.host: SERVER in",
+        "mysql.password: secret env:MYSQL_PASSWORD",
+    ):
+        assert len([line for line in lines if line.startswith(begin)]) == 1, (begin, lines)
+
+
+def test_what_a_warehouse_is_not_opened_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lake.yml"
+    file.write_text("publish_to: [synapse, mysql, postgresql]\nmysql: {host: db.example.net}\n")
+    monkeypatch.setenv("HEADWATER_POSTGRESQL__HOST", "pg.example.net")
+    code, lines = check("--env", str(file))
+    assert code == 1
+    for begin in (
+        "synapse.server: wanted to publish: set HEADWATER_SYNAPSE__SERVER",
+        "synapse.staging: wanted to publish: set HEADWATER_SYNAPSE__STAGING",
+        "mysql.password: db.example.net wants one: set HEADWATER_MYSQL__PASSWORD",
+        "postgresql.password: pg.example.net wants one: set HEADWATER_POSTGRESQL__PASSWORD",
+    ):
+        assert len([line for line in lines if line.startswith(begin)]) == 1, (begin, lines)
+
+
 def test_what_is_no_json_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_SPARK", "{bad")
     done = CliRunner().invoke(cli, ["config", "show"])
