@@ -404,10 +404,13 @@ def _paths(bundle: Bundle, where: str, value: Any) -> None:
         is_file = key in PATHS or line is not None
         if is_file and not (base / path).is_file():
             bundle.find(where, f"{key}: no file {path}")
-        place = (base / path).resolve()
-        built = (bundle.root / "dist").resolve() / bundle.wheel.name
-        if is_wheel and not (place.parent == built.parent and fnmatch(built.name, place.name)):
+        if is_wheel and not _is_built(bundle, base / path):
             bundle.find(where, f"{key}: no wheel is built at {path}")
+
+
+def _is_built(bundle: Bundle, place: Path) -> bool:
+    built = (bundle.root / "dist").resolve() / bundle.wheel.name
+    return place.parent.resolve() == built.parent and fnmatch(built.name, place.name)
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -430,7 +433,7 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
                 bundle.find(where, f"email_notifications.{event}: {one!r} is no address")
     if schedule := job.get("schedule"):
         _cron(bundle, where, schedule.get("quartz_cron_expression", ""))
-        if schedule.get("timezone_id") not in available_timezones():
+        if schedule.get("timezone_id") not in _time_zones():
             bundle.find(where, f"no time zone {schedule.get('timezone_id')}")
         if "continuous" in job:
             bundle.find(where, "continuous, and on a schedule")
@@ -489,6 +492,11 @@ def _cron(bundle: Bundle, where: str, expression: str) -> None:
         right = right and set(re.findall("[A-Z]+", text)) <= WORDS_OF_QUARTZ
     if not right:
         bundle.find(where, f"{expression!r} is no schedule of Quartz's")
+
+
+@cache
+def _time_zones() -> set[str]:
+    return available_timezones()
 
 
 def _graph(bundle: Bundle, where: str, tasks: list[dict[str, Any]]) -> None:

@@ -118,7 +118,7 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
 ) -> None:
     """Broker, hub, database, storage and identity have a secret each; commands succeed and fail."""
     database, storage, identity = os.environ["TEST_SECRET"], uuid.uuid4().hex, f"{uuid.uuid4()}~&+/"
-    hub, signature = f"{uuid.uuid4().hex}+/=", uuid.uuid4().hex
+    hub, signature, principal = f"{uuid.uuid4().hex}+/=", uuid.uuid4().hex, uuid.uuid4().hex
     planted = {
         "PLANTED_BROKER": secured.password,
         "PLANTED_CLIENT": secured.tokens.secret,
@@ -131,7 +131,7 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
         monkeypatch.setenv(name, secret)
     planted["TEST_SECRET_2"] = os.environ["TEST_SECRET_2"]
     planted |= {"storage": storage, "hub": hub, "signature": signature, "database": database}
-    planted["token of the vault"] = TOKEN
+    planted |= {"token of the vault": TOKEN, "service principal": principal}
     # One password is in a scope, one in a vault, which an identity's token opens.
     (tmp_path / "scope").mkdir()
     (tmp_path / "scope" / "mysql").write_text(database)
@@ -155,13 +155,15 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     postgresql = postgresql.model_copy(update={"password": in_vault})
     settings = settings_for(folder, broker.bootstrap)
     port = free_port()
+    account = "spark.hadoop.fs.azure.account"
     onwards = {f"to__{name}": value for name, value in broker.model_dump().items()}
     onwards = {k: v for k, v in onwards.items() if v not in ("", None)} | {"topic": "onwards"}
     extra = variables(broker=broker, identity=ours, mysql=there, postgresql=postgresql) | {
         **{f"HEADWATER_BRIDGE__{name}".upper(): str(value) for name, value in onwards.items()},
         "HEADWATER_SPARK": json.dumps(
             {
-                "spark.hadoop.fs.azure.account.key.one.dfs.core.windows.net": storage,
+                f"{account}.key.one.dfs.core.windows.net": storage,
+                f"{account}.oauth2.client.secret.one.dfs.core.windows.net": principal,
                 "spark.hadoop.fs.azure.sas.box.one.blob.core.windows.net": f"v=1&sig={signature}",
                 "spark.eventLog.enabled": "true",
                 "spark.eventLog.compress": "false",
