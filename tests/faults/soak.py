@@ -263,7 +263,7 @@ class Repairs:
             """
             SELECT topic, partition, "offset",
               count(*) FILTER (action = 'replayed' AND outcome = 'accepted'),
-              arg_max(action, (at, action <> 'replaying')) FILTER (action <> 'repaired')
+              arg_max(action, ("at", action <> 'replaying')) FILTER (action <> 'repaired')
             FROM history GROUP BY ALL
             """
         ).fetchall()
