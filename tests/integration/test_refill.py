@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from pyspark.sql import SparkSession
 
@@ -14,6 +16,7 @@ from batch import audit, reconcile
 from batch.refill import refill
 from lakehouse import gaps, kafka, tables
 from lakehouse.contracts import Contracts
+from lakehouse.errors import GapError
 from lakehouse.settings import Settings
 from producer.command import Sending, send_shop
 from tests.helpers import drain, settings_for, table, unlike_the_ledger
@@ -76,3 +79,31 @@ def test_what_was_removed_for_its_age_stays_away(
     held = table(settings, "bronze/events", ["partition", "offset"]).to_pylist()
     assert sorted(row["offset"] for row in held if row["partition"] == 1)[0] == 3
     assert audit.audit_tables(spark, settings, contracts).broken == []
+
+
+@pytest.mark.long
+def test_a_table_and_a_checkpoint_that_are_both_gone_are_no_fresh_start(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, bootstrap)
+    send_shop(settings, Sending(events=300, seed=73))
+    drain(spark, settings, contracts)
+    reconcile.reconcile_range(spark, settings, contracts)
+    topic = settings.topics.events
+    admin = AdminClient(kafka.client_options(settings))
+    for done in admin.delete_records([TopicPartition(topic, 1, 10)]).values():
+        done.result(10)
+    checkpoint = Path(settings.checkpoints) / "bronze"
+    moved = checkpoint.rename(tmp_path / "moved")
+    shutil.rmtree(tables.bronze().path(settings))
+    spark.catalog.clearCache()
+    lost = f"topic {topic} partition 1: offsets 0 to 9 (10 records)"
+    with pytest.raises(GapError, match=re.escape(lost)):
+        drain(spark, settings, contracts, "bronze")
+    ops = table(settings, "ops/gaps").num_rows if Path(settings.tables, "ops/gaps").exists() else 0
+    assert ops == 0, "nothing was written down as never read"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    moved.rename(checkpoint)
+    assert refill(spark, settings) == 290
+    broken = audit.audit_tables(spark, settings, contracts).broken
+    assert any(lost in line for line in broken), broken
