@@ -21,7 +21,6 @@ import click
 from lakehouse.command import moment, run, settings_options, show, user
 from lakehouse.errors import HeadwaterError
 from lakehouse.privacy import masked, printable
-from lakehouse.repairs import REPLAYING
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row, SparkSession
@@ -379,8 +378,9 @@ def story(
     done = repairs.history(spark, settings)
     steps = [] if done is None else done.where(_is(record)).orderBy("at").collect()
     # What was announced is told until it is known what came of it, under the same time.
-    ended = {step["at"] for step in steps if step.action not in (repairs.REPAIRED, REPLAYING)}
-    steps = [step for step in steps if step.action != REPLAYING or step["at"] not in ended]
+    begun = repairs.REPLAYING
+    ended = {step["at"] for step in steps if step.action not in (repairs.REPAIRED, begun)}
+    steps = [step for step in steps if step.action != begun or step["at"] not in ended]
     entity = None if row is None else row.entity
     if value is None and _is_erased(spark, settings, record):
         told = "erased"

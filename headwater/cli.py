@@ -75,7 +75,7 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Commands)
 @click.version_option(package_name="headwater")
 def cli() -> None:
     """Headwater: a Spark Structured Streaming lakehouse for e-commerce events."""

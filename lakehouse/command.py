@@ -128,6 +128,8 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
     guard_streams()
     try:
         _demand_text(sys.argv[1:] if arguments is None else arguments)
+        # What is underneath takes it from here.
+        command.context_settings.setdefault("help_option_names", ["-h", "--help"])
         code = command.main(args=arguments, standalone_mode=False)
     except click.exceptions.Abort:
         code = 130

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from headwater.cli import COMMANDS
+from tests.helpers import ROOT
+
+JOBS = sorted(file.stem for file in (ROOT / "batch").glob("*.py") if "__main__" in file.read_text())
 
 
 def headwater(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,6 +27,23 @@ def test_every_subcommand_has_help(name: str) -> None:
     assert done.returncode == 0
     assert "Usage:" in done.stdout
     assert len(done.stdout.splitlines()) > 4
+
+
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [(f"streaming/{name}.py", "stream") for name in ("bronze", "silver")]
+    + [(f"batch/{name}.py", name) for name in JOBS]
+    + [("producer/bridge.py", "bridge")],
+)
+def test_a_script_takes_what_its_command_takes(script: str, command: str) -> None:
+    """As spark-submit starts it: a file, and no package around it."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # The same but for the name that stands before the options.
+    told = headwater(command, "--help").stdout
+    assert done.stdout.split("\n", 1)[1] == told.split("\n", 1)[1]
 
 
 def test_help_needs_none_of_the_heavy_imports() -> None:
