@@ -207,6 +207,7 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     said.append(("settings", f"{loaded!r} {loaded} {loaded.broker!r}"))
     in_azure = {
         "HEADWATER_STORAGE": "abfss://box@one.dfs.core.windows.net/lake",
+        "HEADWATER_RUNTIME": str(folder / "runtime"),
         "HEADWATER_ADLS__AUTH": "key",
         "HEADWATER_ADLS__KEY": "env:PLANTED_ACCOUNT",
     }
@@ -233,8 +234,8 @@ def test_no_planted_secret_is_in_anything_that_a_full_run_writes(
     run("replay", "--from-offset", "0")
     run("gold", "--rebuild")
     run("publish")
-    [subject] = table(settings, "gold/dim_users", ["user_id"])["user_id"].to_pylist()[:1]
-    run("erase", "--subject", subject)
+    subject = table(settings, "gold/dim_users", ["customer_id"])["customer_id"].to_pylist()[0]
+    run("erase", "--subject", subject, "--yes")
     # What fails says where it was going, and as whom.
     wrong = {"HEADWATER_MYSQL__USER": "nobody"}
     assert "nobody" in run("publish", "--full", "--to", "mysql", code=1, **wrong)
