@@ -2,7 +2,8 @@
 
     python -m tests.faults.scenarios MINUTES
 
-Its last line is the result as JSON: by test, passed, failed, skipped, or not run.
+Its last line is the result as JSON: by scenario and by test, passed, failed, skipped, or not run. A
+scenario has one test or more; they come first, in this order, and other tests of faults after them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,56 @@ WHERE = (
     *("tests/faults", "tests/integration/test_publish.py", "tests/integration/test_hostile.py"),
     *("tests/integration/test_publish_postgresql.py", "tests/integration/test_schema_change.py"),
     *("tests/spark/test_law.py", "tests/spark/test_quarantine.py", "tests/spark/test_maintain.py"),
-    "tests/integration/test_refill.py",
+    *("tests/integration/test_refill.py", "tests/integration/test_pipeline.py"),
 )
+
+
+# What has happened, and the beginning of the ids of the tests that make it happen.
+FAULTS, PUBLISH = "tests/faults/test_", "tests/integration/test_publish.py::test_"
+SCENARIOS = {
+    "streams and reconcile killed around each commit": (
+        f"{FAULTS}kill.py::test_killed_in_every_phase[phases1]"
+    ),
+    "killed while a snapshot, a log's checkpoint or OPTIMIZE is written": (
+        f"{FAULTS}kill_writing.py"
+    ),
+    "Gold and publish killed": f"{FAULTS}kill_gold.py::test_a_shop",
+    "maintenance killed": f"{FAULTS}kill.py::test_maintenance",
+    "a replay killed": f"{FAULTS}kill.py::test_what_a_killed_replay",
+    "the broker killed, partitions added": f"{FAULTS}broker.py::test_partitions_added",
+    "the broker does not answer for a minute": f"{FAULTS}broker.py::test_a_broker_that_does_not",
+    "the broker's disk full": f"{FAULTS}full_disk.py::test_a_full_disk_of_the_broker",
+    "offsets expired before they were read": f"{FAULTS}broker.py::test_records_that_expired",
+    "a checkpoint without its newest commit, damaged, or lost": f"{FAULTS}checkpoint.py",
+    "copies within a batch, across batches, restarts and the watermark": f"{FAULTS}duplicates.py",
+    "a partition lags by an hour": f"{FAULTS}beside_stream.py::test_a_partition_that_lags",
+    "a clock runs ahead": "tests/integration/test_pipeline.py::test_a_clock_that_runs_ahead",
+    "the same id with other content": "tests/spark/test_law.py::test_late_duplicate_conflict",
+    "OPTIMIZE, VACUUM and MERGE beside a stream": f"{FAULTS}beside_stream.py::test_optimize",
+    "two Gold runs at once": f"{FAULTS}kill_gold.py::test_two_runs",
+    "a warehouse gone, a connection cut": f"{PUBLISH}a_connection_cut_in_the_middle[INSERT",
+    "a deadlock": f"{PUBLISH}another_transaction",
+    "a primary key collision": f"{PUBLISH}a_key_that_stands_twice",
+    "a full disk under the streams": f"{FAULTS}full_disk.py::test_a_full_data_folder_stops_the",
+    "a full disk under every job": f"{FAULTS}full_disk.py::test_a_full_data_folder_stops_every",
+    "a hostile folder": "tests/integration/test_hostile.py",
+}
+
+
+def place(nodeid: str) -> int:
+    """Of which scenario a test is, by number; after all of them, where it is of none."""
+    found = (number for number, of in enumerate(SCENARIOS.values()) if nodeid.startswith(of))
+    return next(found, len(SCENARIOS))
+
+
+def by_scenario(results: dict[str, str]) -> dict[str, str]:
+    """What became of each scenario: the worst of its tests; failed where it has none."""
+    worst = ("failed", "skipped", "not run", "passed")
+    found = {}
+    for name, of in SCENARIOS.items():
+        of_it = {outcome for nodeid, outcome in results.items() if nodeid.startswith(of)}
+        found[name] = next((one for one in worst if one in of_it), "failed")
+    return found
 
 
 class AsTimeAllows:
@@ -36,8 +85,7 @@ class AsTimeAllows:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        # What kills and damages first, should the time be short.
-        items.sort(key=lambda item: item.path.parent.name != "faults")
+        items.sort(key=lambda item: (place(item.nodeid), item.path.parent.name != "faults"))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -63,7 +111,7 @@ def main(minutes: float) -> None:
     plugin = AsTimeAllows(minutes * 60)
     code = pytest.main(["-m", "long or not long", *WHERE], plugins=[plugin])
     results = plugin.results | plugin.broken
-    click.echo(json.dumps(results))
+    click.echo(json.dumps({"scenarios": by_scenario(plugin.results), "tests": results}))
     found = Counter(results.values())
     ended = code == pytest.ExitCode.OK or (plugin.stopped and code == pytest.ExitCode.INTERRUPTED)
     sys.exit(0 if ended and found["passed"] and not found["failed"] else 1)
