@@ -37,7 +37,7 @@ class Judged:
     """What was found, the rows of silver.events written, and the table's version after that.
 
     kept_out: of the rows that were there before, those that were quarantined, or are now:
-    coordinates, `was` (what for, null for none), outcome (duplicate, too) and violations. waiting:
+    coordinates, `was` (what for, empty for none), outcome (duplicate, too) and violations. waiting:
     by topic and partition, the first record that was left pending.
     """
 

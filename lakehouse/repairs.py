@@ -57,18 +57,20 @@ def announce(
 
     before, rows: of silver.events, those that give way and those that take their place. by: who has
     it done. Returns the records that were quarantined, or are to be: coordinates, `was`, what they
-    were quarantined for (null for nothing), outcome (accepted, quarantined, duplicate) and
+    were quarantined for (empty for nothing), outcome (accepted, quarantined, duplicate) and
     violations; held in place. Those that stay what they were quarantined for get no row.
     """
     from pyspark.sql import functions as F
 
-    from lakehouse.silver import COORDINATES
+    from lakehouse.silver import COORDINATES, QUARANTINED
 
+    was = F.col("violations").alias("was"), (F.col("outcome") == QUARANTINED).alias("kept_out")
     after = (
-        before.select(*COORDINATES, F.col("violations").alias("was"))
+        before.select(*COORDINATES, *was)
         .join(rows.select(*COORDINATES, "outcome", "violations"), COORDINATES, "left")
-        .where(F.col("was").isNotNull() | F.col("violations").isNotNull())
         .withColumn("outcome", F.coalesce("outcome", F.lit("duplicate")))
+        .where(F.col("kept_out") | (F.col("outcome") == QUARANTINED))
+        .drop("kept_out")
         .localCheckpoint()
     )
     changed = after.where(~F.col("violations").eqNullSafe(F.col("was")))

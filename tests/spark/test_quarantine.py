@@ -189,7 +189,8 @@ def test_a_stricter_rule_in_place_and_copies_outside_the_range(house: House) -> 
     assert house.rows()[0, 0] == ("accepted", [], "replay")
     told = quarantine.story(house.spark, house.settings, house.contracts, at(0), reveal=True)
     assert [(s["action"], s["by"], s["was"], s["outcome"]) for s in told["history"]] == [
-        ("replayed", "replay", EMPTY_NAME, "accepted")
+        ("replayed", "replay", [], "quarantined"),
+        ("replayed", "replay", EMPTY_NAME, "accepted"),
     ]
 
 
