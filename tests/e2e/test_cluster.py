@@ -104,7 +104,7 @@ def packed(tmp_path: Path) -> Path:
     wanted = [word.strip('"') for word in named[1].split()]
     run(*install, f"{wheel}[producer,azure]", *wanted)
     run(*install, "--no-deps", "delta-spark")
-    run("environment/bin/venv-pack", "-q", "-o", "environment.tar.gz")
+    run("environment/bin/venv-pack", "-q", "-p", "environment", "-o", "environment.tar.gz")
     return tmp_path / "environment.tar.gz"
 
 
