@@ -28,6 +28,20 @@ LOW_DISK_BYTES = 5 * 2**30
 CLOCK_SECONDS = 300
 # What a reader has to know that takes a table's files as they are, as `status` and this do.
 READER_FEATURES = {"timestampNtz"}
+# A table of reader version 2 has no list of features: that version is this one.
+READER_VERSION_2 = ("columnMapping",)
+# What the pinned Delta can write to (its TableFeature.allSupportedFeaturesMap; a test holds this
+# against it). A newer writer's feature that is not here ends every write of ours.
+_OF_DELTA = """
+    adaptiveMetadata-preview allowColumnDefaults appendOnly catalogManaged changeDataFeed
+    checkConstraints checkpointProtection clustering columnMapping coordinatedCommits-preview
+    deletionVectors domainMetadata generatedColumns geospatial geospatial-dev icebergCompatV1
+    icebergCompatV2 icebergCompatV3 identityColumns inCommitTimestamp invariants
+    materializePartitionColumns rowTracking timestampNtz typeWidening typeWidening-preview
+    v2Checkpoint vacuumProtocolCheck variantShredding variantShredding-preview variantType
+    variantType-preview
+"""
+WRITER_FEATURES = frozenset(_OF_DELTA.split())
 
 
 # Jobs whose command wants more than their name.
@@ -352,12 +366,22 @@ def table_logs(settings: Settings) -> Findings:
         if delta is None:
             continue
         protocol = delta.protocol()
-        unknown = set(protocol.reader_features or ()) - READER_FEATURES
-        if unknown:
+        asked = protocol.reader_features or READER_VERSION_2[: protocol.min_reader_version - 1]
+        of_readers = sorted(set(asked) - READER_FEATURES)
+        of_writers = sorted(set(protocol.writer_features or ()) - WRITER_FEATURES)
+        if of_writers:
+            yield Finding(
+                "tables",
+                ERROR,
+                f"{table.full_name} asks of its writers {', '.join(of_writers)}, which this "
+                "version's Delta does not know",
+                "a newer Headwater or runtime, or `ALTER TABLE … DROP FEATURE` by its writer",
+            )
+        elif of_readers:
             yield Finding(
                 "tables",
                 WARNING,
-                f"{table.full_name} asks of its readers {', '.join(sorted(unknown))}",
+                f"{table.full_name} asks of its readers {', '.join(of_readers)}",
                 "`ALTER TABLE … DROP FEATURE` where readers other than Spark have to follow",
             )
         else:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import pymysql
 import pytest
 
 from batch import publish
+from batch.warehouses import mysql
 from batch.warehouses.base import Warehouse
 from lakehouse.settings import Settings
 from tests.samples_gold import Shop
+from tests.servers import MariaDB
 from tests.servers import PostgreSQL as Server
 
 
@@ -74,3 +79,42 @@ class Meddled:
             return run(warehouse, statement, *values)
 
         patch.setattr(kind, "execute", execute)
+
+
+@contextmanager
+def deadlock(patch: pytest.MonkeyPatch, mariadb: MariaDB, settings: Settings) -> Iterator[Meddled]:
+    """The first merge of dw_orders in here meets a deadlock, which the server breaks by ending
+    ours: the other transaction has changed more."""
+    database = settings.mysql.database
+    mariadb.run(
+        "CREATE TABLE other (n INT PRIMARY KEY)", "INSERT INTO other SELECT seq FROM seq_1_to_5000",
+        database=database,
+    )  # fmt: skip
+    other = pymysql.connect(
+        unix_socket=str(mariadb.folder / "socket"), user="root", database=database
+    )
+    waiting = threading.Event()
+
+    def lock(statement: str) -> None:
+        with other.cursor() as cursor:
+            cursor.execute(statement)
+
+    def lock_ours() -> None:
+        waiting.set()
+        lock("UPDATE dw_users SET email = email")
+        other.rollback()
+
+    # Ours holds dw_users by then, and is about to want dw_orders, which the other one holds.
+    thread = threading.Thread(target=lock_ours)
+
+    def meddle(_: Any) -> None:
+        lock("UPDATE other SET n = -n")
+        lock("UPDATE dw_orders SET total = total + 1")
+        thread.start()
+        waiting.wait()
+
+    with patch.context() as patched:
+        yield Meddled(patched, mysql.MySQL, "DELETE FROM `dw_orders`", meddle)
+    thread.join()
+    other.close()
+    mariadb.run("DROP TABLE other", database=database)

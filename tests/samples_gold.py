@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,13 +89,18 @@ def line(number: int, **other: Any) -> dict[str, Any]:
 
 
 class Shop:
-    """Tables of a test. Every call of `say` is one commit to Silver."""
+    """Tables of a test. Every call of `say` is one commit to Silver. entities: what it deals in."""
 
     def __init__(
-        self, spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        contracts: Contracts,
+        layouts: Layouts,
+        entities: Iterable[str] = ENTITIES,
     ) -> None:
         self.spark, self.settings, self.layouts = spark, settings, layouts
-        self.contracts = Contracts([contracts[name] for name in ENTITIES])
+        self.contracts = Contracts([contracts[name] for name in entities])
         self.silver = tables.silver(self.contracts)
         self.said = 0
         tables.ensure(spark, settings, self.silver)

@@ -34,7 +34,10 @@ SCENARIOS = {
     "killed while a snapshot, a log's checkpoint or OPTIMIZE is written": (
         f"{FAULTS}kill_writing.py"
     ),
-    "Gold and publish killed": f"{FAULTS}kill_gold.py::test_a_shop",
+    "Gold and publish killed": f"{FAULTS}kill_gold.py::test_a_shop_whose_jobs",
+    "two Gold runs at once, a deadlock, a connection cut, a key that collides, under a shop": (
+        f"{FAULTS}kill_gold.py::test_a_shop_whose_warehouse"
+    ),
     "maintenance killed": f"{FAULTS}kill.py::test_maintenance",
     "a replay killed": f"{FAULTS}kill.py::test_what_a_killed_replay",
     "the broker killed, partitions added": f"{FAULTS}broker.py::test_partitions_added",

@@ -8,15 +8,18 @@ import sys
 import uuid
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 from pyspark.sql import SparkSession
 
 from batch import audit, gold, publish, reconcile
+from batch.warehouses import mysql as warehouses
 from lakehouse.contracts import Contracts
+from lakehouse.errors import QualityError, WarehouseError
 from lakehouse.layouts import Layouts
-from lakehouse.settings import MySQL, PostgreSQL
+from lakehouse.settings import MySQL, PostgreSQL, Settings
 from producer.command import Sending, instant, send_shop, shop_of
 from tests.helpers import (
     BIN,
@@ -27,10 +30,10 @@ from tests.helpers import (
     table,
     unlike_the_ledger,
 )
-from tests.integration.test_publish import agree
+from tests.integration.test_publish import agree, in_mariadb
 from tests.integration.test_publish_postgresql import names as names_postgresql
 from tests.oracle import different
-from tests.published import agree_in_postgres
+from tests.published import Meddled, agree_in_postgres, copy, deadlock
 from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, line, order
 from tests.servers import MariaDB
 from tests.servers import PostgreSQL as Server
@@ -40,7 +43,6 @@ from tests.servers import PostgreSQL as Server
 def test_two_runs_of_gold_at_once(
     spark: SparkSession, contracts: Contracts, layouts: Layouts, bootstrap: str, tmp_path: Path
 ) -> None:
-    """One of them does it, the other one says who does; from another runtime folder, too."""
     settings = settings_for(tmp_path / "data", bootstrap)
     shop = Shop(spark, settings, contracts, layouts)
     shop.say(
@@ -51,11 +53,17 @@ def test_two_runs_of_gold_at_once(
     )
     # The shop's table has fewer entities than there are contracts.
     folder = contracts_of(shop, layouts, tmp_path)
+    two_at_once(settings, {"HEADWATER_CONTRACTS": str(folder)}, tmp_path)
+    assert shop.build(rebuild=True).rows == 0
+    assert len(shop.rows("fact_orders")) == 1
+
+
+def two_at_once(settings: Settings, extra: dict[str, str], place: Path) -> None:
+    """Two runs of Gold, from two runtime folders: one does it, the other one says who does."""
     runs = [
         subprocess.Popen(
             [str(BIN / "headwater"), "gold"],
-            env=environment(settings)
-            | {"HEADWATER_CONTRACTS": str(folder), "HEADWATER_RUNTIME": str(tmp_path / name)},
+            env=environment(settings) | extra | {"HEADWATER_RUNTIME": str(place / name)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,8 +75,6 @@ def test_two_runs_of_gold_at_once(
     [refused] = [text for run, text in zip(runs, said, strict=True) if run.returncode]
     [done] = [run.pid for run in runs if not run.returncode]
     assert f"gold.* (job gold) is in use by process {done}" in refused
-    assert shop.build(rebuild=True).rows == 0
-    assert len(shop.rows("fact_orders")) == 1
 
 
 def contracts_of(shop: Shop, layouts: Layouts, place: Path) -> Path:
@@ -196,7 +202,7 @@ DEATHS = (
     ("duckdb", "before", "publish"),
     ("duckdb", "after", "publish"),
 )
-EACH = 800
+EACH, SEED = 800, 31
 
 
 @pytest.mark.long
@@ -205,7 +211,7 @@ def test_a_shop_whose_jobs_die_ends_on_the_audit_and_the_ledger(
 ) -> None:
     settings = settings_for(tmp_path / "data", bootstrap)
     for turn, (what, moment, command) in enumerate(DEATHS):
-        send_shop(settings, Sending(events=EACH, seed=31, go_on=turn > 0))
+        send_shop(settings, Sending(events=EACH, seed=SEED, go_on=turn > 0))
         drain(spark, settings, contracts)
         reconcile.reconcile_range(spark, settings, contracts)
         if command == "publish":
@@ -221,14 +227,20 @@ def test_a_shop_whose_jobs_die_ends_on_the_audit_and_the_ledger(
         assert died.returncode == -signal.SIGKILL, f"{what} {moment}: {died.stderr[-2000:]}"
     gold.build(spark, settings, contracts, layouts)
     publish.copy(spark, settings, layouts, ("duckdb",))
+    demand_whole(spark, settings, contracts, layouts, len(DEATHS) * EACH)
+
+
+def demand_whole(
+    spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts, records: int
+) -> None:
+    """The audit, the ledger, Gold as DuckDB makes it of the bytes, and the warehouse's file."""
     found = audit.audit_tables(spark, settings, contracts)
     assert found.broken == []
-    assert sum(balance.bronze for balance in found.balances) == len(DEATHS) * EACH
+    assert sum(balance.bronze for balance in found.balances) == records
     assert sum(balance.pending for balance in found.balances) == 0
     assert unlike_the_ledger(settings) == []
-    shop = shop_of(31, instant(None, False), 0.3)
-    records = list(islice(shop.records(), len(DEATHS) * EACH))
-    assert different(settings, records) == {}, "Gold is what DuckDB makes of the bytes"
+    shop = shop_of(SEED, instant(None, False), 0.3)
+    assert different(settings, list(islice(shop.records(), records))) == {}
     with duckdb.connect(str(settings.duckdb_file), read_only=True) as db:
         for layout in layouts.gold:
             rows = table(settings, f"gold/{layout.name}")
@@ -237,3 +249,69 @@ def test_a_shop_whose_jobs_die_ends_on_the_audit_and_the_ledger(
             there, here = (f'SELECT {columns} FROM "{name}"' for name in (layout.name, "gold"))
             differing = f"({there} EXCEPT ALL {here}) UNION ALL ({here} EXCEPT ALL {there})"
             assert db.execute(differing).fetchall() == [], layout.name
+
+
+@pytest.mark.long
+def test_a_shop_whose_warehouse_fails_ends_on_the_audit_and_the_ledger(
+    spark: SparkSession,
+    contracts: Contracts,
+    layouts: Layouts,
+    bootstrap: str,
+    mariadb: MariaDB,
+    mysql: MySQL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two Gold runs at once, a deadlock, a connection cut at each moment, a key that collides."""
+    settings = settings_for(tmp_path / "data", bootstrap).model_copy(
+        update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
+    )
+    shop = Shop(spark, settings, contracts, layouts, contracts)
+    sent = 0
+
+    def go_on() -> None:
+        nonlocal sent
+        send_shop(settings, Sending(events=EACH, seed=SEED, go_on=sent > 0))
+        sent += EACH
+        drain(spark, settings, contracts)
+        reconcile.reconcile_range(spark, settings, contracts)
+
+    go_on()
+    two_at_once(settings, {}, tmp_path)
+    copy(shop, settings)
+    agree(shop, mariadb, settings)
+
+    go_on()
+    assert shop.build().mode == "increment"
+    with deadlock(monkeypatch, mariadb, settings) as met:
+        copy(shop, settings, full=True)
+    assert met.times == 2, "tried again once"
+    agree(shop, mariadb, settings)
+
+    for moment in ("BEGIN", "INSERT INTO `dw_orders`", "COMMIT"):
+        go_on()
+        assert shop.build().rows > 0
+        before = in_mariadb(mariadb, settings, "dw_orders")
+        with monkeypatch.context() as patch:
+
+            def cut(warehouse: Any) -> None:
+                mariadb.run(f"KILL {warehouse._connection.thread_id()}")
+
+            met = Meddled(patch, warehouses.MySQL, moment, cut)
+            with pytest.raises(WarehouseError, match="is it running"):
+                copy(shop, settings, "mysql")
+            assert met.times == 1
+        assert in_mariadb(mariadb, settings, "dw_orders") == before
+
+    go_on()
+    shop.build()
+    shop.sql("INSERT INTO {dim_product} SELECT * FROM {dim_product} LIMIT 1")
+    with pytest.raises(QualityError, match=r"product_key once: .*: 2 rows"):
+        copy(shop, settings, "mysql")
+    with pytest.raises(WarehouseError, match="Duplicate entry"):
+        publish.copy(spark, settings, layouts, ("mysql",), gate=False)
+    assert in_mariadb(mariadb, settings, "dw_orders") == before
+    assert shop.build(rebuild=True).rows > 0, "the second row goes"
+    copy(shop, settings)
+    agree(shop, mariadb, settings)
+    demand_whole(spark, settings, contracts, layouts, sent)

@@ -156,6 +156,28 @@ def test_a_table_that_has_what_its_checkpoint_never_read(settings: Settings, que
     assert "move the folder" in finding.remedy
 
 
+def asking(settings: Settings, *, reader: int, writer: int, **features: list[str]) -> list[Finding]:
+    """What is found where Silver's next commit asks that of whoever reads or writes it."""
+    log = Path(settings.tables, "silver/events/_delta_log")
+    protocol = {"minReaderVersion": reader, "minWriterVersion": writer, **features}
+    (log / f"{1:020}.json").write_text(json.dumps({"protocol": protocol}) + "\n")
+    return [finding for finding in doctor.table_logs(settings) if finding.state != OK]
+
+
+def test_a_table_that_asks_more_than_what_goes_without_saying(settings: Settings) -> None:
+    # Reader version 2 is column mapping, from before there were lists of features.
+    [finding] = asking(settings, reader=2, writer=5)
+    assert (finding.check, finding.state) == ("tables", WARNING)
+    assert finding.said == "silver.events asks of its readers columnMapping"
+    features = {"readerFeatures": ["timestampNtz"], "writerFeatures": ["timestampNtz", "fromAfar"]}
+    [finding] = asking(settings, reader=3, writer=7, **features)
+    assert (finding.check, finding.state) == ("tables", ERROR)
+    assert finding.said.startswith("silver.events asks of its writers fromAfar")
+    both = ["timestampNtz", "deletionVectors"]
+    [finding] = asking(settings, reader=3, writer=7, readerFeatures=both, writerFeatures=both)
+    assert (finding.state, finding.said[-15:]) == (WARNING, "deletionVectors")
+
+
 def test_a_record_from_the_future(settings: Settings) -> None:
     producer = Producer(kafka.client_options(settings))
     later = int((time.time() + 3_600) * 1_000)

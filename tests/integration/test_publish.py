@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pymysql
 import pytest
 
 from batch import publish, quality
@@ -18,7 +16,7 @@ from lakehouse.errors import QualityError, TableError, WarehouseError
 from lakehouse.locks import held
 from lakehouse.settings import MySQL, PostgreSQL, Settings
 from tests.helpers import headwater, settings_for
-from tests.published import Meddled, agree_in_postgres, copy, gold_rows, modes
+from tests.published import Meddled, agree_in_postgres, copy, deadlock, gold_rows, modes
 from tests.samples_gold import Shop
 from tests.secured import Authority
 from tests.servers import MariaDB, mariadb
@@ -228,40 +226,9 @@ def test_a_key_that_stands_twice_is_refused(
 def test_another_transaction_in_the_way_is_waited_for(
     shop: Shop, mariadb: MariaDB, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A deadlock that the server breaks by ending ours, for the other one has changed more."""
     copy(shop, settings)
-    database = settings.mysql.database
-    mariadb.run(
-        "CREATE TABLE other (n INT PRIMARY KEY)", "INSERT INTO other SELECT seq FROM seq_1_to_5000",
-        database=database,
-    )  # fmt: skip
-    other = pymysql.connect(
-        unix_socket=str(mariadb.folder / "socket"), user="root", database=database
-    )
-    waiting = threading.Event()
-
-    def lock(statement: str) -> None:
-        with other.cursor() as cursor:
-            cursor.execute(statement)
-
-    def lock_ours() -> None:
-        waiting.set()
-        lock("UPDATE dw_users SET email = email")
-        other.rollback()
-
-    # Ours holds dw_users by then, and is about to want dw_orders, which the other one holds.
-    thread = threading.Thread(target=lock_ours)
-
-    def meddle(_: Any) -> None:
-        lock("UPDATE other SET n = -n")
-        lock("UPDATE dw_orders SET total = total + 1")
-        thread.start()
-        waiting.wait()
-
-    met = Meddled(monkeypatch, warehouses.MySQL, "DELETE FROM `dw_orders`", meddle)
-    copy(shop, settings, full=True)
-    thread.join()
-    other.close()
+    with deadlock(monkeypatch, mariadb, settings) as met:
+        copy(shop, settings, full=True)
     assert met.times == 2, "tried again once"
     agree(shop, mariadb, settings)
 

@@ -12,6 +12,7 @@ from deltalake import DeltaTable as RustTable
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import udf
 
+from headwater import doctor
 from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.delta_log import DeltaLog
@@ -144,3 +145,9 @@ def test_a_commit_that_came_between_is_met_by_another_try(
     assert len(calls) == 2, "once more"
     found = RustTable(path).to_pyarrow_table().to_pylist()
     assert {row["k"]: row["v"] for row in found} == {1: 5, 2: 12}
+
+
+def test_what_doctor_knows_of_delta_is_what_this_delta_can(spark: SparkSession) -> None:
+    assert spark._jvm is not None
+    known = spark._jvm.org.apache.spark.sql.delta.TableFeature.allSupportedFeaturesMap().keys()
+    assert set(known.mkString(" ").split()) == {name.lower() for name in doctor.WRITER_FEATURES}
