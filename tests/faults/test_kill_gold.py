@@ -262,7 +262,7 @@ def test_a_shop_whose_warehouse_fails_ends_on_the_audit_and_the_ledger(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two Gold runs at once, a deadlock, a connection cut at each moment, a key that collides."""
+    """Two Gold runs at once, a deadlock, a connection cut, a server gone, a key that collides."""
     settings = settings_for(tmp_path / "data", bootstrap).model_copy(
         update={"mysql": mysql, "duckdb": str(tmp_path / "warehouse.duckdb")}
     )
@@ -288,19 +288,25 @@ def test_a_shop_whose_warehouse_fails_ends_on_the_audit_and_the_ledger(
     assert met.times == 2, "tried again once"
     agree(shop, mariadb, settings)
 
-    for moment in ("BEGIN", "INSERT INTO `dw_orders`", "COMMIT"):
+    def cut(warehouse: Any) -> None:
+        mariadb.run(f"KILL {warehouse._connection.thread_id()}")
+
+    def gone(_: Any) -> None:
+        assert mariadb.process is not None
+        mariadb.process.kill()
+        mariadb.process.wait()
+
+    for moment, what in (("BEGIN", cut), ("INSERT INTO `dw_orders`", gone), ("COMMIT", cut)):
         go_on()
         assert shop.build().rows > 0
         before = in_mariadb(mariadb, settings, "dw_orders")
         with monkeypatch.context() as patch:
-
-            def cut(warehouse: Any) -> None:
-                mariadb.run(f"KILL {warehouse._connection.thread_id()}")
-
-            met = Meddled(patch, warehouses.MySQL, moment, cut)
+            met = Meddled(patch, warehouses.MySQL, moment, what)
             with pytest.raises(WarehouseError, match="is it running"):
                 copy(shop, settings, "mysql")
             assert met.times == 1
+        if what is gone:
+            mariadb.start()
         assert in_mariadb(mariadb, settings, "dw_orders") == before
 
     go_on()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.faults import scenarios
@@ -32,3 +34,20 @@ def test_the_worst_of_its_tests_is_what_became_of_it() -> None:
 def test_what_is_of_a_scenario_comes_first() -> None:
     first, last = next(iter(scenarios.SCENARIOS.values())), "tests/faults/test_other.py::test_x"
     assert (scenarios.place(first), scenarios.place(last)) == (0, len(scenarios.SCENARIOS))
+
+
+@pytest.mark.parametrize(("each", "left"), [(False, 0), (True, 1)])
+def test_after_the_deadline_none_is_begun_but_what_is_of_a_scenario(each: bool, left: int) -> None:
+    class Session:
+        shouldstop = ""
+
+    plugin = scenarios.AsTimeAllows(0, each)
+    session: Any = Session()
+    plugin._session = session
+    of_one, of_none = next(iter(scenarios.SCENARIOS.values())), "tests/faults/test_other.py::test_x"
+    plugin.results = {of_one: "not run", of_none: "not run"}
+    plugin.pytest_runtest_logfinish()
+    assert plugin.stopped == (left == 0)
+    plugin.results[of_one] = "passed"
+    plugin.pytest_runtest_logfinish()
+    assert (plugin.stopped, session.shouldstop) == (True, "the time is over")
