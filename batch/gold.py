@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch.star.build import ITEMS, ORDERS, PAYMENTS, STAR, Builder, Say
 from lakehouse.command import moment, run, settings_options
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from batch.merge import Difference
-    from batch.star.history import Keys, Source
     from lakehouse.contracts import Contracts
     from lakehouse.layouts import Layout, Layouts
     from lakehouse.settings import Settings
@@ -31,27 +30,25 @@ if TYPE_CHECKING:
 
 JOB = "gold"
 SILVER = "silver.events"
-USERS, LOCATIONS = "gold.dim_users", "gold.dim_location"
-PRODUCTS, TIME = "gold.dim_product", "gold.dim_time"
-ORDERS, ITEMS = "gold.fact_orders", "gold.fact_order_items"
-USER_METRICS, CATEGORY_METRICS = "gold.agg_user_metrics", "gold.agg_category_metrics"
-STAR = {
-    *(USERS, LOCATIONS, PRODUCTS, TIME),
-    *(ORDERS, ITEMS, USER_METRICS, CATEGORY_METRICS),
-}
+# What a rebuild is held against.
+INCREMENTS = "increments"
 # After all events that pass for accepted.
 LAST = datetime(9999, 12, 31, tzinfo=UTC)
-Say = Callable[[str], None]
 
 
 @dataclass
 class Result:
-    """mode: nothing, increment or full. after, until: versions of Silver. tables: rows by name."""
+    """mode: nothing, increment or full. after, until: versions of Silver. tables: rows by name.
+
+    held_against: of a rebuild, what the rows that it has written are a difference from: increments;
+    or why there was nothing of that kind to hold it against.
+    """
 
     mode: str
     after: int | None
     until: int
     tables: dict[str, Difference] = field(default_factory=dict)
+    held_against: str = ""
 
     @property
     def rows(self) -> int:
@@ -69,7 +66,8 @@ def gold(
 ) -> None:
     """Bring dimensions, facts and metrics up to the newest version of Silver.
 
-    With --from, also whatever an event of that time (ISO-8601) is about, changed or not.
+    With --from, also whatever an event of that time (ISO-8601) is about, changed or not. With
+    --rebuild an increment comes first, so that it can be told what the increments had otherwise.
     """
     from lakehouse import contracts, layouts
     from lakehouse.locks import held
@@ -89,7 +87,8 @@ def gold(
         with doing("starting Spark"):
             spark = make_session(settings, JOB)
         with doing("building Gold"), Ticker() as ticker:
-            result = build(spark, settings, loaded, known, rebuild, again=again, say=ticker.show)
+            make = rebuilt if rebuild else partial(build, again=again)
+            result = make(spark, settings, loaded, known, say=ticker.show)
     if as_json:
         click.echo(json.dumps(asdict(result)))
         return
@@ -101,11 +100,47 @@ def describe(result: Result) -> str:
         return f"Gold is at version {result.until} of {SILVER} already"
     since = "all of it" if result.after is None else f"versions {result.after} to {result.until}"
     lines = [f"Gold ({result.mode}, {SILVER}: {since}): {result.rows:,} rows written"]
+    if result.held_against == INCREMENTS:
+        lines[0] += f", which is what {INCREMENTS} had otherwise"
+    elif result.held_against:
+        lines.append(f"  not held against {INCREMENTS}: {result.held_against}")
     lines += [
         f"  {name}: {d.inserted:,} inserted, {d.updated:,} updated, {d.deleted:,} deleted"
         for name, d in result.tables.items()
     ]
     return "\n".join(lines)
+
+
+def rebuilt(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    say: Say = lambda _: None,
+) -> Result:
+    """Works all of Gold out anew, after an increment to the same version of Silver where one can be
+    made: what the rebuild writes then is what increments had otherwise, which is nothing."""
+    from pyspark.errors import PySparkException
+
+    from lakehouse import runs
+    from lakehouse.errors import HeadwaterError, reason
+
+    until, held_against = None, INCREMENTS
+    if runs.last(spark, settings, JOB) is None:
+        held_against = "Gold is built for the first time"
+    else:
+        try:
+            first = build(spark, settings, contracts, layouts, say=say)
+            until = first.until
+            if first.mode == "full":
+                first.held_against = "a contract or the reporting currency is another one now"
+                return first
+        except (HeadwaterError, PySparkException) as error:
+            # Whatever keeps an increment from being made, a rebuild is the way out of it.
+            held_against = reason(str(error))
+    return build(
+        spark, settings, contracts, layouts, True, until, say=say, held_against=held_against
+    )
 
 
 def build(
@@ -117,15 +152,17 @@ def build(
     until: int | None = None,
     again: tuple[datetime, datetime] | None = None,
     say: Say = lambda _: None,
+    held_against: str = "",
 ) -> Result:
     """Brings all of Gold to a version of Silver, the newest one where `until` is left out.
 
-    again: whatever the events of that time are about is worked out anew, too. Raises TableError
-    where Silver, or a table of Gold, is not what the last run left, and ContractError where a table
-    has no contract.
+    again: whatever the events of that time are about is worked out anew, too. held_against: see
+    Result. Raises TableError where Silver, or a table of Gold, is not what the last run left, and
+    ContractError where a table has no contract.
     """
     from batch.star.history import Source
     from lakehouse import runs, tables
+    from lakehouse.redact import redacted
     from lakehouse.silver import ACCEPTED
 
     demand(settings, layouts)
@@ -139,7 +176,8 @@ def build(
             until = tables.version(spark, settings, silver) if until is None else until
         else:
             until, advanced = _check_unchanged(spark, settings, silver, layouts, last, until)
-            if not _outgrown(spark, settings, layouts, last.written):
+            outgrown = _outgrown(spark, settings, layouts, last.written)
+            if not outgrown and not _reported_otherwise(spark, settings, layouts):
                 after = last.read[SILVER]
         if last is not None and after is not None:
             run.read, run.written = {SILVER: until}, dict(last.written)
@@ -150,9 +188,10 @@ def build(
             if changed.isEmpty():
                 return Result("increment", after, until)
         rows = tables.read(spark, settings, silver, until).where(f"outcome = '{ACCEPTED}'")
-        result = Result("full" if after is None else "increment", after, until)
+        mode = "full" if after is None else "increment"
+        result = Result(mode, after, until, held_against=held_against)
         source = Source(rows, changed)
-        _Builder(spark, settings, layouts, source, result, advanced, say).build()
+        result.tables = Builder(spark, settings, layouts, source, advanced, say).build()
         run.rows = result.rows
         run.read = {SILVER: until}
         run.written = tables.versions(
@@ -160,6 +199,10 @@ def build(
         )
         run.commits = _commits(spark, settings, layouts, silver, until, run.written)
         run.details = {"mode": result.mode, "after": after}
+        if held_against == INCREMENTS:
+            run.details["different"] = {n: d.rows for n, d in result.tables.items() if d.rows}
+        elif held_against:
+            run.details["not_held_against_increments"] = redacted(held_against)
     return result
 
 
@@ -290,236 +333,20 @@ def _outgrown(
     return any(side_by_side(unknown, layouts.gold))
 
 
-class _Builder:
-    """One run over one source. Every frame below holds all that there is of the keys in it."""
+def _reported_otherwise(spark: SparkSession, settings: Settings, layouts: Layouts) -> bool:
+    """Whether there are amounts in another reporting currency than the one that is set."""
+    from pyspark.sql import functions as F
 
-    def __init__(
-        self,
-        spark: SparkSession,
-        settings: Settings,
-        layouts: Layouts,
-        source: Source,
-        result: Result,
-        advanced: frozenset[str],
-        say: Say,
-    ) -> None:
-        self.spark, self.settings = spark, settings
-        self.layouts, self.advanced = layouts, advanced
-        self.source, self.result, self.say = source, result, say
+    from lakehouse import tables
+    from lakehouse.session import side_by_side
 
-    def build(self) -> None:
-        from lakehouse import tables
-        from lakehouse.session import side_by_side
+    other = ~F.col("reporting_currency").eqNullSafe(F.lit(settings.reporting_currency))
 
-        def missing(layout: Layout) -> bool:
-            """A table that is not there is made with its first rows, in one commit."""
-            table = tables.gold(layout)
-            if not tables.is_there(self.spark, self.settings, table):
-                return True
-            return tables.ensure(self.spark, self.settings, table)
+    def has_others(name: str) -> bool:
+        rows = tables.read(spark, settings, tables.gold(layouts[name]))
+        return not rows.where(other).isEmpty()
 
-        found = zip(self.layouts.gold, side_by_side(missing, self.layouts.gold), strict=True)
-        self.missing = {layout.full_name for layout, one in found if one}
-        self.years: set[int] = set()
-        if TIME not in self.missing:
-            years = self._existing(TIME).select("year").distinct().collect()
-            self.years = {row.year for row in years}
-        self._star()
-        self._time()
-
-    def _star(self) -> None:
-        from batch.star import dimensions, facts, metrics
-        from batch.star.history import among, keys_of, outside
-
-        source = self.source
-        order_keys = keys_of(
-            source.touched("order", "order_id"), source.touched("order_item", "order_id")
-        )
-        states = self._hold(source.history("order", order_keys))
-        lines = self._hold(source.history("order_item", order_keys))
-        users = self._members("customer", "customer_id", "order", states)
-        locations = self._members("address", "address_id", "order", states)
-        products = self._members("product", "product_id", "order_item", lines)
-
-        # All orders of these members, because their keys may have to point elsewhere.
-        orders = facts.orders(states).select(*self._table(ORDERS).columns)
-        if order_keys is not None:
-            there = self._existing(ORDERS)
-            of_users, of_locations = among(there, users), outside(among(there, locations), users)
-            orders = orders.unionByName(outside(of_users.unionByName(of_locations), order_keys))
-        orders = orders.localCheckpoint()
-        dim_users = self._versions(USERS, "customer", "customer_id", users, orders)
-        dim_location = self._versions(LOCATIONS, "address", "address_id", locations, orders)
-        for name, rows, natural in (
-            (USERS, dim_users, "customer_id"),
-            (LOCATIONS, dim_location, "address_id"),
-        ):
-            orders = dimensions.in_force(orders, rows, self.layouts[name], natural, "placed_at")
-        orders = orders.localCheckpoint()
-        affected = None
-        if order_keys is not None:
-            affected = keys_of(orders.select("order_id"), order_keys.frame)
-
-        items = facts.items(lines).select(*self._table(ITEMS).columns)
-        if order_keys is not None:
-            there = outside(among(self._existing(ITEMS), affected), order_keys)
-            items = items.unionByName(there)
-        items = facts.with_order(items, orders).localCheckpoint()
-        sold = items.select("product_id")
-        if products is not None:
-            elsewhere = outside(self._existing(ITEMS), affected).select("product_id")
-            sold = among(sold.unionByName(elsewhere), products)
-        layout = self.layouts[PRODUCTS]
-        rows = dimensions.scd1(source.history("product", products), sold, layout, "product_id")
-        # Dimensions first, so that no fact points at a row that is not there yet.
-        self._time_of(orders.select("order_month"), items.select("sold_month"))
-        self._bring(
-            (USERS, dim_users, users),
-            (LOCATIONS, dim_location, locations),
-            (PRODUCTS, rows, products),
-            *self._others(),
-        )
-        self._bring(
-            (ORDERS, orders, affected),
-            (ITEMS, items, affected),
-            (USER_METRICS, metrics.users(among(orders, users), dim_users), users),
-        )
-        self._categories(lines, products)
-
-    def _members(self, entity: str, natural: str, fact: str, states: DataFrame) -> Keys | None:
-        """Members that something is new about: themselves, or a fact that refers or did to them."""
-        from batch.star.history import keys_of
-
-        own = self.source.touched(entity, natural)
-        return keys_of(own, self.source.touched(fact, natural), states.select(natural))
-
-    def _versions(
-        self, name: str, entity: str, natural: str, keys: Keys | None, orders: DataFrame
-    ) -> DataFrame:
-        """All rows of the members of an SCD2 dimension that orders refer to."""
-        from pyspark.sql import functions as F
-
-        from batch.star import dimensions
-        from batch.star.history import among
-
-        refs = among(orders, keys).groupBy(natural).agg(F.min("placed_at").alias("_at"))
-        history = self.source.history(entity, keys)
-        return dimensions.scd2(history, refs, self.layouts[name], natural).localCheckpoint()
-
-    def _categories(self, lines: DataFrame, products: Keys | None) -> None:
-        """Works out anew the days on which something was sold that changed, or whose category did.
-
-        lines: the history of the lines that something is new about.
-        """
-        from pyspark.sql import functions as F
-
-        from batch.star import metrics
-        from batch.star.history import among, keys_of
-
-        sold, days = self._existing(ITEMS), None
-        if products is not None:
-            # What a run that was cut off has written there came of a category between.
-            moved = (
-                keys_of(self.source.touched("product", "product_id"))
-                if CATEGORY_METRICS in self.advanced
-                else self.source.changed_value("product", "product_id", "category_id", products)
-            )
-            of_moved = among(sold, moved).select(F.to_date("sold_at").alias("sales_date"))
-            days = keys_of(
-                lines.select(F.to_date("_time").alias("sales_date")),
-                self.source.touched("order_item", F.to_date("_time").alias("sales_date")),
-                of_moved,
-            )
-        if days is not None:
-            # Constants first: they leave out whole partitions.
-            months = [
-                row[0]
-                for row in days.frame.select(F.trunc("sales_date", "month")).distinct().collect()
-            ]
-            sold = sold.where(F.col("sold_month").isin(months))
-            sold = among(sold.withColumn("sales_date", F.to_date("sold_at")), days)
-        rows = metrics.categories(sold, self._existing(PRODUCTS))
-        self._bring((CATEGORY_METRICS, rows, days))
-
-    def _others(self) -> list[tuple[str, DataFrame, Keys | None]]:
-        """The dimensions that no fact refers to: their contracts are all there is of them."""
-        from batch.star import dimensions
-        from batch.star.history import keys_of
-
-        found: list[tuple[str, DataFrame, Keys | None]] = []
-        for layout in self.layouts.gold:
-            name, entity, natural = layout.full_name, layout.entity, layout.natural_key
-            if entity is None or natural is None or name in {USERS, LOCATIONS, PRODUCTS}:
-                continue
-            keys = keys_of(self.source.touched(entity, natural))
-            make = dimensions.scd1 if layout.scd == 1 else dimensions.scd2
-            found.append(
-                (name, make(self.source.history(entity, keys), None, layout, natural), keys)
-            )
-        return found
-
-    def _time_of(self, *months: DataFrame) -> None:
-        """Adds the years of facts that are about to be written. months: one column each."""
-        from pyspark.sql import DataFrame
-        from pyspark.sql import functions as F
-
-        years = [rows.select(F.year(rows.columns[0]).alias("year")) for rows in months]
-        coming = {row.year for row in reduce(DataFrame.union, years).distinct().collect()}
-        if not coming <= self.years:
-            self._bring_years(self.years | coming)
-
-    def _time(self) -> None:
-        """The hours of every year that a fact is in. Partitions tell: no file is read for it."""
-        from pyspark.sql import functions as F
-
-        months = self._existing(ORDERS).select(F.year("order_month").alias("year"))
-        months = months.union(self._existing(ITEMS).select(F.year("sold_month")))
-        years = {row.year for row in months.distinct().collect()}
-        # A rebuild mends what was changed by hand.
-        if years != self.years or (self.source.changed is None and TIME not in self.result.tables):
-            self._bring_years(years)
-
-    def _bring_years(self, years: set[int]) -> None:
-        from batch.star import dimensions
-
-        self.years = years
-        rows = dimensions.hours(self.spark, sorted(years), self.layouts[TIME])
-        self._bring((TIME, rows, None))
-
-    def _hold(self, rows: DataFrame) -> DataFrame:
-        """What an increment is worked out from is read once; a rebuild's does not fit in place."""
-        return rows if self.source.changed is None else rows.localCheckpoint()
-
-    def _table(self, name: str) -> Table:
-        from lakehouse import tables
-
-        return tables.gold(self.layouts[name])
-
-    def _existing(self, name: str) -> DataFrame:
-        from lakehouse import tables
-
-        return tables.read(self.spark, self.settings, self._table(name))
-
-    def _bring(self, *parts: tuple[str, DataFrame, Keys | None]) -> None:
-        """Makes the rows of those keys (all for None) those that are given; tables side by side."""
-        from batch.merge import bring
-        from batch.star.history import among
-        from lakehouse.session import side_by_side
-
-        def one(part: tuple[str, DataFrame, Keys | None]) -> Difference:
-            name, rows, keys = part
-            self.say(name)
-            scope = None if name in self.missing else among(self._existing(name), keys)
-            key = self.layouts[name].primary_key
-            # An increment goes on only from what the last run left.
-            done = bring(
-                self.spark, self.settings, self._table(name), key, rows, scope, mend=keys is None
-            )
-            self.missing.discard(name)
-            return done
-
-        names = (name for name, _, _ in parts)
-        self.result.tables |= zip(names, side_by_side(one, parts), strict=True)
+    return any(side_by_side(has_others, (ORDERS, ITEMS, PAYMENTS)))
 
 
 if __name__ == "__main__":

@@ -309,7 +309,7 @@ def _summary(
     """
     import duckdb
 
-    from batch import gold
+    from batch.star import build
     from headwater import status
     from lakehouse import arrow, tables
 
@@ -323,8 +323,8 @@ def _summary(
         put("category", tables.gold(known[CATEGORIES]), "category_id name")
     else:
         database.execute("CREATE TABLE category (category_id VARCHAR, name VARCHAR)")
-    put("sales", tables.gold(known[gold.CATEGORY_METRICS]), "category_id currency units revenue")
-    put("spent", tables.gold(known[gold.USER_METRICS]), "customer_id orders revenue currency")
+    put("sales", tables.gold(known[build.CATEGORY_METRICS]), "category_id currency units revenue")
+    put("spent", tables.gold(known[build.USER_METRICS]), "customer_id orders revenue currency")
 
     def ask(question: str) -> list[tuple[Any, ...]]:
         return database.execute(question).fetchall()

@@ -339,6 +339,8 @@ class Settings(BaseSettings):
     publish_to: kinds of warehouses that Gold is published to: duckdb, mysql, postgresql,
     synapse.
     duckdb: the file of the embedded warehouse; warehouse.duckdb of the runtime folder if empty.
+    reporting_currency: ISO 4217 of what amounts of Gold are given in beside their own currency.
+    fiscal_year_start: the month in which the fiscal year of gold.dim_date begins.
     clustering: how `headwater maintain` sorts tables by their contracts' zorderBy: `liquid` is for
     tables without partitions alone, those with partitions stay with ZORDER.
     spark: further Spark properties, by name.
@@ -365,6 +367,8 @@ class Settings(BaseSettings):
     postgresql: PostgreSQL = PostgreSQL()
     synapse: Synapse = Synapse()
     unity: Unity = Unity()
+    reporting_currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
+    fiscal_year_start: int = Field(default=1, ge=1, le=12)
     clustering: Literal["zorder", "liquid"] = "zorder"
     # Whatever somebody puts there is not for a log.
     spark: dict[str, str] = Field(default={}, repr=False)

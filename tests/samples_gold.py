@@ -17,7 +17,10 @@ from lakehouse.settings import Settings
 from tests.helpers import table
 from tests.samples import event
 
-ENTITIES = ("address", "category", "customer", "order", "order_item", "product")
+ENTITIES = (
+    *("address", "category", "customer", "exchange_rate", "inventory", "order", "order_item"),
+    *("payment", "product", "store"),
+)
 LIMIT = 1_048_576
 CUSTOMER = {
     "customer_id": "C00000001",
@@ -52,9 +55,46 @@ PRODUCT = {
 CATEGORY = {"category_id": "K001", "name": "Home", "parent_id": None}
 
 
+STORE = {
+    "store_id": "S001",
+    "name": "Headwater Köln",
+    "city": "Köln",
+    "country_code": "DE",
+    "opened_on": "2001-04-01",
+}
+
+
+def when(clock: str) -> str:
+    """As events have it: a time of the day on which all of this happens, or of another one of its
+    month (`04T10:00`)."""
+    return f"2026-03-{clock}:00Z" if "T" in clock else f"2026-03-01T{clock}:00Z"
+
+
 def at(clock: str) -> datetime:
-    """A moment of the day on which all of this happens, UTC."""
-    return datetime.fromisoformat(f"2026-03-01T{clock}:00+00:00")
+    return datetime.fromisoformat(when(clock))
+
+
+def counted(quantity: int, **other: Any) -> dict[str, Any]:
+    return {
+        "store_id": "S001",
+        "product_id": "P00001",
+        "quantity": quantity,
+        "reorder_level": 5,
+        "reason": "count",
+        **other,
+    }
+
+
+def payment(number: int, order: int, status: str = "captured", **other: Any) -> dict[str, Any]:
+    return {
+        "payment_id": f"Y{number:010d}",
+        "order_id": f"O{order:010d}",
+        "method": "card",
+        "status": status,
+        "amount": 44.88,
+        "currency": "EUR",
+        **other,
+    }
 
 
 def order(number: int, clock: str, status: str = "placed", **other: Any) -> dict[str, Any]:
@@ -70,7 +110,7 @@ def order(number: int, clock: str, status: str = "placed", **other: Any) -> dict
         "shipping_fee": 4.90,
         "total": 44.88,
         "currency": "EUR",
-        "placed_at": f"2026-03-01T{clock}:00Z",
+        "placed_at": when(clock),
         **other,
     }
 
@@ -109,9 +149,8 @@ class Shop:
         """Appends events to Silver: (clock, entity, data)."""
         rows = []
         for clock, entity, data in events:
-            when = f"2026-03-01T{clock}:00Z"
-            value = event(entity, data, id=str(self.said), time=when)
-            sent = datetime(2026, 3, 2, 0, 0, self.said % 60, tzinfo=UTC)
+            value = event(entity, data, id=str(self.said), time=when(clock))
+            sent = datetime(2026, 4, 1, 0, 0, self.said % 60, tzinfo=UTC)
             rows.append(("t", 0, self.said, sent, bytearray(value)))
             self.said += 1
         columns = "topic string, partition int, offset bigint, timestamp timestamp, value binary"

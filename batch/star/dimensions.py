@@ -130,6 +130,41 @@ def hours(spark: SparkSession, years: list[int], layout: Layout) -> DataFrame:
     ).select(*(column.name for column in layout.columns))
 
 
+def days(
+    spark: SparkSession, years: list[int], layout: Layout, fiscal_year_start: int
+) -> DataFrame:
+    """dim_date: every day of the years. fiscal_year_start: a month, 1 to 12."""
+    begins = spark.createDataFrame([(year,) for year in years], "year int")
+    first, last = (F.make_date(F.col("year"), F.lit(m), F.lit(d)) for m, d in ((1, 1), (12, 31)))
+    rows = begins.select("year", F.explode(F.sequence(first, last)).alias("day"))
+    day, month, monday_is_one = F.col("day"), F.month("day"), F.weekday("day") + 1
+    fiscal_month = fiscal_month_of(month, fiscal_year_start)
+    # That of the calendar year's first months began the year before.
+    ends_later = (month >= fiscal_year_start) & F.lit(fiscal_year_start > 1)
+    return rows.withColumns(
+        {
+            "date_key": F.date_format(day, "yyyyMMdd").cast("int"),
+            "quarter": F.quarter(day),
+            "month": month,
+            "day_of_month": F.dayofmonth(day),
+            "day_of_year": F.dayofyear(day),
+            "iso_year": F.date_part(F.lit("YEAROFWEEK"), day),
+            "iso_week": F.weekofyear(day),
+            "day_of_week": monday_is_one,
+            "is_weekend": monday_is_one >= 6,
+            "is_month_end": day == F.last_day(day),
+            "fiscal_year": F.col("year") + ends_later.cast("int"),
+            "fiscal_quarter": F.ceil(fiscal_month / 3).cast("int"),
+            "fiscal_month": fiscal_month,
+        }
+    ).select(*(column.name for column in layout.columns))
+
+
+def fiscal_month_of(month: Column, fiscal_year_start: int) -> Column:
+    """1 to 12 from the month, 1 to 12, in which the fiscal year begins."""
+    return F.pmod(month - fiscal_year_start, F.lit(12)) + 1
+
+
 def time_key(moment: str) -> Column:
     """The hour of a moment as yyyymmddhh, the key of dim_time."""
     return F.date_format(moment, "yyyyMMddHH").cast("bigint")

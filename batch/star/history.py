@@ -40,11 +40,11 @@ class Source:
         """Events of an entity (of those keys): its columns, typed, and those of ORDER."""
         return among(_events(self.rows, entity), keys)
 
-    def touched(self, entity: str, key: str | Column) -> DataFrame | None:
+    def touched(self, entity: str, *key: str | Column) -> DataFrame | None:
         """Keys of an entity's events that came or went; None: as good as all."""
         if self.changed is None:
             return None
-        return _events(self.changed, entity).select(key)
+        return _events(self.changed, entity).select(*key)
 
     def changed_value(self, entity: str, key: str, value: str, keys: Keys) -> Keys | None:
         """Those keys whose last event has another `value` than at the version before, or AGAIN."""

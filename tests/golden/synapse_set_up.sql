@@ -13,7 +13,9 @@ CREATE TABLE [fact].[agg_category_metrics] (
   [orders] BIGINT NOT NULL,
   [units] BIGINT NOT NULL,
   [gross] DECIMAL(18,2) NOT NULL,
-  [revenue] DECIMAL(18,2) NOT NULL
+  [revenue] DECIMAL(18,2) NOT NULL,
+  [reporting_currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [reporting_revenue] DECIMAL(18,2) NULL
 )
 WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = HASH ([category_id]));
 GO
@@ -35,7 +37,9 @@ CREATE TABLE [fact].[agg_user_metrics] (
   [gross] DECIMAL(18,2) NOT NULL,
   [revenue] DECIMAL(18,2) NOT NULL,
   [first_order_at] DATETIME2(6) NOT NULL,
-  [last_order_at] DATETIME2(6) NOT NULL
+  [last_order_at] DATETIME2(6) NOT NULL,
+  [reporting_currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [reporting_revenue] DECIMAL(18,2) NULL
 )
 WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = HASH ([customer_id]));
 GO
@@ -59,6 +63,29 @@ GO
 CREATE STATISTICS [stats_dim_category_category_key] ON [dim].[dim_category] ([category_key]);
 GO
 INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('dim_category');
+GO
+CREATE TABLE [dim].[dim_date] (
+  [date_key] INT NOT NULL,
+  [day] DATE NOT NULL,
+  [year] INT NOT NULL,
+  [quarter] INT NOT NULL,
+  [month] INT NOT NULL,
+  [day_of_month] INT NOT NULL,
+  [day_of_year] INT NOT NULL,
+  [iso_year] INT NOT NULL,
+  [iso_week] INT NOT NULL,
+  [day_of_week] INT NOT NULL,
+  [is_weekend] BIT NOT NULL,
+  [is_month_end] BIT NOT NULL,
+  [fiscal_year] INT NOT NULL,
+  [fiscal_quarter] INT NOT NULL,
+  [fiscal_month] INT NOT NULL
+)
+WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = REPLICATE);
+GO
+CREATE STATISTICS [stats_dim_date_date_key] ON [dim].[dim_date] ([date_key]);
+GO
+INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('dim_date');
 GO
 CREATE TABLE [dim].[dim_location] (
   [location_key] BIGINT NOT NULL,
@@ -97,6 +124,24 @@ GO
 CREATE STATISTICS [stats_dim_product_product_key] ON [dim].[dim_product] ([product_key]);
 GO
 INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('dim_product');
+GO
+CREATE TABLE [dim].[dim_store] (
+  [store_key] BIGINT NOT NULL,
+  [store_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [name] VARCHAR(400) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [city] VARCHAR(400) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [country_code] VARCHAR(8) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [opened_on] DATE NULL,
+  [effective_from] DATETIME2(6) NOT NULL,
+  [effective_to] DATETIME2(6) NULL,
+  [is_current] BIT NOT NULL,
+  [is_inferred] BIT NOT NULL
+)
+WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = REPLICATE);
+GO
+CREATE STATISTICS [stats_dim_store_store_key] ON [dim].[dim_store] ([store_key]);
+GO
+INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('dim_store');
 GO
 CREATE TABLE [dim].[dim_time] (
   [time_key] BIGINT NOT NULL,
@@ -139,6 +184,34 @@ CREATE STATISTICS [stats_dim_users_user_key] ON [dim].[dim_users] ([user_key]);
 GO
 INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('dim_users');
 GO
+CREATE TABLE [fact].[fact_inventory] (
+  [product_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [store_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [snapshot_date] DATE NOT NULL,
+  [snapshot_month] DATE NOT NULL,
+  [store_key] BIGINT NOT NULL,
+  [product_key] BIGINT NOT NULL,
+  [quantity] INT NOT NULL,
+  [reorder_level] INT NOT NULL,
+  [changed_at] DATETIME2(6) NOT NULL,
+  [is_carried] BIT NOT NULL
+)
+WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = HASH ([product_id]), PARTITION ([snapshot_month] RANGE RIGHT FOR VALUES ('2025-11-01', '2025-12-01', '2026-01-01')));
+GO
+CREATE STATISTICS [stats_fact_inventory_product_id] ON [fact].[fact_inventory] ([product_id]);
+GO
+CREATE STATISTICS [stats_fact_inventory_store_id] ON [fact].[fact_inventory] ([store_id]);
+GO
+CREATE STATISTICS [stats_fact_inventory_snapshot_date] ON [fact].[fact_inventory] ([snapshot_date]);
+GO
+CREATE STATISTICS [stats_fact_inventory_snapshot_month] ON [fact].[fact_inventory] ([snapshot_month]);
+GO
+CREATE STATISTICS [stats_fact_inventory_store_key] ON [fact].[fact_inventory] ([store_key]);
+GO
+CREATE STATISTICS [stats_fact_inventory_product_key] ON [fact].[fact_inventory] ([product_key]);
+GO
+INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('fact_inventory');
+GO
 CREATE TABLE [fact].[fact_order_items] (
   [order_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
   [line_number] INT NOT NULL,
@@ -150,9 +223,16 @@ CREATE TABLE [fact].[fact_order_items] (
   [order_status] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
   [sold_at] DATETIME2(6) NOT NULL,
   [quantity] INT NOT NULL,
+  [cancelled_quantity] INT NULL,
+  [returned_quantity] INT NULL,
   [unit_price] DECIMAL(12,2) NOT NULL,
   [line_total] DECIMAL(12,2) NOT NULL,
-  [currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL
+  [net_total] DECIMAL(12,2) NULL,
+  [currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [reporting_currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [reporting_rate] DECIMAL(18,8) NULL,
+  [reporting_line_total] DECIMAL(18,2) NULL,
+  [reporting_net_total] DECIMAL(18,2) NULL
 )
 WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = HASH ([order_id]), PARTITION ([sold_month] RANGE RIGHT FOR VALUES ('2025-11-01', '2025-12-01', '2026-01-01')));
 GO
@@ -175,6 +255,7 @@ CREATE TABLE [fact].[fact_orders] (
   [order_month] DATE NOT NULL,
   [user_key] BIGINT NOT NULL,
   [location_key] BIGINT NOT NULL,
+  [store_key] BIGINT NULL,
   [time_key] BIGINT NOT NULL,
   [customer_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
   [address_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
@@ -183,11 +264,18 @@ CREATE TABLE [fact].[fact_orders] (
   [status] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
   [status_at] DATETIME2(6) NOT NULL,
   [placed_at] DATETIME2(6) NOT NULL,
+  [cancelled_at] DATETIME2(6) NULL,
+  [returned_at] DATETIME2(6) NULL,
   [item_count] INT NULL,
   [subtotal] DECIMAL(12,2) NULL,
   [shipping_fee] DECIMAL(12,2) NULL,
   [total] DECIMAL(12,2) NULL,
-  [currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL
+  [net_total] DECIMAL(12,2) NULL,
+  [currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [reporting_currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [reporting_rate] DECIMAL(18,8) NULL,
+  [reporting_total] DECIMAL(18,2) NULL,
+  [reporting_net_total] DECIMAL(18,2) NULL
 )
 WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = HASH ([order_id]), PARTITION ([order_month] RANGE RIGHT FOR VALUES ('2025-11-01', '2025-12-01', '2026-01-01')));
 GO
@@ -199,9 +287,39 @@ CREATE STATISTICS [stats_fact_orders_user_key] ON [fact].[fact_orders] ([user_ke
 GO
 CREATE STATISTICS [stats_fact_orders_location_key] ON [fact].[fact_orders] ([location_key]);
 GO
+CREATE STATISTICS [stats_fact_orders_store_key] ON [fact].[fact_orders] ([store_key]);
+GO
 CREATE STATISTICS [stats_fact_orders_time_key] ON [fact].[fact_orders] ([time_key]);
 GO
 INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('fact_orders');
+GO
+CREATE TABLE [fact].[fact_payments] (
+  [payment_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [paid_month] DATE NOT NULL,
+  [order_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [user_key] BIGINT NULL,
+  [time_key] BIGINT NOT NULL,
+  [method] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [status] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [paid_at] DATETIME2(6) NOT NULL,
+  [amount] DECIMAL(12,2) NOT NULL,
+  [net_amount] DECIMAL(12,2) NOT NULL,
+  [currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [reporting_currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [reporting_rate] DECIMAL(18,8) NULL,
+  [reporting_net_amount] DECIMAL(18,2) NULL
+)
+WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = HASH ([payment_id]), PARTITION ([paid_month] RANGE RIGHT FOR VALUES ('2025-11-01', '2025-12-01', '2026-01-01')));
+GO
+CREATE STATISTICS [stats_fact_payments_payment_id] ON [fact].[fact_payments] ([payment_id]);
+GO
+CREATE STATISTICS [stats_fact_payments_paid_month] ON [fact].[fact_payments] ([paid_month]);
+GO
+CREATE STATISTICS [stats_fact_payments_user_key] ON [fact].[fact_payments] ([user_key]);
+GO
+CREATE STATISTICS [stats_fact_payments_time_key] ON [fact].[fact_payments] ([time_key]);
+GO
+INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('fact_payments');
 GO
 IF DATABASE_PRINCIPAL_ID('readers') IS NULL CREATE ROLE [readers];
 GO

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
-from batch import merge
+from batch import gold, merge
+from lakehouse import contracts as contract_files
+from lakehouse import layouts as layout_files
+from lakehouse import settings as settings_files
 from lakehouse import tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
-from tests.samples_gold import ADDRESS, CATEGORY, CUSTOMER, PRODUCT, Shop, at, line, order
+from tests.helpers import table
+from tests.samples_gold import (
+    ADDRESS,
+    CATEGORY,
+    CUSTOMER,
+    PRODUCT,
+    STORE,
+    Shop,
+    at,
+    counted,
+    line,
+    order,
+    payment,
+)
 
 
 def key(*parts: object) -> int:
@@ -382,3 +400,304 @@ def test_another_table_in_the_place_of_one_is_refused(shop: Shop) -> None:
         shop.build()
     assert shop.build(rebuild=True).mode == "full"
     assert [row["order_id"] for row in shop.rows("fact_orders")] == [order(2, "12:00")["order_id"]]
+
+
+def stock(shop: Shop) -> list[tuple[Any, ...]]:
+    """Day, store, pieces, when they were counted, and the version of the store, in order."""
+    rows = sorted(shop.rows("fact_inventory"), key=lambda r: (r["snapshot_date"], r["store_id"]))
+    return [
+        (
+            r["snapshot_date"].day,
+            r["store_id"],
+            r["quantity"],
+            f"{r['changed_at']:%dT%H:%M}",
+            r["is_carried"],
+            r["store_key"],
+        )
+        for r in rows
+    ]
+
+
+def store_since(moment: datetime) -> int:
+    return key("S001", round(moment.timestamp() * 1_000_000))
+
+
+@pytest.mark.long
+def test_stock_by_day_as_one_writes_it_down(shop: Shop) -> None:
+    first, other = key("S001"), key("S002")
+    shop.say(
+        ("08:00", "inventory", counted(20)),
+        ("09:00", "inventory", counted(18)),
+        ("03T10:00", "inventory", counted(7)),
+        ("02T10:00", "inventory", counted(3, store_id="S002")),
+    )
+    shop.build()
+    # Both stores, and the product, are known from their stock alone. The second day of the first
+    # one has no count, nor has the third of the second one.
+    assert stock(shop) == [
+        (1, "S001", 18, "01T09:00", False, first),
+        (2, "S001", 18, "01T09:00", True, first),
+        (2, "S002", 3, "02T10:00", False, other),
+        (3, "S001", 7, "03T10:00", False, first),
+        (3, "S002", 3, "02T10:00", True, other),
+    ]
+    stores = {row["store_id"]: row for row in shop.rows("dim_store")}
+    assert [stores["S001"][name] for name in ("is_inferred", "effective_from", "city")] == [
+        True, at("00:00"), None,
+    ]  # fmt: skip
+    [product] = shop.rows("dim_product")
+    assert (product["product_id"], product["is_inferred"]) == ("P00001", True)
+    assert len(shop.rows("dim_date")) == 365
+
+    # Another day comes by a count of the second store alone; one of the day before comes late.
+    shop.say(
+        ("04T11:00", "inventory", counted(9, store_id="S002")),
+        ("02T12:00", "inventory", counted(11)),
+    )
+    result = shop.build()
+    assert result.mode == "increment"
+    assert result.tables["gold.fact_inventory"].deleted == 0
+    assert stock(shop) == [
+        (1, "S001", 18, "01T09:00", False, first),
+        (2, "S001", 11, "02T12:00", False, first),
+        (2, "S002", 3, "02T10:00", False, other),
+        (3, "S001", 7, "03T10:00", False, first),
+        (3, "S002", 3, "02T10:00", True, other),
+        (4, "S001", 7, "03T10:00", True, first),
+        (4, "S002", 9, "04T11:00", False, other),
+    ]
+
+    # The store becomes known, and moves in the night from the second day to the third.
+    shop.say(
+        ("07:00", "store", STORE),
+        ("02T23:59", "store", {**STORE, "city": "Bonn"}),
+        ("10:00", "order", order(1, "10:00")),
+        ("03T10:00", "order", order(2, "03T10:00")),
+    )
+    shop.build()
+    moved = store_since(at("02T23:59"))
+    assert [row[5] for row in stock(shop) if row[1] == "S001"] == [first, moved, moved, moved]
+    assert {row["order_id"][-1]: row["store_key"] for row in shop.rows("fact_orders")} == {
+        "1": first,
+        "2": moved,
+    }
+    # That it moved turns out to be earlier, by an event that comes late; and the last day goes.
+    shop.say(("09:30", "store", {**STORE, "city": "Bonn"}))
+    shop.sql("DELETE FROM {silver} WHERE inventory.store_id = 'S002' AND time > '2026-03-03'")
+    shop.build()
+    earlier = store_since(at("09:30"))
+    assert {row["order_id"][-1]: row["store_key"] for row in shop.rows("fact_orders")} == {
+        "1": earlier,
+        "2": earlier,
+    }
+    assert stock(shop) == [
+        (1, "S001", 18, "01T09:00", False, earlier),
+        (2, "S001", 11, "02T12:00", False, earlier),
+        (2, "S002", 3, "02T10:00", False, other),
+        (3, "S001", 7, "03T10:00", False, earlier),
+        (3, "S002", 3, "02T10:00", True, other),
+    ]
+    # The second store was there by its stock alone.
+    shop.sql("DELETE FROM {silver} WHERE inventory.store_id = 'S002'")
+    shop.build()
+    assert {row["store_id"] for row in shop.rows("dim_store")} == {"S001"}
+    assert {row[1] for row in stock(shop)} == {"S001"}
+    assert shop.build(rebuild=True).rows == 0
+
+
+@pytest.mark.long
+def test_payments_and_what_came_back_as_one_writes_it_down(shop: Shop) -> None:
+    shop.say(
+        ("12:10", "payment", payment(1, 1, "failed")),
+        ("12:20", "payment", payment(2, 1)),
+        ("12:20", "payment", payment(3, 2)),
+    )
+    shop.build()
+
+    def paid() -> dict[str, tuple[Any, ...]]:
+        return {
+            row["payment_id"][-1]: (row["user_key"], row["net_amount"])
+            for row in shop.rows("fact_payments")
+        }
+
+    sum_of_it, nothing = Decimal("44.88"), Decimal(0)
+    assert paid() == {"1": (None, nothing), "2": (None, sum_of_it), "3": (None, sum_of_it)}
+    # Their orders come later, and one of these is returned, the other one cancelled.
+    shop.say(
+        ("10:00", "customer", CUSTOMER),
+        *(("12:00", "order", order(number, "12:00")) for number in (1, 2)),
+        *(("12:00", "order_item", line(number)) for number in (1, 2)),
+        ("03T09:00", "order", order(1, "12:00", "returned")),
+        ("03T09:00", "payment", payment(4, 1, "refunded")),
+        ("04T09:00", "order", order(2, "12:00", "cancelled")),
+    )
+    shop.build()
+    assert paid() == {
+        "1": (FIRST, nothing),
+        "2": (FIRST, sum_of_it),
+        "3": (FIRST, sum_of_it),
+        "4": (FIRST, -sum_of_it),
+    }
+    columns = ("cancelled_at", "returned_at", "total", "net_total")
+    assert {r["order_id"][-1]: tuple(r[c] for c in columns) for r in shop.rows("fact_orders")} == {
+        "1": (None, at("03T09:00"), sum_of_it, nothing),
+        "2": (at("04T09:00"), None, sum_of_it, nothing),
+    }
+    columns = ("quantity", "cancelled_quantity", "returned_quantity", "net_total")
+    items = shop.rows("fact_order_items")
+    assert {row["order_id"][-1]: tuple(row[c] for c in columns) for row in items} == {
+        "1": (2, 0, 2, nothing),
+        "2": (2, 2, 0, nothing),
+    }
+    # What was known of the customer then changes: the payments go along with their orders.
+    shop.say(("11:00", "customer", {**CUSTOMER, "loyalty_tier": "gold"}))
+    shop.build()
+    assert {user for user, _ in paid().values()} == {since(at("11:00"))}
+    shop.sql("DELETE FROM {silver} WHERE payment.payment_id = 'Y0000000003'")
+    shop.build()
+    assert set(paid()) == {"1", "2", "4"}
+    assert shop.build(rebuild=True).rows == 0
+
+
+@pytest.mark.long
+def test_a_rebuild_says_what_increments_had_otherwise(shop: Shop) -> None:
+    def different() -> dict[str, Any]:
+        runs = sorted(table(shop.settings, "ops/runs").to_pylist(), key=lambda r: r["ended_at"])
+        told: dict[str, Any] = json.loads(runs[-1]["details"])
+        return told
+
+    def rebuilt() -> str:
+        return gold.describe(gold.rebuilt(shop.spark, shop.settings, shop.contracts, shop.layouts))
+
+    shop.say(("12:00", "order", order(1, "12:00")), ("12:00", "order_item", line(1)))
+    assert "not held against increments: Gold is built for the first time" in rebuilt()
+    # What is new in Silver is no difference.
+    shop.say(("13:00", "order", order(2, "13:00")))
+    said = rebuilt()
+    assert said.splitlines()[0].endswith(
+        "(full, silver.events: all of it): 0 rows written, which is what increments had otherwise"
+    )
+    assert different()["different"] == {}
+    # By a commit that passes for Headwater's own, as a mistake of its own would be.
+    shop.sql("UPDATE {fact_orders} SET total = total + 1 WHERE order_id = 'O0000000002'")
+    shop.say(("14:00", "order", order(3, "14:00")))
+    assert "gold.fact_orders: 0 inserted, 1 updated, 0 deleted" in rebuilt()
+    # The increment has taken that row for the customer's other order.
+    assert different()["different"] == {"gold.fact_orders": 1, "gold.agg_user_metrics": 1}
+    shutil.rmtree(f"{shop.settings.tables}/gold/dim_users")
+    assert "not held against increments: gold.dim_users is gone from" in rebuilt()
+    assert "is gone" in different()["not_held_against_increments"]
+
+
+# By hand: the United Kingdom's government ends its year on 31 March, the one that ends in 2026 is
+# 2026; that of the United States begins in October.
+FISCAL = {
+    1: {"2026-01-01": (2026, 1, 1), "2026-09-30": (2026, 3, 9), "2026-12-31": (2026, 4, 12)},
+    4: {"2026-03-31": (2026, 4, 12), "2026-04-01": (2027, 1, 1), "2026-12-31": (2027, 3, 9)},
+    10: {"2026-09-30": (2026, 4, 12), "2026-10-01": (2027, 1, 1), "2026-01-01": (2026, 2, 4)},
+}
+
+
+@pytest.mark.long
+def test_the_fiscal_year_begins_where_it_is_set_to(shop: Shop) -> None:
+    shop.say(("12:00", "order", order(1, "12:00")))
+    for start, expected in FISCAL.items():
+        shop.settings = shop.settings.model_copy(update={"fiscal_year_start": start})
+        shop.say(("13:00", "category", {**CATEGORY, "name": f"Home {start}"}))
+        assert shop.build().mode == ("full" if start == 1 else "increment")
+        found = {
+            str(r["day"]): (r["fiscal_year"], r["fiscal_quarter"], r["fiscal_month"])
+            for r in shop.rows("dim_date")
+        }
+        assert {day: found[day] for day in expected} == expected
+    [leap] = [r for r in shop.rows("dim_date") if str(r["day"]) == "2026-12-31"]
+    # 2026 has 53 weeks, and its last Thursday is the 31st of December.
+    named = ("date_key", "day_of_year", "iso_year", "iso_week", "day_of_week", "is_month_end")
+    assert tuple(leap[name] for name in named) == (20261231, 365, 2026, 53, 4, True)
+
+
+def rate(currency: str, day: str, rate: float, to: str = "EUR") -> tuple[str, str, dict[str, Any]]:
+    """What a bank says on the last day of the month."""
+    said = {"currency": currency, "reporting_currency": to, "rate_date": day, "rate": rate}
+    return ("31T09:00", "exchange_rate", said)
+
+
+@pytest.mark.long
+def test_amounts_in_the_reporting_currency_as_one_writes_them_down(
+    spark: SparkSession, settings: Settings, tmp_path: Path
+) -> None:
+    shutil.copytree(settings_files.default_contracts(), tmp_path / "contracts")
+    for name in ("order", "order_item", "payment"):
+        path = tmp_path / "contracts" / f"{name}.yaml"
+        path.write_text(path.read_text().replace("values: [EUR]", "values: [EUR, USD]"))
+    contracts = contract_files.load(tmp_path / "contracts")
+    layouts = layout_files.load(tmp_path / "contracts", contracts)
+    shop = Shop(spark, settings, contracts, layouts)
+    usd: dict[str, Any] = {"currency": "USD", "total": 100.00, "subtotal": 95.10}
+
+    def orders() -> dict[str, tuple[Any, ...]]:
+        return {
+            row["order_id"][-1]: (row["reporting_rate"], row["reporting_total"])
+            for row in shop.rows("fact_orders")
+        }
+
+    def items() -> dict[str, Any]:
+        return {r["order_id"][-1]: r["reporting_net_total"] for r in shop.rows("fact_order_items")}
+
+    def revenue() -> dict[str, Any]:
+        return {r["currency"]: r["reporting_revenue"] for r in shop.rows("agg_user_metrics")}
+
+    shop.say(
+        rate("USD", "2026-03-01", 0.9),
+        rate("USD", "2026-03-03", 0.8),
+        rate("USD", "2026-03-01", 100, "JPY"),
+        ("12:00", "order", order(1, "12:00", **usd)),
+        ("02T12:00", "order", order(2, "02T12:00", **usd)),
+        ("12:00", "order", order(3, "12:00", placed_at="2026-02-28T23:59:59Z", **usd)),
+        ("12:00", "order", order(4, "12:00")),
+        ("02T23:59", "order_item", line(1, currency="USD", line_total=95.13)),
+        ("03T00:00", "order_item", line(2, currency="USD", line_total=95.13)),
+        # Of an order that is not known.
+        ("03T00:00", "order_item", line(9, currency="USD", line_total=95.13)),
+        ("03T09:00", "payment", payment(1, 1, currency="USD", amount=100.00)),
+        ("03T09:00", "payment", payment(2, 4)),
+    )
+    shop.build()
+    one, none = Decimal("1.00000000"), (None, None)
+    euros = (one, Decimal("44.88"))
+    # Of the day, or of the last one before it that has one; none before there was any.
+    ninety = (Decimal("0.90000000"), Decimal("90.00"))
+    assert orders() == {"1": ninety, "2": ninety, "3": none, "4": euros}
+    # 95.13 * 0.9 = 85.617, * 0.8 = 76.104
+    assert items() == {"1": Decimal("85.62"), "2": Decimal("76.10"), "9": Decimal("76.10")}
+    paid = {r["payment_id"][-1]: r["reporting_net_amount"] for r in shop.rows("fact_payments")}
+    assert paid == {"1": Decimal("80.00"), "2": Decimal("44.88")}
+    assert revenue() == {"EUR": Decimal("44.88"), "USD": None}, "a sum that lacks one is none"
+    [category] = [r for r in shop.rows("agg_category_metrics") if r["sales_date"].day == 3]
+    assert category["reporting_revenue"] == Decimal("152.20")
+
+    # A rate comes late; another one is put right, which reaches to the day before the next one.
+    shop.say(rate("USD", "2026-02-01", 0.5))
+    result = shop.build()
+    assert result.mode == "increment"
+    assert (result.tables["gold.fact_orders"].updated, orders()["3"]) == (
+        1, (Decimal("0.50000000"), Decimal("50.00")),
+    )  # fmt: skip
+    assert revenue() == {"EUR": Decimal("44.88"), "USD": Decimal("230.00")}
+    shop.say(("31T10:00", *rate("USD", "2026-03-03", 0.7)[1:]))
+    result = shop.build()
+    assert result.tables["gold.fact_orders"].rows == 0
+    assert result.tables["gold.fact_order_items"].updated == 2
+    assert items() == {"1": Decimal("85.62"), "2": Decimal("66.59"), "9": Decimal("66.59")}
+    paid = {r["payment_id"][-1]: r["reporting_net_amount"] for r in shop.rows("fact_payments")}
+    assert paid == {"1": Decimal("70.00"), "2": Decimal("44.88")}
+    [category] = [r for r in shop.rows("agg_category_metrics") if r["sales_date"].day == 3]
+    assert category["reporting_revenue"] == Decimal("133.18")
+    assert shop.build(rebuild=True).rows == 0
+
+    # Another reporting currency is another Gold.
+    shop.settings = settings.model_copy(update={"reporting_currency": "JPY"})
+    shop.say(("13:00", "category", CATEGORY))
+    assert shop.build().mode == "full"
+    yen = (Decimal("100.00000000"), Decimal("10000.00"))
+    assert orders() == {"1": yen, "2": yen, "3": none, "4": none}

@@ -66,12 +66,16 @@ def test_what_breaks_a_contract_is_kept_from_the_warehouse(shop: Shop) -> None:
         "gold.agg_category_metrics": (1, 100.0),
         "gold.agg_user_metrics": (1, 100.0),
         "gold.dim_category": (1, 100.0),
+        "gold.dim_date": (365, 100.0),
         "gold.dim_location": (1, 100.0),
         "gold.dim_product": (1, 100.0),
+        "gold.dim_store": (1, 100.0),
         "gold.dim_time": (8_760, 100.0),
         "gold.dim_users": (1, 100.0),
+        "gold.fact_inventory": (0, 100.0),
         "gold.fact_order_items": (5, 100.0),
         "gold.fact_orders": (4, 100.0),
+        "gold.fact_payments": (0, 100.0),
     }
 
     def in_warehouse() -> list[Any]:

@@ -113,6 +113,15 @@ def test_a_csv_by_its_contract(tmp_path: Path, order: Contract) -> None:
     assert first.key == b"O0000000001"
 
 
+def test_a_banks_rates(tmp_path: Path, contracts: Contracts) -> None:
+    text = b"currency,reporting_currency,rate_date,rate\nUSD,EUR,2026-03-01,0.92345678\nJPY,EUR,"
+    file = old(tmp_path / "rates.csv", text + b"2026-03-01,0.0061\n")
+    usd, jpy = told(file, contracts["exchange_rate"])
+    day = {"reporting_currency": "EUR", "rate_date": "2026-03-01"}
+    assert usd == {"currency": "USD", "rate": 0.92345678, **day}
+    assert jpy == {"currency": "JPY", "rate": 0.0061, **day}
+
+
 def test_json_lines_and_a_list(tmp_path: Path, order: Contract) -> None:
     lines = old(tmp_path / "a.jsonl", b'{"order_id":"O1","total":1.10}\n\n[1]\nnot json\n{"a":1}')
     assert told(lines, order) == [

@@ -96,6 +96,7 @@ def test_what_is_expected_of_a_dimension_and_of_a_fact(layouts: Layouts) -> None
     assert orders.references == {
         "user_key": "dim_users",
         "location_key": "dim_location",
+        "store_key": "dim_store",
         "time_key": "dim_time",
     }
     assert orders.in_force is None
