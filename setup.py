@@ -20,6 +20,9 @@ setup(
             "*.properties",
             "contracts/*.yaml",
             "contracts/tables/*.yaml",
+            "sources/*/*.properties",
+            "sources/*/*.yaml",
+            "sources/*/tables/*.yaml",
             "environments/*.yml",
         ]
     },

@@ -74,7 +74,8 @@ def entity_view(settings: Settings, contract: Contract, rescued: str = "rescued"
     rescued = _masked(settings, "string", rescued)
     return (
         f"CREATE OR REPLACE VIEW {named(settings, 'silver', contract.name)} AS SELECT {columns}, "
-        "source AS _source, id AS _id, time AS _time, topic AS _topic, partition AS _partition, "
+        "source AS _source, id AS _id, type AS _type, time AS _time, topic AS _topic, "
+        "partition AS _partition, "
         f"offset AS _offset, timestamp AS _timestamp, date AS _date, {rescued} AS _rescued "
         f"FROM {named(settings, 'silver', 'events')} "
         f"WHERE entity = {literal(contract.name)} AND outcome = 'accepted'"

@@ -49,6 +49,7 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
         ("topic", old.topic, new.topic),
         ("identity", old.id_keys, new.id_keys),
         ("column of the event time", old.time_column, new.time_column),
+        ("kind of its records", *("changes" if c.changes else "states" for c in (old, new))),
     ):
         if before != after:
             yield Change(old.name, f"{what}: {before} is {after} now", False, False)

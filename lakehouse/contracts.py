@@ -59,12 +59,16 @@ SPARK_TYPES = {
 }
 # ODCS's severities of a rule of a table: whether what breaks it is kept from the warehouses.
 ERROR, WARNING = "error", "warning"
+DEBEZIUM = "debezium"
 EVOLVE, FREEZE, QUARANTINE, DROP = MODES = ("evolve", "freeze", "quarantine", "drop")
 CONTRACT_KEYS = {
     "eventType": "the CloudEvents type of its records; headwater.NAME where left out",
     "topic": "the topic of plain JSON objects, for a contract without envelope",
     "id": "the JSON keys that identify a record of such a topic; its content where left out",
-    "time": "the column of such a topic that holds the event time; the broker's where left out",
+    "time": "the column of such a topic, or of files, that holds the event time; the broker's, or "
+    "the file's, where left out",
+    "changes": "debezium: the records of such a topic are changes of a database's table, as "
+    "Debezium writes them; their ids and times are those of the changes",
     "watermark": "how long duplicates are looked for in the stream; 10 minutes where left out",
     "clockTolerance": "how far an event may be ahead of the broker; 5 minutes where left out",
     "newFields": "what a field that is not in the contract does to its record: evolve (it is kept "
@@ -120,7 +124,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Contract:
-    """One entity: where its records come from, and its columns. text: its file."""
+    """One entity: where its records come from, and its columns. text: its file.
+
+    changes: whether they are changes of a database's table, as Debezium writes them.
+    """
 
     name: str
     version: str
@@ -136,6 +143,7 @@ class Contract:
     text: str = field(default="", compare=False, repr=False)
     new_fields: str = EVOLVE
     changed_types: str = QUARANTINE
+    changes: bool = False
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -372,9 +380,11 @@ class Reader:
             self.find_custom("topic", f"{topic!r} is no name of a topic")
         if not isinstance(event_type, str) or not event_type.strip():
             self.find_custom("eventType", f"{event_type!r} is no text")
-        for key in ("id", "time"):
-            if key in custom and topic is None:
-                self.find_custom(key, "is for a contract with a topic")
+        if "id" in custom and topic is None:
+            self.find_custom("id", "is for a contract with a topic")
+        changes = custom.get("changes")
+        if changes is not None:
+            self._changes(changes, custom, columns)
         moments = {column.name for column in columns if column.spark_type == "timestamp"}
         if time_column is not None and str(time_column) not in moments:
             self.find_custom("time", f"no timestamp column {time_column!r}")
@@ -413,7 +423,19 @@ class Reader:
             text=self.text,
             new_fields=modes["newFields"],
             changed_types=modes["changedTypes"],
+            changes=changes is not None,
         )
+
+    def _changes(self, kind: Any, custom: dict[str, Any], columns: list[Column]) -> None:
+        if kind != DEBEZIUM:
+            self.find_custom("changes", f"{kind!r}: only {DEBEZIUM}")
+        if "topic" not in custom:
+            self.find_custom("changes", "is for a contract with a topic")
+        for key in ("id", "time"):
+            if key in custom:
+                self.find_custom(key, "a change has its own")
+        if not any(column.primary_key for column in columns):
+            self.find(("schema", 0, "properties"), "changes want the primary key of their table")
 
     def table(self, raw: dict[str, Any]) -> dict[str, Any] | None:
         """The one table of a contract."""
@@ -449,6 +471,10 @@ class Reader:
                     self.find(at, f"rule {rule.name!r}: no column {other!r}")
                 elif other is not None and kinds[other] != column.spark_type:
                     self.find(at, f"rule {rule.name!r}: {other!r} has another type")
+            for rule in column.cleaners:
+                if rule.name in rules.ARITHMETIC and (said := _not_exact(column, rule, kinds)):
+                    at = ("schema", 0, "properties", i, "customProperties")
+                    self.find(at, f"rule {rule.name!r}: {said}")
         return columns
 
     def custom(self, item: dict[str, Any], where: Path_, known: Iterable[str]) -> dict[str, Any]:
@@ -560,7 +586,9 @@ class Reader:
 
     def _typed(self, rule: Rule, spark_type: str, where: Path_) -> Rule:
         """The rule with its literals in the column's own type."""
-        text_only = {"length", "matches", "email", "phone"} | (set(rules.CLEANERS) - {"default"})
+        text_only = {"length", "matches", "email", "phone"} | (
+            set(rules.CLEANERS) - {rules.DEFAULT} - rules.ARITHMETIC
+        )
         if rule.name in text_only and spark_type != "string":
             self.find((*where, "rule"), f"rule {rule.name!r} is for text, not for {spark_type}")
         if rule.name == "between" and spark_type in {"string", "boolean"}:
@@ -583,6 +611,26 @@ class Reader:
         if low is not None and high is not None and low > high:
             self.find(where, f"rule {rule.name!r}: min {low} is above max {high}")
         return Rule(rule.name, arguments)
+
+
+def _not_exact(column: Column, rule: Rule, kinds: Mapping[str, str]) -> str | None:
+    """Why what a rule works out of two other columns would not be exact in this one, or None."""
+    digits = {"int": (10, 0), "bigint": (20, 0)}
+    parts = []
+    for name in rules.COLUMNS:
+        other = rule.arguments[name]
+        if other == column.name or other not in kinds:
+            return f"no other column {other!r}"
+        parts.append(digits.get(kinds[other]) or decimal_of(kinds[other]))
+    (first, second), own = parts, column.decimal
+    if own is None or first is None or second is None or not (first[1] or second[1]):
+        return "is for a decimal, of a decimal with a scale and of another one or an integer"
+    if first[1] + second[1] > own[1]:
+        return f"has {first[1] + second[1]} digits after the point, the column {own[1]}"
+    # As the engines count what a product may have.
+    if first[0] + second[0] + 1 > 38:
+        return "may have more than 38 digits"
+    return None
 
 
 def _type_fits(logical: str, spark_type: str) -> bool:

@@ -72,10 +72,7 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
     every = list(contracts.values())
     df = df.withColumns(
         {
-            raw(c): F.when(
-                F.col("entity") == c.name,
-                get(F.col("doc"), _fields_of(c), "$" if c.topic else DATA),
-            )
+            raw(c): F.expr(when((f"entity = {literal(c.name)}", _data_as(c, _fields_of(c)))))
             for c in every
         }
     )
@@ -83,6 +80,7 @@ def decode(records: DataFrame, contracts: Contracts, max_record_bytes: int) -> D
     df = df.withColumns({c.name: _each(c, _Field.in_type) for c in every})
     df = df.withColumns({problems(c): _each(c, _Field.problem) for c in every})
     df = _plain_identity(df, contracts)
+    df = _change_identity(df, contracts)
     df = _unknown_fields(df, contracts)
     tolerances: dict[int, list[str]] = {}
     for contract in every:
@@ -211,6 +209,19 @@ def _step(depth: SparkColumn, sign: SparkColumn) -> SparkColumn:
 ATTRIBUTES = ["specversion", "id", "source", "type", "time", "subject"]
 # Looked up in place: a VARIANT that is taken out of another one is built anew.
 DATA = "$.data"
+# Of a change: what was done, and what the row was before and is after it.
+OP, BEFORE, AFTER = "$.op", "$.before", "$.after"
+DELETED = "d"
+# By Debezium's `op`, the end of the event's type. Others (t, m) are no change of a row.
+CHANGES = {"c": "created", "u": "updated", DELETED: "deleted", "r": "read"}
+# Where in the log of MariaDB or MySQL a change stands: the number of the file, the place in it, the
+# row of that statement. As text, in the order in which they were committed.
+POSITION = (
+    ("file", r"[0-9]{1,10}\z", 10),
+    ("pos", r"\A[0-9]{1,20}\z", 20),
+    ("row", r"\A[0-9]{1,10}\z", 10),
+)
+MILLIS = r"\A[0-9]{1,14}\z"
 
 
 def _envelope(df: DataFrame, contracts: Contracts) -> DataFrame:
@@ -288,6 +299,8 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
     An id that the contract does not name is the record's content; a time, the broker's.
     """
     for contract in contracts.plain:
+        if contract.changes:
+            continue
         mine = F.col("entity") == contract.name
         of_key = {column.json_key: column for column in contract.columns}
         fields = [_Field(contract, of_key[key]).value for key in contract.id_keys]
@@ -311,6 +324,75 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
             }
         )
     return df
+
+
+def _change_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
+    """source, id, type, time and digest of changes of a database's tables.
+
+    An id is the place in the database's log, the moment and the key: the same change, sent twice,
+    is a duplicate, though Debezium writes into it when it was sent.
+    """
+    for contract in contracts.plain:
+        if not contract.changes:
+            continue
+        mine = F.col("entity") == contract.name
+        op, millis = _text(OP), _text("$.source.ts_ms")
+        places = [
+            f"lpad(nullif(regexp_extract({_text(f'$.source.{name}')}, {literal(form)}, 0), ''), "
+            f"{digits}, '0')"
+            for name, form, digits in POSITION
+        ]
+        keys = [_Field(contract, column).value for column in contract.columns if column.primary_key]
+        texts = [f"try_variant_get({value}, '$', 'string')" for value in keys]
+        moment = when((f"{millis} RLIKE {literal(MILLIS)}", f"try_cast({millis} AS bigint)"))
+        # Lengths keep apart ("a", "bc") and ("ab", "c"). Without its key a row has no id.
+        key = ", ".join(f"'/', length({text}), ':', {text}" for text in texts)
+        place = ", '/', ".join((*places, moment))
+        ident = f"concat({place}, {key})"
+        row = when((f"{op} = {literal(DELETED)}", literal(BEFORE)), otherwise=literal(AFTER))
+        row = f"substr({row}, 3)"
+        of_row = _data_as(contract, "variant")
+        found = joined(
+            [
+                when(
+                    (f"{op} IS NULL", "'op.required'"),
+                    (f"{op} NOT IN ({', '.join(map(literal, CHANGES))})", "'op.unsupported'"),
+                ),
+                when((f"concat({', '.join(places)}) IS NULL", "'source.position'")),
+                when((f"{moment} IS NULL", "'source.ts_ms'")),
+                when(
+                    (f"NOT {present(f'schema_of_variant({of_row})')}", f"{row} || '.required'"),
+                    (f"{quoted(raw(contract))} IS NULL", f"{row} || '.type'"),
+                ),
+            ]
+        )
+        states = (f"coalesce(to_json({_variant(path)}), '')" for path in (BEFORE, AFTER))
+        content = f"sha2(concat_ws({SEPARATOR!r}, {op}, {', '.join(states)}), 256)"
+        words = ((f"{op} = {literal(short)}", literal(word)) for short, word in CHANGES.items())
+        kind = f"concat({literal(contract.event_type + '.')}, {when(*words)})"
+        values = {
+            "source": literal(f"kafka:{contract.topic}"),
+            "id": ident,
+            "type": kind,
+            "time": f"timestamp_millis({moment})",
+            "digest": content,
+            "envelope_problems": found,
+        }
+        df = df.withColumns(
+            {
+                name: F.when(mine, F.expr(value)).otherwise(F.col(name))
+                for name, value in values.items()
+            }
+        )
+    return df
+
+
+def _text(path: str) -> str:
+    return f"try_variant_get(doc, {literal(path)}, 'string')"
+
+
+def _variant(path: str) -> str:
+    return f"try_variant_get(doc, {literal(path)}, 'variant')"
 
 
 def _unknown_fields(df: DataFrame, contracts: Contracts) -> DataFrame:
@@ -342,8 +424,18 @@ def _unknown_fields(df: DataFrame, contracts: Contracts) -> DataFrame:
 
 def _fields(contract: Contract) -> str:
     """All fields of a record by key; null in one without an object."""
-    path = "$" if contract.topic else DATA
-    return f"try_variant_get(doc, {literal(path)}, 'map<string, variant>')"
+    return _data_as(contract, "map<string, variant>")
+
+
+def _data_as(contract: Contract, spark_type: str) -> str:
+    """What a record says of its entity: of a change, the row that was deleted, or is there now."""
+
+    def at(path: str) -> str:
+        return f"try_variant_get(doc, {literal(path)}, {literal(spark_type)})"
+
+    if contract.changes:
+        return f"if({_text(OP)} = {literal(DELETED)}, {at(BEFORE)}, {at(AFTER)})"
+    return at("$" if contract.topic else DATA)
 
 
 def _has_unknown(contract: Contract) -> str:

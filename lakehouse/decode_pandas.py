@@ -24,11 +24,15 @@ import pyarrow as pa
 
 from lakehouse.contracts import EVOLVE, FREEZE, QUARANTINE, Column, Contract, Contracts
 from lakehouse.decode import (
+    CHANGES,
     DATE,
+    DELETED,
     FALSE,
     FIRST,
     LAST,
     MAX_DEPTH,
+    MILLIS,
+    POSITION,
     QUOTED,
     SURROGATE,
     SURROGATE_PAIR,
@@ -40,6 +44,7 @@ from lakehouse.decode import (
     frozen,
 )
 from lakehouse.errors import FrozenError
+from lakehouse.rules import ARITHMETIC
 from lakehouse.silver import ACCEPTED, QUARANTINED
 from lakehouse.validate import cleaned, kept
 
@@ -53,6 +58,8 @@ ARROW_TYPES = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
 }
+# What a record without an object is told by: there is no column to look at then.
+NO_OBJECT = {f"{of}.{what}" for of in ("data", "before", "after") for what in ("required", "type")}
 LIMITS = {"int": 2**31, "bigint": 2**63}
 # A number of more digits, and a name of more characters, is refused by Spark's parser.
 MAX_NUMBER = 1000
@@ -104,7 +111,7 @@ def classify(
             for name, kind in types.items()
         }
     )
-    checked: nw.DataFrame[pd.DataFrame] = nw.from_native(frame, eager_only=True)
+    checked: Checked = nw.from_native(frame, eager_only=True)
     clean: dict[str, nw.Expr] = {}
     flags: dict[str, nw.Expr] = {}
     for contract in contracts.values():
@@ -118,10 +125,8 @@ def classify(
                 flags[f"{name}.required"] = mine & missing
             for rule, expression in rules[column.name].items():
                 flags[f"{name}.{rule}"] = mine & ~missing & ~expression
-    for step in (clean, flags):
-        if step:
-            checked = checked.with_columns(**step)
-    done = checked.to_native()
+    checked = _fitted(_with(checked, clean), contracts)
+    done = _with(checked, flags).to_native()
     raised = {name: done[name].to_list() for name in flags}
     violations = [_violations(i, row, raised) for i, row in enumerate(rows)]
     done = done[[name for name in types if name != "problems"]]
@@ -129,6 +134,29 @@ def classify(
         violations=pd.Series(violations, dtype=object),
         outcome=[QUARANTINED if found else ACCEPTED for found in violations],
     )
+
+
+Checked = nw.DataFrame[pd.DataFrame]
+
+
+def _with(frame: Checked, expressions: dict[str, nw.Expr]) -> Checked:
+    return frame.with_columns(**expressions) if expressions else frame
+
+
+def _fitted(frame: Checked, contracts: Contracts) -> Checked:
+    """What was worked out has a type of its own: in that of its column again, null where it is too
+    large for it."""
+    native = frame.to_native()
+    for contract in contracts.values():
+        for column in contract.columns:
+            if column.decimal and any(rule.name in ARITHMETIC for rule in column.cleaners):
+                name, (precision, scale) = flat(contract, column), column.decimal
+                limit = Decimal(10) ** (precision - scale)
+                values = (None if value is pd.NA else value for value in native[name].to_list())
+                fitting = [v if v is not None and abs(v) < limit else None for v in values]
+                of_type = pd.ArrowDtype(arrow_type(column))
+                native = native.assign(**{name: pd.Series(fitting, dtype=of_type)})
+    return nw.from_native(native, eager_only=True)
 
 
 def flat(contract: Contract, column: Column) -> str:
@@ -143,7 +171,7 @@ def _column(contract: Contract, name: str) -> nw.Expr:
 def _violations(index: int, row: Mapping[str, Any], raised: Mapping[str, list[Any]]) -> list[str]:
     """The row's problems, and the rules that it breaks."""
     result = list(row["problems"])
-    if row.get("entity") is None or {"data.required", "data.type"} & set(result):
+    if row.get("entity") is None or NO_OBJECT & set(result):
         return result
     for flag, broken_in in raised.items():
         entity, _, name = flag.partition("__")
@@ -167,7 +195,7 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
     plain = next((c for c in contracts.plain if c.topic == record["topic"]), None)
     if plain is not None:
         contract: Contract | None = plain
-        data: Any = doc
+        data: Any = doc.get(_row_of(doc)) if plain.changes else doc
     else:
         contract = _envelope(doc, contracts, row)
         data = doc.get("data")
@@ -185,7 +213,9 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
             if not contract.does_without(column):
                 row["problems"].append(unheld[column.name])
     _unknown_fields(contract, fields, unheld, row)
-    if plain is not None:
+    if plain is not None and plain.changes:
+        _change_identity(plain, doc, fields, row)
+    elif plain is not None:
         _plain_identity(record, plain, fields, row)
     time, tolerance = row.get("time"), timedelta(seconds=contract.clock_tolerance_seconds)
     if time is not None and time > record["timestamp"] + tolerance:
@@ -371,6 +401,49 @@ def _plain_identity(
     if contract.time_column:
         typed = row[flat(contract, contract.column(contract.time_column))]
         row["time"] = typed if typed is not None else record["timestamp"]
+
+
+def _row_of(doc: Mapping[str, Any]) -> str:
+    """Which of its two rows a change is about."""
+    return "before" if _as_text(doc.get("op")) == DELETED else "after"
+
+
+def _change_identity(
+    contract: Contract, doc: Mapping[str, Any], fields: Mapping[str, Any], row: dict[str, Any]
+) -> None:
+    op, source = _as_text(doc.get("op")), doc.get("source")
+    place = source if isinstance(source, dict) else {}
+    parts: list[str | None] = []
+    for name, form, digits in POSITION:
+        found = re.search(form.replace(r"\z", r"\Z"), _as_text(place.get(name)) or "")
+        parts.append(found[0].rjust(digits, "0") if found else None)
+    millis = _as_text(place.get("ts_ms"))
+    if millis is None or not re.search(MILLIS.replace(r"\z", r"\Z"), millis):
+        millis = None
+    problems = []
+    if op not in CHANGES:
+        problems.append("op.required" if op is None else "op.unsupported")
+    if None in parts:
+        problems.append("source.position")
+    if millis is None:
+        problems.append("source.ts_ms")
+    if not isinstance(said := doc.get(_row_of(doc)), dict):
+        problems.append(f"{_row_of(doc)}.{'required' if said is None else 'type'}")
+    row["problems"][:0] = problems
+    keys = [column for column in contract.columns if column.primary_key]
+    parts.append(None if millis is None else str(int(millis)))
+    for text in (_as_text(fields.get(_key(column, fields))) for column in keys):
+        parts.append(None if text is None else f"{len(text)}:{text}")
+    row["id"] = None if None in parts else "/".join(map(str, parts))
+    row["source"], row["type"] = f"kafka:{contract.topic}", None
+    if op in CHANGES:
+        row["type"] = f"{contract.event_type}.{CHANGES[op]}"
+    row["time"] = None
+    if millis is not None:
+        row["time"] = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(millis))
+    states = (to_json(doc[name]) if name in doc else "" for name in ("before", "after"))
+    content = "\n".join([*([] if op is None else [op]), *states])
+    row["digest"] = hashlib.sha256(content.encode()).hexdigest()
 
 
 def _blank(text: str | None) -> bool:

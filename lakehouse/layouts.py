@@ -24,6 +24,8 @@ LAYERS = ("bronze", "silver", "gold", "ops")
 LAYOUT_KEYS = {
     "layer": "bronze, silver, gold or ops",
     "entity": "the entity that a dimension follows",
+    "hourOf": "of a dimension with scd 1, the column whose hour stands in year, month, day, hour; "
+    "the time of the event, where it is missing",
     "scd": "1: the last state of each member; 2: every state with its time",
     "partitionBy": "columns that the table is partitioned by",
     "zorderBy": "columns that OPTIMIZE sorts the files of a partition by",
@@ -35,14 +37,18 @@ PROMISES = ("latency", "retention")
 UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 # What Headwater itself knows of a dimension's rows; all other columns are the entity's.
 TECHNICAL = frozenset({"effective_from", "effective_to", "is_current", "is_inferred"})
+# What is made of a column's hour.
+HOUR_PARTS = ("year", "month", "day", "hour")
 
 
 @dataclass(frozen=True)
 class Layout:
     """One table: its columns (of Gold's tables only), how it is laid out, kept and published.
 
-    natural_key: of a dimension, the column with the key of its entity. latency: how far it may be
-    behind what there is, s; retention: how long its rows are kept, s; None where nothing is said.
+    natural_key: of a dimension, the column with the key of its entity; of_changes: whether that is
+    told of by changes of a database's table. hour_of: see LAYOUT_KEYS.
+    latency: how far it may be behind what there is, s; retention: how long its rows are kept, s;
+    None where nothing is said.
     """
 
     layer: str
@@ -52,6 +58,8 @@ class Layout:
     entity: str | None
     scd: int | None
     natural_key: str | None
+    of_changes: bool
+    hour_of: str | None
     partition_by: tuple[str, ...]
     zorder_by: tuple[str, ...]
     vacuum_hours: int
@@ -180,9 +188,12 @@ class _Reader(Reader):
             self.find(("schema", 0, "properties"), "a table of gold wants a primary key")
         if (entity is None) != (scd is None):
             self.find_custom("entity" if scd is None else "scd", "entity and scd go together")
-        natural = None
+        natural, hour_of = None, custom.get("hourOf")
+        if hour_of is not None:
+            self._hour_of(hour_of, scd, columns)
         if entity is not None and scd is not None:
-            natural = self._dimension(entity, scd, columns, contracts)
+            made = HOUR_PARTS if hour_of is not None else ()
+            natural = self._dimension(entity, scd, columns, contracts, made)
         if self.findings:
             return None
         description = raw.get("description") or {}
@@ -194,6 +205,8 @@ class _Reader(Reader):
             entity=entity,
             scd=scd,
             natural_key=natural,
+            of_changes=entity is not None and contracts[entity].changes,
+            hour_of=hour_of,
             partition_by=lists["partitionBy"],
             zorder_by=lists["zorderBy"],
             vacuum_hours=hours,
@@ -221,10 +234,25 @@ class _Reader(Reader):
                 found[name] = value * UNITS[unit]
         return found
 
+    def _hour_of(self, name: Any, scd: Any, columns: list[Column]) -> None:
+        kinds = {column.name: column.spark_type for column in columns}
+        if scd != 1:
+            self.find_custom("hourOf", "is for a dimension with scd 1")
+        if kinds.get(name) != "timestamp":
+            self.find_custom("hourOf", f"no timestamp column {name!r}")
+        for part in HOUR_PARTS:
+            if kinds.get(part) != "int":
+                self.find(("schema", 0, "properties"), f"hourOf wants {part}, physicalType: int")
+
     def _dimension(
-        self, entity: Any, scd: Any, columns: list[Column], contracts: Contracts
+        self,
+        entity: Any,
+        scd: Any,
+        columns: list[Column],
+        contracts: Contracts,
+        made: tuple[str, ...],
     ) -> str | None:
-        """Its natural key."""
+        """Its natural key. made: columns that are not the entity's."""
         if scd not in (1, 2):
             self.find_custom("scd", f"{scd!r} is neither 1 nor 2")
         wanted = TECHNICAL if scd == 2 else {"is_inferred"}
@@ -238,6 +266,8 @@ class _Reader(Reader):
         if source is None:
             self.find_custom("entity", f"no contract {entity!r}")
             return None
+        if source.changes and scd == 2:
+            self.find_custom("scd", f"2: of changes, the view silver.{entity} is the history")
         natural = [column.name for column in source.columns if column.primary_key]
         if len(natural) != 1 or natural[0] not in names:
             self.find_custom(
@@ -246,7 +276,7 @@ class _Reader(Reader):
             return None
         of_entity = {column.name: column.spark_type for column in source.columns}
         for column in columns:
-            if column.name in {*keys, *TECHNICAL}:
+            if column.name in {*keys, *TECHNICAL, *made}:
                 continue
             if of_entity.get(column.name) != column.spark_type:
                 self.find(

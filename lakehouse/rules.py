@@ -25,6 +25,10 @@ Literal = int | float | str | bool | Decimal | date | datetime
 WHITESPACE = " \t\r\n"
 # The cleaner that makes a missing value into one.
 DEFAULT = "default"
+# Arguments that name another column of the record.
+COLUMNS = ("column", "by")
+# What such a cleaner gives has another type than its column: each engine brings it back.
+ARITHMETIC = frozenset({"product"})
 ASCII = r"\A[\x00-\x7F]*\z"
 LONGEST_OF_GROUPS = 1_000
 REPEATED_GROUP = re.compile(r"\)[*+{]")
@@ -176,6 +180,15 @@ def default(value: nw.Expr, *, value_if_missing: Literal) -> nw.Expr:
     return nw.when(value.is_null()).then(nw.lit(value_if_missing)).otherwise(value)
 
 
+@_cleaner
+def product(value: nw.Expr, *, column: nw.Expr, by: nw.Expr) -> nw.Expr:
+    """The product of two other columns where there is no value, of these as they came.
+
+    None where one of the two is missing, or where the column cannot hold it.
+    """
+    return nw.when(value.is_null()).then(column * by).otherwise(value)
+
+
 def argument_error(catalogue: Mapping[str, Check], rule: Rule) -> tuple[str, str] | None:
     """The key that is wrong in a rule (`rule`, or an argument) and why, or None; literals are typed
     elsewhere."""
@@ -198,7 +211,7 @@ def argument_error(catalogue: Mapping[str, Check], rule: Rule) -> tuple[str, str
 
 
 def _value_error(rule: str, name: str, value: Any) -> str | None:
-    if name in {"column", "pattern", "country_code"} and not isinstance(value, str):
+    if name in {*COLUMNS, "pattern", "country_code"} and not isinstance(value, str):
         return f"{value!r} is no text"
     if name == "pattern":
         return pattern_error(value)
@@ -237,6 +250,5 @@ def apply(
 ) -> nw.Expr:
     """The expression of one rule over `value`; `column` finds another column of the record."""
     arguments = dict(rule.arguments)
-    if "column" in arguments:
-        arguments["column"] = column(arguments["column"])
+    arguments |= {name: column(arguments[name]) for name in COLUMNS if name in arguments}
     return catalogue[rule.name](value, **arguments)

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from lakehouse.contracts import Contract, Contracts
 from lakehouse.decode import decode, joined, problems, split
+from lakehouse.rules import ARITHMETIC
 from lakehouse.sql import literal, quoted, when
 from lakehouse.validate import cleaned, kept
 
@@ -137,8 +138,12 @@ def _struct(contract: Contract, clean: Collection[str]) -> str:
     parts = []
     for column in contract.columns:
         name = _clean(contract, column.name)
-        was = f"{quoted(contract.name)}.{quoted(column.name)}"
-        parts += [literal(column.name), quoted(name) if name in clean else was]
+        value = f"{quoted(contract.name)}.{quoted(column.name)}"
+        if name in clean:
+            value = quoted(name)
+        if any(rule.name in ARITHMETIC for rule in column.cleaners):
+            value = f"try_cast({value} AS {column.spark_type})"
+        parts += [literal(column.name), value]
     there = f"{quoted(contract.name)} IS NOT NULL"
     return when((there, f"named_struct({', '.join(parts)})"))
 

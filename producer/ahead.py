@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -165,9 +166,13 @@ def _read(
     # It may be about to write more.
     made.close()
     # A stream that ends between two batches looks as one that is whole.
-    if process.wait() != 0 or said:
+    code = process.wait()
+    if code != 0 or said:
         errors.seek(0)
         told = errors.read().decode(errors="replace").strip().splitlines()
+        if code < 0:
+            # Wherever in a block that was.
+            said = f"killed by {signal.Signals(-code).name}"
         raise HeadwaterError(
             f"the generator of events ended: {told[-1] if told else said or 'no reason given'}"
         )

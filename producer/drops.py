@@ -13,6 +13,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
@@ -36,6 +37,7 @@ SOURCE = "/headwater/files"
 # As those who write files name one that is not whole yet, or that is none of the data.
 UNFINISHED = re.compile(r"^[._]|[.](part|partial|tmp|temp|crc|filepart)$", re.IGNORECASE)
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?")
+SEPARATORS = re.compile(r"[ _-]")
 NUMERIC = re.compile(r"int|bigint|smallint|tinyint|float|double|decimal.*")
 ROWS_A_BATCH = 10_000
 # Of an object of JSON in a file, and of a row of CSV: Bronze's own limit is a setting.
@@ -122,6 +124,20 @@ def rows(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
         raise SettingsError(f"{file} cannot be read: {said}") from None
 
 
+def keys(names: list[str], contract: Contract) -> list[str]:
+    """Names of a file's columns as the contract has them: `customerID` and `Customer Id` are its
+    customer_id. Those that it does not have, and those that it would have twice, stay."""
+    own = {key for column in contract.columns for key in column.json_keys}
+    by_letters = {_letters(key): key for key in own}
+    found = [name if name in own else by_letters.get(_letters(name), name) for name in names]
+    count = Counter(found)
+    return [now if count[now] == 1 else was for was, now in zip(names, found, strict=True)]
+
+
+def _letters(name: str) -> str:
+    return SEPARATORS.sub("", name).lower()
+
+
 def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     """Texts become what their columns are: numbers where they are spelled as JSON has them."""
     kinds = {key: column.spark_type for column in contract.columns for key in column.json_keys}
@@ -135,7 +151,7 @@ def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
 
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
         found = csv.reader(lines(text), strict=True)
-        names = next(found, [])
+        names = keys(next(found, []), contract)
         if len(set(names)) < len(names) or not all(names):
             raise ValueError(f"line 1 names no columns, or one of them twice: {names}")
         read.clear()
@@ -168,13 +184,17 @@ def _typed(text: str, kind: str) -> Any:
     return text
 
 
-def _json(file: Path, _: Contract) -> Iterator[dict[str, Any] | bytes]:
+def _renamed(row: dict[str, Any], contract: Contract) -> dict[str, Any]:
+    return dict(zip(keys(list(row), contract), row.values(), strict=True))
+
+
+def _json(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     """An object a line, or one list of objects."""
     with file.open("rb") as lines:
         if _first_sign(file) == b"[":
             whole = lines.read()
             for one in orjson.loads(whole):
-                yield one if isinstance(one, dict) else orjson.dumps(one)
+                yield _renamed(one, contract) if isinstance(one, dict) else orjson.dumps(one)
             return
         for line in lines:
             if not (text := line.strip()):
@@ -183,7 +203,7 @@ def _json(file: Path, _: Contract) -> Iterator[dict[str, Any] | bytes]:
                 one = orjson.loads(text)
             except orjson.JSONDecodeError:
                 one = None
-            yield one if isinstance(one, dict) else text
+            yield _renamed(one, contract) if isinstance(one, dict) else text
 
 
 def _first_sign(file: Path) -> bytes:
@@ -193,14 +213,15 @@ def _first_sign(file: Path) -> bytes:
     return sign
 
 
-def _parquet(file: Path, _: Contract) -> Iterator[dict[str, Any] | bytes]:
+def _parquet(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         for batch in pq.ParquetFile(file).iter_batches(ROWS_A_BATCH):
+            names = keys(batch.schema.names, contract)
             for row in batch.to_pylist():
-                yield {name: _plain(value) for name, value in row.items()}
+                yield {n: _plain(value) for n, value in zip(names, row.values(), strict=True)}
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None
 
@@ -230,26 +251,29 @@ KINDS: dict[str, Callable[[Path, Contract], Iterator[dict[str, Any] | bytes]]] =
 def events(file: Path, digest: str, contract: Contract, at: str | None) -> Iterator[Record]:
     """The rows of a file as records to send.
 
-    digest: of its bytes. at: the column with the time of a row; the time of the file where it is
-    None, or the row has none.
+    digest: of its bytes. at: the column with the time of a row; the contract's where it is None.
+    Where there is neither, or the row has none, it is the time of the file.
     """
     from producer.defects import Record
 
     source = f"{SOURCE}/{contract.name}"
     written = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
-    keys = [column.json_keys for column in contract.columns if column.primary_key]
+    natural = [column.json_keys for column in contract.columns if column.primary_key]
+    moment: tuple[str, ...] = (at,) if at else ()
+    if at is None and contract.time_column is not None:
+        moment = contract.column(contract.time_column).json_keys
     for number, row in enumerate(rows(file, contract), start=1):
         if isinstance(row, bytes):
             yield Record(0, None, row, None, None, contract.name, None, None, None)
             continue
         ident = f"{digest[:32]}-{number}"
-        subject = "/".join(str(_value(row, names)) for names in keys)
+        subject = "/".join(str(_value(row, names)) for names in natural)
         value: dict[str, Any] = {
             "specversion": "1.0",
             "id": ident,
             "source": source,
             "type": contract.event_type,
-            "time": _value(row, (at,)) or written if at else written,
+            "time": _value(row, moment) or written,
             "subject": subject,
             "datacontenttype": "application/json",
             "data": row,
@@ -349,7 +373,12 @@ def _changed(before: os.stat_result, file: Path) -> bool:
 @click.command("ingest")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--entity", required=True, help="Whose contract the rows are read by.")
-@click.option("--time", "at", metavar="COLUMN", help="When a row was true.  [default: its file's]")
+@click.option(
+    "--time",
+    "at",
+    metavar="COLUMN",
+    help="When a row was true.  [default: the contract's `time`, or else its file's]",
+)
 @click.option(
     "--settle",
     type=click.FloatRange(min=0),

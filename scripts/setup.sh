@@ -148,7 +148,16 @@ if [ "${1:-}" = tests ] && [ "$(uname -sm)" = "Linux x86_64" ] && step postgresq
   finish
 fi
 
-# Azure's storage emulator, for `make long` alone.
+# For `make long` alone: Kafka Connect with Debezium, and Azure's storage emulator.
+if [ "${2:-}" = long ] && step connect pom.xml; then
+  check_maven
+  say "copying Kafka Connect's and Debezium's jars (41 MB)"
+  rm -rf .venv/connect
+  quietly mvn -q -B -ntp -f pom.xml -P connect dependency:copy-dependencies \
+    -DincludeScope=runtime "-DoutputDirectory=.venv/connect"
+  finish
+fi
+
 if [ "${2:-}" = long ] && step azurite tests/azurite/package-lock.json; then
   command -v npm >/dev/null 2>&1 || fail "make long needs Node.js 18 or newer with npm: none found; install nodejs and npm"
   say "installing Azurite (365 MB)"

@@ -66,6 +66,10 @@ schema:
         physicalType: decimal(12,2)
         quality:
           - {type: custom, engine: headwater, implementation: {rule: between, min: 0.01}}
+      - name: worked_out
+        logicalType: number
+        physicalType: decimal(14,2)
+        customProperties: [{property: clean, value: [{rule: product, column: price, by: small}]}]
       - {name: ratio, logicalType: number}
       - {name: flag, logicalType: boolean}
       - {name: day, logicalType: date}
@@ -133,3 +137,34 @@ def event(entity: str, data: dict[str, Any] | None, **envelope: Any) -> bytes:
         **envelope,
     }
     return json.dumps({k: v for k, v in whole.items() if v is not None}).encode()
+
+
+def change(
+    op: str,
+    *,
+    file: str = "mariadb-bin.000007",
+    pos: int = 1234,
+    row: int = 0,
+    ts_ms: int = 1772366400123,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A change of a member of the rewards programme, as Debezium writes it. before, after: what is
+    otherwise there."""
+    was = {
+        "member_id": 5,
+        "customer_id": "C00000005",
+        "email": " Ann@Example.com",
+        "tier": "silver",
+        "points": 10,
+        "spent": "19.90",
+        "joined_at": "2026-02-01T10:00:00.123Z",
+    }
+    place = {"file": file, "pos": pos, "row": row, "ts_ms": 1772366400000, "snapshot": "false"}
+    return {
+        "before": None if op in "cr" else {**was, **(before or {})},
+        "after": None if op == "d" else {**was, "points": 20, **(after or {})},
+        "source": {"connector": "mariadb", "name": "rewards", "db": "rewards", **place},
+        "op": op,
+        "ts_ms": ts_ms,
+    }

@@ -27,13 +27,14 @@ AS_NO_ROOT = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else 
 class MariaDB:
     """A running server. Its administrator is `root`, without a password, by the socket.
 
-    tls: a file (PEM) of its certificate and key.
+    tls: a file (PEM) of its certificate and key. options: more of them on its command line.
     """
 
     port: int
     folder: Path
     program: Path
     tls: Path | None = None
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -52,6 +53,7 @@ class MariaDB:
                     *([f"--ssl-cert={self.tls}", f"--ssl-key={self.tls}"] if self.tls else []),
                     # Durability across a power cut costs a second a transaction here.
                     "--innodb-flush-log-at-trx-commit=2",
+                    *self.options,
                 ],
                 stdout=log,
                 stderr=log,
@@ -89,7 +91,7 @@ class MariaDB:
             return rows
 
 
-def mariadb(folder: Path, tls: Path | None = None) -> MariaDB:
+def mariadb(folder: Path, tls: Path | None = None, *options: str) -> MariaDB:
     """A new server in a folder: the one that `make setup-tests` unpacked, or the PATH's."""
     found = sorted((ROOT / ".venv/mariadb").rglob("bin/mariadbd"))
     program = found[0] if found else Path(shutil.which("mariadbd") or "/usr/sbin/mariadbd")
@@ -111,7 +113,7 @@ def mariadb(folder: Path, tls: Path | None = None) -> MariaDB:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    server = MariaDB(free_port(), folder, program, tls)
+    server = MariaDB(free_port(), folder, program, tls, options)
     server.start()
     return server
 
@@ -253,3 +255,49 @@ def azurite(folder: Path, certificate: Path) -> Azurite:
 
     wait_until(answers, 60, "Azurite")
     return Azurite(port, account, key, process)
+
+
+WORKER = """\
+bootstrap.servers={bootstrap}
+key.converter=org.apache.kafka.connect.json.JsonConverter
+value.converter=org.apache.kafka.connect.json.JsonConverter
+listeners=http://127.0.0.1:{port}
+offset.storage.file.filename={folder}/offsets
+offset.flush.interval.ms=1000
+config.providers=file
+config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider
+"""
+
+
+@dataclass
+class Connect:
+    """Kafka Connect, stand-alone, with one connector. What it has done is kept in the folder."""
+
+    bootstrap: str
+    connector: Path
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        jars = ROOT / ".venv/connect"
+        assert jars.exists(), "no Kafka Connect: `make setup-long`"
+        worker = self.folder / "worker.properties"
+        worker.write_text(
+            WORKER.format(bootstrap=self.bootstrap, port=free_port(), folder=self.folder)
+        )
+        main = "org.apache.kafka.connect.cli.ConnectStandalone"
+        java = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", main]
+        with (self.folder / "connect.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*java, str(worker), str(self.connector)], stdout=log, stderr=log
+            )
+
+    def demand_running(self) -> None:
+        assert self.process is not None
+        said = (self.folder / "connect.log").read_text()[-4000:]
+        assert self.process.poll() is None, said
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()

@@ -491,7 +491,8 @@ class Builder:
                 continue
             keys = keys_of(self.source.touched(entity, natural))
             make = dimensions.scd1 if layout.scd == 1 else dimensions.scd2
-            rows = make(self.source.history(entity, keys), None, layout, natural)
+            more = ("_id", "_type") if layout.of_changes else ()
+            rows = make(self.source.history(entity, keys, *more), None, layout, natural)
             found.append(_Part(name, rows, keys))
         return found
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from batch.star.history import latest
-from lakehouse.layouts import Layout
+from batch.star.history import committed_last, latest
+from lakehouse.layouts import HOUR_PARTS, Layout
 
 KEY_HEX_DIGITS = 15
 
 
 def surrogate(natural: str, since: Column | None = None) -> Column:
     """The key of a row; since: its effective_from, None for a member's first row."""
-    text = F.col(natural)
+    text = F.col(natural).cast("string")
     if since is not None:
         text = F.concat_ws("|", text, F.unix_micros(since).cast("string"))
     digits = F.substring(F.sha2(text, 256), 1, KEY_HEX_DIGITS)
@@ -31,7 +31,12 @@ def scd1(events: DataFrame, refs: DataFrame | None, layout: Layout, natural: str
     events: the entity's history. refs: natural keys that facts refer to. Returns the columns of
     layout; a member without events is inferred, with its attributes null.
     """
-    rows = latest(events, natural).withColumn("is_inferred", F.lit(False))
+    rows = committed_last(events, natural) if layout.of_changes else latest(events, natural)
+    rows = rows.withColumn("is_inferred", F.lit(False))
+    if layout.hour_of is not None:
+        at = F.coalesce(layout.hour_of, "_time")
+        parts = (F.year(at), F.month(at), F.dayofmonth(at), F.hour(at))
+        rows = rows.withColumns({layout.hour_of: at, **dict(zip(HOUR_PARTS, parts, strict=True))})
     if refs is not None:
         rows = rows.join(refs.select(natural).distinct(), natural, "full_outer")
     inferred = F.coalesce("is_inferred", F.lit(True))

@@ -8,9 +8,13 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lakehouse.decode import CHANGES, DELETED
+
 # Events of one key in order: by their own time, then as the broker got them.
 ORDER = ("_time", "_timestamp", "_topic", "_partition", "_offset")
 COORDINATES = ("_topic", "_partition", "_offset")
+# How the type of a change ends that is a deletion.
+DELETED_TYPE = f".{CHANGES[DELETED]}"
 # The type of a change that was none: what a row is about is worked out anew all the same.
 AGAIN = "again"
 # Above so many keys a join that copies them to every task costs more than it saves.
@@ -36,9 +40,11 @@ class Source:
     rows: DataFrame
     changed: DataFrame | None
 
-    def history(self, entity: str, keys: Keys | None) -> DataFrame:
-        """Events of an entity (of those keys): its columns, typed, and those of ORDER."""
-        return among(_events(self.rows, entity), keys)
+    def history(self, entity: str, keys: Keys | None, *more: str) -> DataFrame:
+        """Events of an entity (of those keys): its columns, typed, those of ORDER, and more of
+        silver.events, named like these."""
+        named = (F.col(name.removeprefix("_")).alias(name) for name in more)
+        return among(_events(self.rows, entity, *named), keys)
 
     def touched(self, entity: str, *key: str | Column) -> DataFrame | None:
         """Keys of an entity's events that came or went; None: as good as all."""
@@ -66,7 +72,7 @@ class Source:
         return keys_of(moved, changed.where(F.col("_change_type") == AGAIN).select(key))
 
 
-def _events(rows: DataFrame, entity: str, *more: str) -> DataFrame:
+def _events(rows: DataFrame, entity: str, *more: str | Column) -> DataFrame:
     return rows.where(F.col("entity") == entity).select(
         f"`{entity}`.*",
         *(F.col(name.removeprefix("_")).alias(name) for name in ORDER),
@@ -99,6 +105,14 @@ def outside(rows: DataFrame, keys: Keys | None) -> DataFrame:
 
 def _small(keys: Keys) -> DataFrame:
     return F.broadcast(keys.frame) if keys.count <= BROADCAST_KEYS else keys.frame
+
+
+def committed_last(changes: DataFrame, *key: str) -> DataFrame:
+    """The last change of each key in the order in which they were committed, without the keys that
+    it has deleted. changes: with `_id` and `_type`; see lakehouse.decode."""
+    window = Window.partitionBy(*key).orderBy(F.col("_id").desc())
+    ranked = changes.withColumn("_rank", F.row_number().over(window)).where("_rank = 1")
+    return ranked.where(~F.endswith("_type", F.lit(DELETED_TYPE))).drop("_rank")
 
 
 def latest(events: DataFrame, *key: str) -> DataFrame:

@@ -170,7 +170,9 @@ class Synapse(Warehouse):
         # Without its primary key: Synapse enforces none, and publish holds keys against Gold's.
         columns = [*(self.definition(column) for column in layout.columns), *more]
         options = ["CLUSTERED COLUMNSTORE INDEX", f"DISTRIBUTION = {self._distribution(layout)}"]
-        options += [self._partitions(column) for column in layout.partition_by]
+        # Of a table that is everywhere, and has days and hours, Synapse makes no partitions.
+        months = (c for c in layout.columns if c.name in layout.partition_by)
+        options += [self._partitions(c.name) for c in months if c.spark_type == "date"]
         body = ",\n  ".join(columns)
         return f"CREATE TABLE {self.table(name)} (\n  {body}\n)\nWITH ({', '.join(options)})"
 

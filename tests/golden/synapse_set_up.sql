@@ -143,6 +143,43 @@ CREATE STATISTICS [stats_dim_store_store_key] ON [dim].[dim_store] ([store_key])
 GO
 INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('dim_store');
 GO
+CREATE TABLE [dim].[dim_telco_customer] (
+  [telco_customer_key] BIGINT NOT NULL,
+  [customer_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [gender] VARCHAR(40) COLLATE Latin1_General_100_BIN2_UTF8 MASKED WITH (FUNCTION = 'default()') NULL,
+  [senior_citizen] BIT NULL,
+  [partner] BIT NULL,
+  [dependents] BIT NULL,
+  [tenure] INT NULL,
+  [phone_service] BIT NULL,
+  [internet_service] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [contract] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [monthly_charges] DECIMAL(10,2) NULL,
+  [total_charges] DECIMAL(14,2) NULL,
+  [updated_at] DATETIME2(6) NOT NULL,
+  [year] INT NOT NULL,
+  [month] INT NOT NULL,
+  [day] INT NOT NULL,
+  [hour] INT NOT NULL,
+  [first_name] VARCHAR(400) COLLATE Latin1_General_100_BIN2_UTF8 MASKED WITH (FUNCTION = 'default()') NULL,
+  [last_name] VARCHAR(400) COLLATE Latin1_General_100_BIN2_UTF8 MASKED WITH (FUNCTION = 'default()') NULL,
+  [email] VARCHAR(1016) COLLATE Latin1_General_100_BIN2_UTF8 MASKED WITH (FUNCTION = 'default()') NULL,
+  [is_inferred] BIT NOT NULL
+)
+WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = REPLICATE);
+GO
+CREATE STATISTICS [stats_dim_telco_customer_telco_customer_key] ON [dim].[dim_telco_customer] ([telco_customer_key]);
+GO
+CREATE STATISTICS [stats_dim_telco_customer_year] ON [dim].[dim_telco_customer] ([year]);
+GO
+CREATE STATISTICS [stats_dim_telco_customer_month] ON [dim].[dim_telco_customer] ([month]);
+GO
+CREATE STATISTICS [stats_dim_telco_customer_day] ON [dim].[dim_telco_customer] ([day]);
+GO
+CREATE STATISTICS [stats_dim_telco_customer_hour] ON [dim].[dim_telco_customer] ([hour]);
+GO
+INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('dim_telco_customer');
+GO
 CREATE TABLE [dim].[dim_time] (
   [time_key] BIGINT NOT NULL,
   [starts_at] DATETIME2(6) NOT NULL,
@@ -337,5 +374,5 @@ GRANT UNMASK TO [stewards];
 GO
 CREATE FUNCTION [stg].[may_see_persons](@key BIGINT) RETURNS TABLE WITH SCHEMABINDING AS RETURN SELECT 1 AS [allowed] WHERE IS_ROLEMEMBER('readers') = 1 OR IS_ROLEMEMBER('stewards') = 1 OR IS_ROLEMEMBER('db_owner') = 1;
 GO
-CREATE SECURITY POLICY [stg].[persons] ADD FILTER PREDICATE [stg].[may_see_persons]([location_key]) ON [dim].[dim_location], ADD FILTER PREDICATE [stg].[may_see_persons]([user_key]) ON [dim].[dim_users] WITH (STATE = ON);
+CREATE SECURITY POLICY [stg].[persons] ADD FILTER PREDICATE [stg].[may_see_persons]([location_key]) ON [dim].[dim_location], ADD FILTER PREDICATE [stg].[may_see_persons]([telco_customer_key]) ON [dim].[dim_telco_customer], ADD FILTER PREDICATE [stg].[may_see_persons]([user_key]) ON [dim].[dim_users] WITH (STATE = ON);
 GO

@@ -161,7 +161,7 @@ def test_quarantine_keeps_the_bytes(house: Settings) -> None:
 
 CONTRACTS = contract_files.load(Path(__file__).parents[2] / "conf" / "contracts")
 # Rates are a bank's, and come by files.
-OF_THE_SHOP = sorted(set(CONTRACTS) - {"exchange_rate"})
+OF_THE_SHOP = sorted(set(CONTRACTS) - {"exchange_rate", "telco_customer"})
 
 
 @pytest.mark.parametrize("entity", OF_THE_SHOP)

@@ -244,3 +244,34 @@ def test_the_contracts_of_the_shop(contracts: Contracts) -> None:
     assert contracts["order"].column("total").spark_type == "decimal(12,2)"
     assert contracts["customer"].column("email").pii
     assert contracts.topics("shop.events")[0] == "shop.events"
+
+
+WORKED_OUT = """\
+      - name: count
+        logicalType: integer
+        physicalType: int
+      - name: total
+        logicalType: number
+        physicalType: decimal(14,2)
+        customProperties:
+          - {property: clean, value: [{rule: product, column: price, by: count}]}
+"""
+
+
+def test_a_product_is_exact_or_refused(tmp_path: Path) -> None:
+    assert findings(tmp_path, GOOD + WORKED_OUT) == []
+    for old, new, said in (
+        ("column: price", "column: prize", "no other column 'prize'"),
+        ("by: count", "by: total", "no other column 'total'"),
+        ("by: count", "by: thing_id", "is for a decimal, of a decimal with a scale and of"),
+        ("column: price", "column: count", "is for a decimal, of a decimal with a scale and of"),
+        ("decimal(14,2)", "double", "is for a decimal"),
+        ("by: count", "by: price", "has 4 digits after the point, the column 2"),
+        (", by: count", "", "wants the argument by"),
+        ("by: count", "by: 3", "3 is no text"),
+    ):
+        assert old in WORKED_OUT
+        found = findings(tmp_path, GOOD + WORKED_OUT.replace(old, new))
+        assert [one for one in found if "rule 'product'" in one and said in one], (said, found)
+    large = GOOD.replace("decimal(12,2)", "decimal(28,2)") + WORKED_OUT
+    assert "may have more than 38 digits" in findings(tmp_path, large)[0]

@@ -122,6 +122,38 @@ def test_a_banks_rates(tmp_path: Path, contracts: Contracts) -> None:
     assert jpy == {"currency": "JPY", "rate": 0.0061, **day}
 
 
+def test_names_and_times_of_another_systems_file(tmp_path: Path, contracts: Contracts) -> None:
+    """Names are the contract's by their letters; its `time` says when a row was true."""
+    telco = contracts["telco_customer"]
+    text = (
+        b"customerID,Senior Citizen,Monthly-Charges,TotalCharges,UPDATED_AT,Churn\n"
+        b"0001-A,1,20.0, ,2026-03-01T10:00:00Z,No\n0002-B,0,,5,,\n"
+    )
+    file = old(tmp_path / "customers.csv", text)
+    first, second = told(file, telco)
+    assert first == {
+        "customer_id": "0001-A",
+        "senior_citizen": "1",
+        "monthly_charges": 20.0,
+        "total_charges": " ",
+        "updated_at": "2026-03-01T10:00:00Z",
+        "Churn": "No",
+    }
+    assert (second["monthly_charges"], second["updated_at"], second["Churn"]) == (None, None, None)
+    made = [json.loads(one.value or b"") for one in events(file, "f" * 64, telco, None)]
+    assert [one["subject"] for one in made] == ["0001-A", "0002-B"]
+    assert made[0]["time"] == "2026-03-01T10:00:00Z"
+    written = datetime.fromisoformat(made[1]["time"])
+    assert abs(written.timestamp() - LONG_AGO) < 0.01
+
+    # Two that would be the same stay apart; one that is the contract's counts.
+    both = old(tmp_path / "both.jsonl", b'{"customerID":"a","customer_id":"b"}\n{"Gender":"x"}')
+    assert told(both, telco) == [{"customerID": "a", "customer_id": "b"}, {"gender": "x"}]
+    pq.write_table(pa.table({"customerID": ["0003-C"]}), tmp_path / "c.parquet")
+    parquet = old(tmp_path / "c.parquet", (tmp_path / "c.parquet").read_bytes())
+    assert told(parquet, telco) == [{"customer_id": "0003-C"}]
+
+
 def test_json_lines_and_a_list(tmp_path: Path, order: Contract) -> None:
     lines = old(tmp_path / "a.jsonl", b'{"order_id":"O1","total":1.10}\n\n[1]\nnot json\n{"a":1}')
     assert told(lines, order) == [

@@ -64,6 +64,7 @@ def test_a_new_dimension_is_a_contract_alone(tmp_path: Path, contracts: Contract
 
 
 GOLD = "  - {property: layer, value: gold}\n"
+FOLLOWS = GOLD + "  - {property: entity, value: category}\n"
 WRONG = [
     ("  - {property: layer, value: lead}\n", COLUMNS, "layer: 'lead' is none of"),
     (GOLD + "  - {property: zorder, value: [x]}\n", COLUMNS, "no custom property 'zorder'"),
@@ -80,6 +81,21 @@ WRONG = [
         GOLD + "  - {property: entity, value: category}\n  - {property: scd, value: 1}\n",
         COLUMNS.replace("{name: name,", "{name: title,"),
         "title: category has no such column",
+    ),
+    (
+        FOLLOWS + "  - {property: scd, value: 2}\n  - {property: hourOf, value: name}\n",
+        COLUMNS,
+        "hourOf: is for a dimension with scd 1",
+    ),
+    (
+        FOLLOWS + "  - {property: scd, value: 1}\n  - {property: hourOf, value: name}\n",
+        COLUMNS,
+        "hourOf: no timestamp column 'name'",
+    ),
+    (
+        FOLLOWS + "  - {property: scd, value: 1}\n  - {property: hourOf, value: name}\n",
+        COLUMNS,
+        "hourOf wants month, physicalType: int",
     ),
     (
         GOLD,

@@ -98,3 +98,25 @@ def test_patterns_that_differ_by_engine_are_refused(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["[0-9]{3}", "(?:a|b)+", "[.]", r"\.x", "[^a-z]", "P[0-9]{5}"])
 def test_safe_patterns_are_taken(pattern: str) -> None:
     assert rules.pattern_error(pattern) is None
+
+
+def test_a_product_stands_in_for_what_is_missing_alone() -> None:
+    kinds = {"v": pa.decimal128(14, 2), "price": pa.decimal128(10, 2), "count": pa.int32()}
+    rows: list[tuple[Any, Any, Any]] = [
+        (Decimal("5.00"), Decimal("2.50"), 3),
+        (None, Decimal("2.50"), 3),
+        (None, None, 3),
+        (None, Decimal("2.50"), None),
+        (None, Decimal("19.99"), 0),
+    ]
+    frame = pd.DataFrame(
+        {
+            name: pd.Series(list(values), dtype=pd.ArrowDtype(kind))
+            for (name, kind), values in zip(kinds.items(), zip(*rows, strict=True), strict=True)
+        }
+    )
+    rule = Rule("product", {"column": "price", "by": "count"})
+    expression = rules.apply(rules.CLEANERS, rule, nw.col("v"), nw.col)
+    found = nw.from_native(frame).select(result=expression).to_native()["result"].to_list()
+    wanted = [Decimal("5.00"), Decimal("7.50"), None, None, Decimal("0.00")]
+    assert [None if value is pd.NA else value for value in found] == wanted

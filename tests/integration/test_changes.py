@@ -1,0 +1,277 @@
+"""The life of a table in a real MariaDB, by Debezium in Kafka Connect, to Silver and Gold."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from pyspark.sql import SparkSession
+
+from batch import audit, gold, reconcile
+from lakehouse import contracts as contract_files
+from lakehouse import kafka
+from lakehouse import layouts as layout_files
+from lakehouse.settings import Settings
+from tests import servers
+from tests.helpers import ROOT, drain, settings_for, table, wait_until
+from tests.servers import Connect, MariaDB
+
+REWARDS = ROOT / "conf/sources/rewards"
+MEMBERS = 10_000
+AT_FIRST = 6_000
+COLUMNS = "member_id, customer_id, email, tier, points, spent, joined_at"
+TABLE = """
+    CREATE TABLE member (
+      member_id INT PRIMARY KEY, customer_id VARCHAR(20) NOT NULL, email VARCHAR(254),
+      tier VARCHAR(10) NOT NULL, points BIGINT NOT NULL, spent DECIMAL(12,2) NOT NULL,
+      joined_at TIMESTAMP(3) NOT NULL)
+"""
+# What the database itself writes down of every change, in the same transaction.
+LOG = f"""
+    CREATE TABLE log (seq BIGINT AUTO_INCREMENT PRIMARY KEY, op VARCHAR(10))
+    SELECT {COLUMNS} FROM member LIMIT 0
+"""
+TRIGGERS = {
+    "INSERT": ("created", "NEW"),
+    "UPDATE": ("updated", "NEW"),
+    "DELETE": ("deleted", "OLD"),
+}
+BINLOG = ("--log-bin", "--binlog-format=ROW", "--binlog-row-image=FULL", "--server-id=7")
+Row = tuple[Any, ...]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[MariaDB]:
+    """A server that keeps a binlog, with the table and its log."""
+    (tmp_path / "db").mkdir()
+    server = servers.mariadb(tmp_path / "db", None, *BINLOG)
+    server.run("CREATE DATABASE rewards")
+    server.run(TABLE, LOG, database="rewards")
+    for when, (word, row) in TRIGGERS.items():
+        values = ", ".join(f"{row}.{name}" for name in COLUMNS.split(", "))
+        body = f"INSERT INTO log (op, {COLUMNS}) VALUES ('{word}', {values})"
+        trigger = f"CREATE TRIGGER on_{word} AFTER {when} ON member FOR EACH ROW {body}"
+        server.run(trigger, database="rewards")
+    yield server
+    server.stop()
+
+
+def connector(folder: Path, server: MariaDB, bootstrap: str) -> Path:
+    """The connector that comes with Headwater, for this server."""
+    password = uuid.uuid4().hex
+    rights = "SELECT, RELOAD, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR"
+    server.run(
+        f"CREATE USER 'debezium'@'%' IDENTIFIED BY '{password}'",
+        f"GRANT {rights} ON *.* TO 'debezium'@'%'",
+    )
+    secrets = folder / "secrets.properties"
+    secrets.write_text(f"password={password}\n")
+    text = (REWARDS / "connector.properties").read_text()
+    for name, value in {
+        "<host>": "127.0.0.1",
+        "<port>": str(server.port),
+        "<user>": "debezium",
+        "<number>": "7001",
+        "<broker>": bootstrap,
+        "<secrets.properties>": str(secrets),
+    }.items():
+        assert name in text
+        text = text.replace(name, value)
+    # The server of the test has no certificate.
+    (folder / "connector.properties").write_text(f"{text}database.ssl.mode=disable\n")
+    return folder / "connector.properties"
+
+
+class Life:
+    """What happens to the members, by a connection of its own."""
+
+    def __init__(self, server: MariaDB) -> None:
+        self.connection = pymysql.connect(
+            unix_socket=str(server.folder / "socket"),
+            user="root",
+            database="rewards",
+            charset="utf8mb4",
+        )
+        self.chosen = random.Random(3)
+
+    def say(self, statement: str, *values: Row) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.executemany(statement, values) if values else cursor.execute(statement)
+
+    def commit(self) -> None:
+        self.connection.commit()
+
+    def join(self, first: int, number: int) -> None:
+        """New members, a thousand a transaction."""
+        for begin in range(first, first + number, 1_000):
+            rows = [
+                (n, f"C{n:08}", f"Member.{n}@Example.com" if n % 7 else None, "none", n % 50)
+                for n in range(begin, min(begin + 1_000, first + number))
+            ]
+            values = "(%s, %s, %s, %s, %s, 0, FROM_UNIXTIME(1772000000 + member_id / 8))"
+            self.say(f"INSERT INTO member ({COLUMNS}) VALUES {values}", *rows)
+            self.commit()
+
+    def some(self, number: int) -> list[int]:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT member_id FROM member ORDER BY member_id")
+            return self.chosen.sample([row[0] for row in cursor.fetchall()], number)
+
+    def spend(self, number: int) -> None:
+        """Purchases, one a transaction."""
+        for member in self.some(number):
+            cents = self.chosen.randint(1, 100_000)
+            self.say(
+                f"UPDATE member SET spent = spent + {cents} / 100, points = points + 1, "
+                f"email = 'spent+{cents}@example.com' WHERE member_id = {member}"
+            )
+            self.commit()
+
+    def leave(self, number: int) -> list[int]:
+        gone = self.some(number)
+        for member in gone:
+            self.say(f"DELETE FROM member WHERE member_id = {member}")
+        self.commit()
+        return gone
+
+    def regret(self) -> None:
+        """A transaction that is rolled back."""
+        self.say("UPDATE member SET points = points + 1000000")
+        self.say("DELETE FROM member WHERE member_id % 2 = 0")
+        self.connection.rollback()
+
+
+def rows_of(server: MariaDB, statement: str) -> list[Row]:
+    rows = server.run("SET time_zone = '+00:00'", statement, database="rewards")
+    return [tuple(map(plain, row)) for row in rows]
+
+
+def plain(value: Any) -> Any:
+    """Moments of the database are UTC's; addresses come in lower case."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    return value.lower() if isinstance(value, str) and "@" in value else value
+
+
+def history(settings: Settings) -> dict[int, list[Row]]:
+    """By member, every accepted change as it was committed: what was done, and the row."""
+    columns = ["entity", "outcome", "id", "type", "reward_member"]
+    found: dict[int, list[Row]] = defaultdict(list)
+    rows = table(settings, "silver/events", columns).to_pylist()
+    for row in sorted(rows, key=lambda row: row["id"] or ""):
+        if row["outcome"] == "accepted":
+            state = tuple(row["reward_member"][name] for name in COLUMNS.split(", "))
+            found[state[0]].append((row["type"].rpartition(".")[2], *state))
+    return found
+
+
+@pytest.mark.long
+def test_the_life_of_ten_thousand_members(
+    spark: SparkSession, bootstrap: str, source: MariaDB, tmp_path: Path
+) -> None:
+    folder = tmp_path / "contracts"
+    shutil.copytree(ROOT / "conf/contracts", folder)
+    shutil.copytree(REWARDS, folder, dirs_exist_ok=True)
+    settings = settings_for(tmp_path / "data", bootstrap, contracts=str(folder))
+    contracts = contract_files.load(folder)
+    layouts = layout_files.load(folder, contracts)
+    topic = contracts["reward_member"].topic
+    assert topic is not None
+    life = Life(source)
+    life.join(1, AT_FIRST)
+    life.say("UPDATE member SET tier = 'silver' WHERE points > 40")
+    life.commit()
+    read = rows_of(source, f"SELECT {COLUMNS} FROM member")
+    [(before,)] = source.run("SELECT max(seq) FROM log", database="rewards")
+    place = tmp_path / "connect"
+    place.mkdir()
+    connect = Connect(bootstrap, connector(place, source, bootstrap), place)
+
+    def arrived() -> int:
+        connect.demand_running()
+        return sum(kafka.end_offsets(settings, [topic]).values())
+
+    def changed() -> int:
+        [(number,)] = source.run(
+            f"SELECT count(*) FROM log WHERE seq > {before}", database="rewards"
+        )
+        return int(number)
+
+    def taken() -> None:
+        """All that the broker has, in Silver and Gold; the law holds, and Gold is the table."""
+        drain(spark, settings, contracts)
+        reconcile.reconcile_range(spark, settings, contracts)
+        assert audit.audit_tables(spark, settings, contracts).broken == []
+        gold.build(spark, settings, contracts, layouts)
+        here = table(settings, "gold/dim_reward_member", COLUMNS.split(", ")).to_pylist()
+        there = rows_of(source, f"SELECT {COLUMNS} FROM member")
+        assert Counter(tuple(row.values()) for row in here) == Counter(there)
+
+    try:
+        connect.start()
+        wait_until(lambda: arrived() >= AT_FIRST, 120, "the snapshot")
+        taken()
+
+        life.join(AT_FIRST + 1, MEMBERS - AT_FIRST)
+        life.spend(1_000)
+        life.regret()
+        gone = life.leave(500)
+        # All of them in one statement, and some of it again at once: one second has many states.
+        life.say("UPDATE member SET points = points + 100, tier = 'gold' WHERE member_id % 3 = 0")
+        life.commit()
+        for points in range(1_001, 1_006):
+            # Never what it was: a binlog does not have what changes nothing.
+            life.say(f"UPDATE member SET points = {points} WHERE member_id % 500 = 0")
+            life.commit()
+        wait_until(lambda: arrived() >= AT_FIRST + changed(), 120, "the changes")
+        taken()
+
+        # It dies over the next ones, and sends some of them again.
+        life.spend(1_000)
+        wait_until(lambda: arrived() > AT_FIRST + changed() - 900, 120, "some of the purchases")
+        connect.kill()
+        life.join(min(gone), 1)
+        life.leave(200)
+        life.say("UPDATE member SET member_id = member_id + 1000000 WHERE member_id % 1000 = 1")
+        life.commit()
+        life.say("DELETE FROM member WHERE tier = 'silver'")
+        life.regret()
+        life.commit()
+        life.say("DELETE FROM member WHERE tier = 'silver'")
+        life.commit()
+        connect.start()
+        # An update of a key is told as two changes.
+        [(keys,)] = source.run(
+            "SELECT count(*) FROM log WHERE op = 'updated' AND member_id > 1000000",
+            database="rewards",
+        )
+        wait_until(lambda: arrived() >= AT_FIRST + changed() + keys, 120, "the rest")
+        taken()
+    finally:
+        connect.kill()
+        life.connection.close()
+
+    wanted: dict[int, list[Row]] = defaultdict(list)
+    for row in read:
+        wanted[row[0]].append(("read", *row))
+    changes = rows_of(source, f"SELECT op, {COLUMNS} FROM log WHERE seq > {before} ORDER BY seq")
+    for op, *state in changes:
+        if op == "updated" and state[0] > 1_000_000 and not wanted[state[0]]:
+            # The database's own log has the new key alone.
+            old = state[0] - 1_000_000
+            wanted[old].append(("deleted", *wanted[old][-1][1:]))
+            op = "created"
+        wanted[state[0]].append((op, *state))
+    found = history(settings)
+    assert {m: rows for m, rows in found.items() if rows != wanted[m]} == {}
+    assert sorted(found) == sorted(m for m, rows in wanted.items() if rows)
+    outcomes = table(settings, "silver/events", ["outcome"]).column("outcome").to_pylist()
+    assert Counter(outcomes) == {"accepted": sum(map(len, found.values()))}
