@@ -250,7 +250,7 @@ def test_a_generator_that_dies_is_no_end(tmp_path: Path) -> None:
         next(blocks)
         [process] = generators()
         process.kill()
-        with pytest.raises(HeadwaterError, match="the generator of events ended: killed by SIGKILL"):
+        with pytest.raises(HeadwaterError, match="of events ended: killed by SIGKILL"):
             list(blocks)
     assert generators() == []
 
