@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from lakehouse.command import environment_options, show
+from lakehouse.redact import redacted
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -64,10 +67,13 @@ def config_check(environment: str, data: str | None, contracts: str | None) -> N
     """
     found = missing(environment, data, contracts)
     for line in found:
-        click.echo(line)
+        # What was put in the wrong place may be a secret.
+        click.echo(redacted(line))
     if found:
         raise click.exceptions.Exit(1)
     click.echo(f"environment {environment}: nothing is missing")
+    for line in notes(environment, data, contracts):
+        click.echo(line)
 
 
 def effective(environment: str, data: str | None, contracts: str | None) -> list[Value]:
@@ -84,7 +90,7 @@ def effective(environment: str, data: str | None, contracts: str | None) -> list
     return [
         Value(
             ".".join(parts),
-            str(value or "") if secret else _shown(".".join(parts), value),
+            redacted(str(value or "")) if secret else _shown(".".join(parts), value),
             origins.get(".".join(parts)) or _variable(parts) or _file(parts, written, path.name),
         )
         for parts, value, secret in leaves(settings)
@@ -128,6 +134,28 @@ def missing(environment: str, data: str | None, contracts: str | None) -> list[s
         os.environ.update(kept)
 
 
+def notes(environment: str, data: str | None, contracts: str | None) -> Iterator[str]:
+    """What is right in one place and not in another, which cannot be told from here."""
+    from lakehouse import adls
+    from lakehouse import settings as settings_files
+
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return
+    settings = settings_files.load(environment, storage=data, contracts=contracts)
+    for broker in _brokers(settings):
+        if broker.sasl_login_module.startswith("kafkashaded."):
+            key = f"{broker.key}.sasl_login_module"
+            yield (
+                f"note: {key} is a class of Databricks' own copy of Kafka: elsewhere, set "
+                f"{settings_files.variable(key)} to nothing"
+            )
+    if adls.accounts(settings) and not settings.adls.auth:
+        yield (
+            "note: adls.auth is left to the cluster, as on Databricks: elsewhere, set "
+            f"{settings_files.variable('adls.auth')} to managed_identity, service_principal or key"
+        )
+
+
 Group = tuple[str, ...]
 
 
@@ -141,6 +169,7 @@ def _unfit(file: str, written: dict[str, Any]) -> tuple[list[str], dict[Group, d
 
     found: list[str] = []
     groups: dict[Group, dict[str, Any]] = {}
+    taken_out: set[Group] = set()
     while True:
         try:
             settings_files.Settings(**written)
@@ -148,14 +177,22 @@ def _unfit(file: str, written: dict[str, Any]) -> tuple[list[str], dict[Group, d
             inputs = [item["input"] for item in error.errors(include_url=False)]
             for (place, said), given in zip(settings_files.faults(error), inputs, strict=True):
                 # What several keys say together begins with the first of them.
-                named = tuple(str(part) for part in place) or tuple(said.split(":")[0].split("."))
+                # A place in a list is none that could be set.
+                names = takewhile(lambda part: isinstance(part, str), place)
+                named = tuple(map(str, names)) or tuple(said.split(":")[0].split("."))
                 key = ".".join(named)
                 line = f"{key}: {said}" if place else said
-                found.append(f"{line} (in {file}, or {settings_files.variable(key)})")
+                line = f"{line} (in {file}, or {settings_files.variable(key)})"
+                found += [] if line in found else [line]
                 group = named if place else named[:1]
                 given = given if place else given.get(named[0])
                 if isinstance(given, dict):
                     groups[group] = given
+                if group in taken_out:
+                    group = group[:1]
+                if group in taken_out:
+                    return found, groups
+                taken_out.add(group)
                 _take_out(group, written)
         except UnreadableError as error:
             key, line = settings_files.unreadable(error)
@@ -170,7 +207,11 @@ ModelT = TypeVar("ModelT", bound="BaseModel")
 
 def _with(model: ModelT, place: Group, given: dict[str, Any]) -> ModelT:
     """The model with a group of settings as it was given, whether it goes together or not."""
-    inner = getattr(model, place[0])
+    from pydantic import BaseModel
+
+    inner = getattr(model, place[0], None)
+    if not isinstance(inner, BaseModel):
+        return model
     new = _with(inner, place[1:], given) if place[1:] else _as_given(type(inner), given)
     return model.model_copy(update={place[0]: new})
 
@@ -227,7 +268,7 @@ def leaves(
 
 
 def _shown(key: str, value: Any) -> str:
-    from lakehouse.redact import MASK, SECRET_NAMES, redacted
+    from lakehouse.redact import MASK, SECRET_NAMES
 
     if key.startswith("spark.") and value and re.search(SECRET_NAMES, f"{key}\n{value}"):
         return MASK
@@ -300,10 +341,25 @@ def _unreadable(settings: Settings) -> Iterator[str]:
             login.spark_options(settings.broker, settings.identity)
         except SettingsError as error:
             yield str(error)
+    if settings.adls.key and (said := _no_key(settings.adls.key)):
+        yield f"adls.key: {said}: put the key of the storage account there, as the portal shows it"
     for broker in _brokers(settings):
         if broker.sasl_mechanism == "PLAIN" and not broker.sasl_password:
             key = f"{broker.key}.sasl_password"
             yield f"{key}: wanted with PLAIN: set {variable(key)} to where the secret is"
+
+
+def _no_key(reference: str) -> str | None:
+    from lakehouse.errors import SettingsError
+    from lakehouse.settings import resolve_secret
+
+    try:
+        base64.b64decode(resolve_secret(reference), validate=True)
+    except SettingsError:
+        return None  # told already
+    except ValueError:
+        return f"{reference} is no key of a storage account (base64)"
+    return None
 
 
 def _in_a_circle(settings: Settings) -> Iterator[str]:
@@ -345,6 +401,7 @@ def _odd_logins(settings: Settings) -> Iterator[str]:
 
 def _without_tls(settings: Settings) -> Iterator[str]:
     """What another machine would be sent for anyone to read, or whoever says to be that machine."""
+    from lakehouse.redact import SECRET_NAMES
     from lakehouse.settings import is_loopback, variable
 
     databases = {"mysql": settings.mysql, "postgresql": settings.postgresql}
@@ -357,9 +414,24 @@ def _without_tls(settings: Settings) -> Iterator[str]:
             f"{key}: {there.ssl_mode} verifies nobody, and {there.host} is another machine: leave "
             f"{variable(key)} out"
         )
+    for broker in _brokers(settings):
+        hosts = [part.strip().rpartition(":")[0] for part in broker.bootstrap.split(",")]
+        others = [host for host in hosts if not is_loopback(host)]
+        if broker.security_protocol == "PLAINTEXT" and others:
+            key = f"{broker.key}.security_protocol"
+            yield (
+                f"{key}: PLAINTEXT has {', '.join(others)} reached without TLS, and that is "
+                f"another machine: set {variable(key)} to SSL or SASL_SSL"
+            )
     for name, value in settings.spark.items():
         if name.endswith("fs.azure.always.use.https") and value.strip().lower() == "false":
             yield f"spark: {name} = {value} has storage reached without TLS: leave it out"
+        if re.search(SECRET_NAMES, name) and value:
+            yield (
+                f"spark: {name} has a value in the settings, where it can be read: storage and "
+                "broker have settings with references (adls.key, broker.sasl_password); what else "
+                "is secret belongs into the cluster's own configuration"
+            )
 
 
 def _unreachable(settings: Settings) -> Iterator[str]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from lakehouse.errors import HeadwaterError, StorageError
 from lakehouse.settings import resolve_secret
 
 if TYPE_CHECKING:
     from lakehouse.settings import Settings
 
+# How object_store names itself in errors of the Delta library.
+AWAY = re.compile(r"MicrosoftAzure|[Oo]bject ?[Ss]tore|Generic \w+ error")
+# What is only for the eye: the library draws its errors, in colours.
+DRAWN = re.compile("\x1b\\[[0-9;]*m|↳")
 TOKENS = "org.apache.hadoop.fs.azurebfs.oauth2"
 
 
 def spark_options(settings: Settings) -> dict[str, str]:
-    """Spark properties for the accounts of `storage` and `checkpoint_root`; none of another scheme.
+    """Spark properties for the accounts of `storage`, `checkpoint_root` and `synapse.staging`; none
+    of another scheme.
 
     As hadoop-azure's documentation of the ABFS connector names them. TLS is the scheme's own, and
     1.2 at least by the JVM's default. Raises SettingsError where a secret is missing.
@@ -81,6 +90,28 @@ def file_system(settings: Settings, uri: str) -> tuple[Any, str]:
     return azure, f"{place.username}{unquote(place.path)}"
 
 
+@contextmanager
+def reaching(settings: Settings, uri: str) -> Iterator[None]:
+    """Has what goes wrong on the way to a URI raised as StorageError; but for what is not there."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        kinds = (OSError, ValueError)
+        of_arrow = type(error).__module__.startswith("pyarrow")
+        if "://" not in uri or isinstance(error, HeadwaterError):
+            raise
+        if not of_arrow and not isinstance(error, kinds) and not AWAY.search(str(error)):
+            raise
+        said = " ".join(DRAWN.sub("", str(error)).split())
+        raise StorageError(
+            f"{uri} cannot be reached: {said[:300]}: correct the place, or the login to its "
+            f"account (adls.auth, now {settings.adls.auth or 'left to this machine'}), and give "
+            "that the role Storage Blob Data Contributor there"
+        ) from None
+
+
 def _login(settings: Settings) -> dict[str, str]:
     """What is set of a login, by the names of Arrow's AzureFileSystem."""
     auth, identity = settings.adls.auth, settings.identity
@@ -99,5 +130,6 @@ def _login(settings: Settings) -> dict[str, str]:
 
 def accounts(settings: Settings) -> list[str]:
     """The hosts of the storage accounts, `NAME.dfs.core.windows.net`, in order."""
-    uris = (urlsplit(uri) for uri in (settings.storage, settings.checkpoint_root))
+    places = (settings.storage, settings.checkpoint_root, settings.synapse.staging)
+    uris = (urlsplit(uri) for uri in places)
     return sorted({uri.hostname for uri in uris if uri.scheme == "abfss" and uri.hostname})

@@ -13,13 +13,14 @@ from lakehouse.settings import Settings
 
 def open_table(settings: Settings, table: tables.Table) -> Any:
     """A Delta table without Spark; None where there is none. Raises TableError where it cannot be
-    read."""
+    read, and StorageError where the storage is not reached."""
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
     path = table.path(settings)
     try:
-        return DeltaTable(path, storage_options=adls.delta_options(settings, path))
+        with adls.reaching(settings, path):
+            return DeltaTable(path, storage_options=adls.delta_options(settings, path))
     except TableNotFoundError:
         return None
     except DeltaError as error:
@@ -40,8 +41,10 @@ def rows(settings: Settings, table: tables.Table, columns: list[str]) -> Iterato
 
     delta = open_table(settings, table)
     for uri in delta.file_uris() if delta is not None else []:
-        files, place = adls.file_system(settings, uri if "://" in uri else unquote(uri))
-        yield pq.read_table(place, columns=columns, use_threads=False, filesystem=files)
+        with adls.reaching(settings, uri):
+            files, place = adls.file_system(settings, uri if "://" in uri else unquote(uri))
+            found = pq.read_table(place, columns=columns, use_threads=False, filesystem=files)
+        yield found
 
 
 def content(settings: Settings, table: tables.Table, columns: list[str]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakehouse.errors import CheckpointError
@@ -252,18 +253,22 @@ class ArrowFiles:
         from lakehouse import adls
 
         self.root = location(settings, query)
-        self._fs, self._root = adls.file_system(settings, self.root)
+        self._reaching = partial(adls.reaching, settings, self.root)
+        with self._reaching():
+            self._fs, self._root = adls.file_system(settings, self.root)
         self._selector = fs.FileSelector
 
     def names(self, folder: str) -> list[str]:
-        found = self._fs.get_file_info(
-            self._selector(f"{self._root}/{folder}", allow_not_found=True)
-        )
-        return [info.base_name for info in found]
+        selector = self._selector(f"{self._root}/{folder}", allow_not_found=True)
+        with self._reaching():
+            return [info.base_name for info in self._fs.get_file_info(selector)]
 
     def text(self, name: str) -> str | None:
         try:
-            with self._fs.open_input_stream(f"{self._root}/{name}") as stream:
+            with (
+                self._reaching(),
+                self._fs.open_input_stream(f"{self._root}/{name}") as stream,
+            ):
                 return str(stream.read().decode(errors="replace"))
         except FileNotFoundError:
             return None

@@ -55,6 +55,10 @@ class TableError(HeadwaterError):
     """A table is missing, or is not what the contracts say."""
 
 
+class StorageError(HeadwaterError):
+    """Where the tables are does not answer, or refuses the login."""
+
+
 class QualityError(HeadwaterError):
     """A table of Gold breaks what its contract demands of it."""
 

@@ -317,6 +317,22 @@ def _electing(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
+def demand_topics(settings: Settings, topics: Iterable[str]) -> None:
+    """Raises BrokerError where a topic is missing, or no broker answers."""
+    from confluent_kafka import KafkaException
+
+    admin = _Admin(settings)
+    try:
+        known = admin.topics()
+    except KafkaException as error:
+        raise admin.refused(error) from None
+    if missing := [topic for topic in topics if topic not in known]:
+        raise BrokerError(
+            f"{bootstrap(settings)} has no topic {', '.join(missing)}: correct the name, or make "
+            "it there first"
+        )
+
+
 def ensure_topics(
     settings: Settings, topics: Iterable[str], config: dict[str, str] | None = None
 ) -> None:

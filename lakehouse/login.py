@@ -139,14 +139,17 @@ def credential(identity: Identity) -> TokenCredential:
 def _credential(identity: Identity, secret: str | None) -> TokenCredential:
     from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
+    from lakehouse.settings import Identity
+
     # What goes wrong is raised and told once, unless somebody listens to their log.
     logging.getLogger("azure").addHandler(logging.NullHandler())
 
-    # A cloud that azure-identity does not know would be asked for at Microsoft's own.
-    options: dict[str, Any] = {
-        "authority": identity.authority,
-        "disable_instance_discovery": not identity.authority.startswith("login."),
-    }
+    options: dict[str, Any] = {}
+    # Else the library's own: AZURE_AUTHORITY_HOST, or Microsoft's public cloud.
+    if identity.authority != Identity().authority:
+        # A cloud that azure-identity does not know would be asked for at Microsoft's own.
+        known = identity.authority.startswith("login.")
+        options = {"authority": identity.authority, "disable_instance_discovery": not known}
     if identity.ssl_ca:
         _certificates(identity.ssl_ca, "identity.ssl_ca")
         options["connection_verify"] = identity.ssl_ca

@@ -40,14 +40,22 @@ from lakehouse.errors import SettingsError
 PREFIX, NESTED = "HEADWATER_", "__"
 # An environment variable, a file, a secret of a Key Vault, a key of a Databricks secret scope.
 SECRET = (
-    r"^(env:.+|file:.+|keyvault:[A-Za-z0-9.:-]+/[A-Za-z0-9-]+(/[0-9a-f]{32})?"
+    r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|keyvault:[A-Za-z0-9.:-]+/[A-Za-z0-9-]+(/[0-9a-f]{32})?"
     r"|databricks:[^/]+/[^/]+)$"
 )
 BOOTSTRAP = re.compile(r"(?:[^\s:/\[\].][^\s:/\[\]]*|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 LAST_PORT = 65_535
 # What begins as a URI does: one letter alone is a drive.
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-ACCOUNT = re.compile(r"abfss?://[^@/]+@[^./@]+\.[^/@]+(/|$)")
+# In capitals what stands for a name in conf/environments/azure.yml: `headwater config check` tells.
+ADLS = re.compile(
+    r"abfss://(?:CONTAINER|[$]root|[a-z0-9](?:-?[a-z0-9]){2,62})"
+    r"@(?:ACCOUNT|[a-z0-9]{3,24})([.]z[0-9]{2})?[.]dfs(?:[.][a-z0-9-]+)+(?:/[^?#\s]*)?"
+)
+# Where tables can be, by Hadoop's file systems; and what is sent for anyone to read.
+SCHEMES = ("abfss", "dbfs", "file", "gs", "hdfs", "s3", "s3a", "viewfs")
+WITHOUT_TLS = {"abfs", "adl", "http", "wasb"}
+TOPIC = "[A-Za-z0-9._-]{1,249}"
 EVENT_HUBS = re.compile(r"\.servicebus\.[a-z.]+:", re.IGNORECASE)
 SecretRef = Annotated[str, StringConstraints(pattern=SECRET)]
 
@@ -78,7 +86,7 @@ class Topics(_Strict):
     retention_hours: for how long the broker keeps records, where it does not tell by itself.
     """
 
-    events: str = Field(default="shop.events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    events: str = Field(default="shop.events", pattern=rf"^{TOPIC}$")
     partitions: int = Field(default=4, ge=1)
     retention_hours: float | None = Field(default=None, gt=0)
 
@@ -210,10 +218,10 @@ class Bridge(_Strict):
     """
 
     to: BridgeTo = BridgeTo()
-    topic: str = ""
-    group: str = "headwater-bridge"
+    topic: str = Field(default="", pattern=rf"^({TOPIC})?$")
+    group: str = Field(default="headwater-bridge", min_length=1)
     max_event_bytes: int = Field(default=1_000_000, ge=1_000)
-    dead_letters: str = ""
+    dead_letters: str = Field(default="", pattern=rf"^({TOPIC})?$")
     in_flight: int = Field(default=20_000, ge=1)
     in_flight_bytes: int = Field(default=64_000_000, ge=1)
 
@@ -256,6 +264,15 @@ class _Database(_Strict):
             raise ValueError("has to have a name, and none that begins with a dot")
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, value: str) -> str:
+        if re.search(r"[@/\s]", value):
+            raise ValueError(
+                "has to be a name or an address alone: user and password have settings"
+            )
+        return value
+
 
 class MySQL(_Database):
     """A MySQL or MariaDB database to publish to; ssl_mode: as MySQL's own of that name."""
@@ -292,7 +309,7 @@ class Synapse(_Strict):
     @field_validator("staging")
     @classmethod
     def _is_in_adls(cls, value: str) -> str:
-        if value and not re.fullmatch(r"abfss://[^@/]+@[^/]+\.dfs\.[^/]+(/.*)?", value):
+        if value and not ADLS.fullmatch(value):
             raise ValueError("wants abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER")
         return value
 
@@ -478,10 +495,16 @@ def _no_place(place: str) -> str | None:
         if SCHEME.match(place):
             return f"{place} is neither a folder nor a URI (SCHEME://…)"
         return None
-    if place.startswith("abfs://"):
+    scheme = place.partition("://")[0]
+    if scheme.lower() in WITHOUT_TLS:
         return f"{place} goes without TLS: abfss:// does not"
-    if place.startswith("abfss://") and not ACCOUNT.match(place):
-        return f"{place} names no container and account (abfss://CONTAINER@ACCOUNT.…/FOLDER)"
+    if scheme not in SCHEMES:
+        return f"{place}: tables are under none but {', '.join(f'{one}://' for one in SCHEMES)}"
+    if scheme == "abfss" and not ADLS.fullmatch(place):
+        return (
+            f"{place} is no container and account of ADLS, or has what a folder may not have: "
+            "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER"
+        )
     return None
 
 
@@ -496,7 +519,7 @@ def read(environment: str) -> tuple[Path, dict[str, Any]]:
             f"no environment {environment!r} ({path}); there are: {', '.join(known) or 'none'}"
         )
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.load(path.read_text(), _Loader) or {}
     except yaml.MarkedYAMLError as error:
         # Not its snippet of the line, where a secret may stand that should not.
         mark, problem = error.problem_mark, error.problem
@@ -511,6 +534,27 @@ def read(environment: str) -> tuple[Path, dict[str, Any]]:
             f"{path}: environment is the name of the file, and no setting: remove it"
         )
     return path, {"environment": path.stem, **values}
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes no key twice, and none that is no text: neither would be seen to have been left out."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                raise yaml.MarkedYAMLError(
+                    problem="a key that is no text: write it in quotes",
+                    problem_mark=key.start_mark,
+                )
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def wrong(error: ValidationError) -> list[str]:

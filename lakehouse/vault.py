@@ -95,6 +95,11 @@ def _key_vault(reference: str, vault: str, name: str) -> str:
             "the name, or let this machine reach it"
         ) from None
     if code == 200:
+        if not isinstance(body, dict) or not isinstance(body.get("value"), str):
+            raise AwayError(
+                f"secret {reference}: {host} answers 200 without a secret, as no vault does: is "
+                "that a proxy? Let this machine reach the vault itself"
+            )
         return str(body["value"])
     said = (body.get("error") or {}).get("message", "") if isinstance(body, dict) else ""
     said = f"{host} answers {code} {said.splitlines()[0] if said else ''}".rstrip()

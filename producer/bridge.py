@@ -218,7 +218,8 @@ class _Bridge:
             )
         if said := circle(settings, topic):
             raise SettingsError(said)
-        kafka.ensure_topics(settings, [topic])
+        # Not made where it is missing: nobody would see that its name is another one.
+        kafka.demand_topics(settings, [topic])
         self.settings, self.topic, self.stop, self.progress = settings, topic, stop, progress
         self.accept_gap = accept_gap
         self.dead_letters = settings.bridge.dead_letters or f"{topic}.dead-letters"

@@ -2,6 +2,8 @@
 
 Databricks' own models (databricks-bundles) say what a resource may hold; the wheel says which entry
 points there are, and its commands which parameters they take.
+
+    python -m tests.bundle FOLDER TARGET WHEEL --var storage=… --var event_hubs=…
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 from zoneinfo import available_timezones
 
+import click
 import yaml
 from databricks.bundles.dashboards import Dashboard
 from databricks.bundles.jobs import Job
@@ -60,6 +63,11 @@ CHOICES: dict[str, dict[str, set[object]]] = {
     "targets.*": {"mode": {"development", "production"}},
     "variables.*": {"type": {"complex"}},
 }
+# Of the tool that deploys, whose first number is 1.
+CLI, CLI_VERSION = ">= 1.0.0", re.compile(r">= ?1[.][0-9]+[.][0-9]+")
+# Of serverless environments, by Databricks' notes on their releases.
+ENVIRONMENTS = {"1", "2", "3", "4", "5"}
+NAME = re.compile(r"[a-z0-9_-]+")
 # Who may have what: by Databricks' documentation of permissions of a bundle.
 GRANTEES = {"group_name", "user_name", "service_principal_name"}
 LEVELS = {"CAN_VIEW", "CAN_MANAGE", "CAN_RUN"}
@@ -123,8 +131,17 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
     bundle = Bundle(root, target, given, wheel)
     try:
         _load(bundle)
-    except ValueError as error:
+        return _check(bundle)
+    except (ValueError, OSError, BadZipFile) as error:
         return [*bundle.findings, str(error)]
+    except (AttributeError, KeyError, TypeError) as error:
+        # A form that no rule here has thought of is wrong all the same.
+        said = f"{type(error).__name__}: {error}"
+        return [*bundle.findings, f"databricks.yml: cannot be looked at to its end ({said})"]
+
+
+def _check(bundle: Bundle) -> list[str]:
+    target = bundle.target
     _keys(bundle)
     if target not in (bundle.raw.get("targets") or {}):
         bundle.find("targets", f"no target {target}")
@@ -132,10 +149,16 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
     raw = _Resolver(bundle).all()
     distribution, entry_points = _wheel(bundle)
     _artifacts(bundle, raw.get("artifacts") or {})
-    bundle.volumes = {
+    places = [
         (str(one.get("catalog_name")), str(one.get("schema_name")), str(one.get("name")))
         for one in raw["resources"].get("volumes", {}).values()
-    }
+    ]
+    bundle.volumes = set(places)
+    for key, place in zip(raw["resources"].get("volumes", {}), places, strict=True):
+        if places.count(place) > 1:
+            bundle.find(f"volumes.{key}", f"{'.'.join(place)} is another volume, too")
+        if not all(NAME.fullmatch(part) for part in place):
+            bundle.find(f"volumes.{key}", f"{'.'.join(place)} is no name")
     schemas = {str(one.get("name")) for one in raw["resources"].get("schemas", {}).values()}
     for key, volume in raw["resources"].get("volumes", {}).items():
         if str(volume.get("schema_name")) not in schemas:
@@ -152,6 +175,8 @@ def check(root: Path, target: str, given: dict[str, str], wheel: Path) -> list[s
                 sound = False
                 continue
             _paths(bundle, where, resource)
+            if kind == "dashboards":
+                _dashboard(bundle, where, resource)
             if kind == "jobs":
                 _rules(bundle, where, resource)
                 for task in resource.get("tasks", []):
@@ -190,24 +215,66 @@ def resolved(root: Path, target: str, given: dict[str, str]) -> dict[str, Any]:
 
 
 def _load(bundle: Bundle) -> None:
-    raw = _yaml(bundle.root / "databricks.yml")
+    raw = _mapping(bundle, bundle.root / "databricks.yml")
     resources: dict[str, dict[str, Any]] = {}
-    for pattern in raw.get("include", []):
-        paths = sorted(bundle.root.glob(pattern))
+    if "resources" in raw:
+        bundle.find("databricks.yml", "resources: they have files of their own in resources/")
+        _gather(bundle, "databricks.yml", raw["resources"], resources)
+    patterns = raw.get("include", [])
+    if not isinstance(patterns, list):
+        bundle.find("include", f"{patterns!r} is no list")
+        patterns = [patterns]
+    for pattern in patterns:
+        paths = sorted(bundle.root.glob(str(pattern)))
         if not paths:
             bundle.find("include", f"no file {pattern}")
         for path in paths:
-            part = _yaml(path)
+            part = _mapping(bundle, path)
             for extra in set(part) - {"resources"}:
                 bundle.find(path.name, f"unknown field {extra}")
             if "resources" not in part:
                 bundle.find(path.name, "no resources")
-            for kind, named in part.get("resources", {}).items():
-                for key in named:
-                    if key in resources.get(kind, {}):
-                        bundle.find(f"{kind}.{key}", "stands twice")
-                resources.setdefault(kind, {}).update(named)
+            _gather(bundle, path.name, part.get("resources", {}), resources)
     bundle.raw = {**raw, "resources": resources}
+
+
+def _gather(bundle: Bundle, file: str, part: Any, resources: dict[str, dict[str, Any]]) -> None:
+    """Takes a file's resources in, by kind and name."""
+    if not isinstance(part, dict):
+        bundle.find(file, "resources: is no mapping")
+        return
+    for kind, named in part.items():
+        if not isinstance(named, dict):
+            bundle.find(f"{file}: {kind}", "is no mapping of names to resources")
+            continue
+        for key, resource in named.items():
+            if not isinstance(resource, dict):
+                bundle.find(f"{kind}.{key}", "is no mapping")
+                continue
+            if key in resources.get(kind, {}):
+                bundle.find(f"{kind}.{key}", "stands twice")
+            resources.setdefault(kind, {})[key] = resource
+
+
+def _mapping(bundle: Bundle, path: Path) -> dict[str, Any]:
+    """A file's mapping, without what has no value: each of these is named."""
+    found = _yaml(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name}: is no mapping")
+
+    def valued(value: Any, where: str) -> Any:
+        if isinstance(value, dict):
+            for key in [key for key, inner in value.items() if inner is None]:
+                bundle.find(path.name, f"{where}{key}: has no value")
+            return {
+                key: valued(inner, f"{where}{key}.")
+                for key, inner in value.items()
+                if inner is not None
+            }
+        return [valued(inner, where) for inner in value] if isinstance(value, list) else value
+
+    whole: dict[str, Any] = valued(found, "")
+    return whole
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -238,6 +305,13 @@ def _keys(bundle: Bundle) -> None:
                 if key in found and found[key] not in choices:
                     known = ", ".join(sorted(map(str, choices)))
                     bundle.find(where, f"{key}: {found[key]} is none of {known}")
+    for name, variable in (own.get("variables") or {}).items():
+        is_complex = isinstance(variable.get("default"), dict | list)
+        if is_complex != (variable.get("type") == "complex") and "default" in variable:
+            bundle.find(f"variables.{name}", "type: complex goes with mappings and lists")
+    wanted = str((own.get("bundle") or {}).get("databricks_cli_version", CLI))
+    if not CLI_VERSION.fullmatch(wanted):
+        bundle.find("bundle", f"databricks_cli_version: {wanted} is no version that there is")
     targets = own.get("targets") or {}
     if sum(bool(target.get("default")) for target in targets.values()) > 1:
         bundle.find("targets", "more than one is the default")
@@ -355,7 +429,9 @@ def _wheel(bundle: Bundle) -> tuple[str, set[str]]:
     where = bundle.wheel.name
     with ZipFile(bundle.wheel) as file:
         names = file.namelist()
-        of_it = next(n for n in names if n.endswith(".dist-info/entry_points.txt"))
+        of_it = next((n for n in names if n.endswith(".dist-info/entry_points.txt")), None)
+        if of_it is None:
+            raise ValueError(f"{where}: is a wheel without entry points")
         parser = ConfigParser()
         parser.read_string(file.read(of_it).decode())
         points = {key: parser[one][key] for one in parser.sections() for key in parser[one]}
@@ -383,6 +459,8 @@ def _artifacts(bundle: Bundle, artifacts: dict[str, Any]) -> None:
     for name, one in artifacts.items():
         if not (bundle.root / str(one.get("path"))).is_dir():
             bundle.find(f"artifacts.{name}", f"path: no folder {one.get('path')}")
+        if not re.search(r"\bpip wheel\b|\bbdist_wheel\b|-m build\b", str(one.get("build"))):
+            bundle.find(f"artifacts.{name}", f"build: {one.get('build')} makes no wheel")
         # What the tasks' libraries name.
         if not re.search(r"(-w|--wheel-dir|-d|--dist-dir)[ =]dist\b", str(one.get("build"))):
             bundle.find(f"artifacts.{name}", f"build: {one.get('build')} makes no wheel in dist")
@@ -437,6 +515,19 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
             bundle.find(where, f"no time zone {schedule.get('timezone_id')}")
         if "continuous" in job:
             bundle.find(where, "continuous, and on a schedule")
+        if "trigger" in job:
+            bundle.find(where, "on a schedule, and by a trigger")
+    if "git_source" in job:
+        bundle.find(where, "git_source: what runs is the wheel that was deployed")
+    for one in job.get("environments", []):
+        version = (one.get("spec") or {}).get("environment_version")
+        if str(version) not in ENVIRONMENTS:
+            bundle.find(where, f"environment_version: {version} is none that there is")
+    for rule in (job.get("health") or {}).get("rules", []):
+        value = rule.get("value")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            bundle.find(where, f"health: {rule.get('metric')}: {value!r} is no number of seconds")
+            rule["value"] = 1
     _graph(bundle, where, job.get("tasks", []))
     longest = max((task.get("timeout_seconds", 0) for task in job.get("tasks", [])), default=0)
     if 0 < job.get("timeout_seconds", 0) < longest:
@@ -478,6 +569,20 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
     for parameter in job.get("parameters", []):
         if parameter["name"] not in used:
             bundle.find(where, f"parameter {parameter['name']} is given to no task")
+
+
+def _dashboard(bundle: Bundle, where: str, board: dict[str, Any]) -> None:
+    file = bundle.root / "resources" / str(board.get("file_path"))
+    if not file.is_file():
+        return  # told already
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        bundle.find(where, f"{file.name} is no JSON: {error}")
+        return
+    for part in ("datasets", "pages"):
+        if not (isinstance(found, dict) and found.get(part)):
+            bundle.find(where, f"{file.name} has no {part}")
 
 
 def _cron(bundle: Bundle, where: str, expression: str) -> None:
@@ -667,3 +772,21 @@ def _commands(wheel: Path) -> Callable[[dict[str, Any]], dict[str, list[str]]]:
         return answer
 
     return ask
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("target")
+@click.argument("wheel", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE")
+def main(folder: Path, target: str, wheel: Path, variables: tuple[str, ...]) -> None:
+    """Everything that is wrong with the bundle in FOLDER, a line each; exit code 1 where any is."""
+    given = {name: value for name, _, value in (one.partition("=") for one in variables)}
+    found = check(folder, target, given, wheel)
+    for line in found:
+        click.echo(line)
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -128,6 +128,8 @@ def _storage(raw: Raw, resources: Raw, find: Find) -> None:
         for name, one in found.items():
             if one.get("catalog_name") != _variable(raw, "catalog"):
                 find(f"{kind}.{name}", f"catalog {one.get('catalog_name')} is not the variable's")
+            if not one.get("catalog_name"):
+                find(f"{kind}.{name}", "no catalog")
             kept = (one.get("lifecycle") or {}).get("prevent_destroy") is True
             if not kept and name not in MADE_ANEW:
                 find(f"{kind}.{name}", "no prevent_destroy: `bundle destroy` would take it along")

@@ -170,7 +170,7 @@ class Vault:
     """
 
     def __init__(self, authority: Authority) -> None:
-        self.secrets: dict[str, str] = {}
+        self.secrets: dict[str, Any] = {}
         self.codes: list[int] = []
         self.asked: list[str] = []
         outer = self

@@ -278,9 +278,18 @@ def test_no_more_is_read_than_the_target_takes(
     assert check_all_there(settings, load) == 0
 
 
+def test_a_source_that_is_not_there_is_not_made(settings: Settings) -> None:
+    topic = settings.topics.events
+    with pytest.raises(BrokerError, match=f"has no topic {topic}: correct the name, or make it"):
+        bridge.send_on(settings)
+    with pytest.raises(BrokerError, match=topic):
+        kafka.demand_topics(settings, [topic])
+
+
 def test_a_target_that_is_not_there_is_one_line(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kafka.ensure_topics(settings, [settings.topics.events])
     monkeypatch.setattr(kafka, "TIMEOUT_SECONDS", 0.5)
     away = settings.bridge.model_copy(update={"to": BridgeTo(bootstrap="127.0.0.1:1")})
     with pytest.raises(BrokerError) as refused:

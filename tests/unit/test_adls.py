@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lakehouse import adls, settings
-from lakehouse.errors import SettingsError
+from lakehouse.errors import SettingsError, StorageError
 
 LAKE = "abfss://lake@one.dfs.core.windows.net/headwater"
 PREFIX = "spark.hadoop.fs.azure.account."
@@ -87,11 +88,12 @@ def test_each_account_has_the_login_and_no_other_place(
 ) -> None:
     monkeypatch.setenv("PLANTED", "planted")
     text = "adls: {auth: key, key: 'env:PLANTED'}"
-    other = "checkpoint_root: abfss://c@two.dfs.core.windows.net/x\n"
+    other = "checkpoint_root: abfss://lake@two.dfs.core.windows.net/x\n"
+    other += "synapse: {staging: 'abfss://stage@three.dfs.core.windows.net/x'}\n"
     hosts = {
         name.partition(".key.")[2] for name in adls.spark_options(load(tmp_path, other + text))
     }
-    assert hosts - {""} == {"one.dfs.core.windows.net", "two.dfs.core.windows.net"}
+    assert hosts == {f"{name}.dfs.core.windows.net" for name in ("one", "two", "three")} | {""}
     assert adls.spark_options(load(tmp_path, text, str(tmp_path))) == {}
 
 
@@ -107,3 +109,38 @@ def test_each_account_has_the_login_and_no_other_place(
 def test_a_login_that_lacks_something_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load(tmp_path, text)
+
+
+def test_a_storage_that_is_not_reached_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By each way that commands without a JVM go: no name leads there."""
+    monkeypatch.setenv("PLANTED", "cGxhbnRlZA==")
+    monkeypatch.setenv("AZURE_STORAGE_MAX_RETRIES", "0")
+    found = load(
+        tmp_path,
+        "adls: {auth: key, key: 'env:PLANTED'}",
+        "abfss://lake@nowhere.dfs.example.invalid/headwater",
+    )
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(
+            "Generic MicrosoftAzure error: error\n  \x1b[31m↳\x1b[0m no answer\n\nmore of it"
+        )
+
+    with pytest.raises(StorageError) as raised, adls.reaching(found, found.storage):
+        refused()
+    said = str(raised.value)
+    assert said.startswith("abfss://lake@nowhere.dfs.example.invalid/headwater cannot be reached: ")
+    assert "Generic MicrosoftAzure error: error no answer more of it: correct the place" in said
+    assert "adls.auth, now key" in said
+    assert "Storage Blob Data Contributor" in said
+    assert "\n" not in said
+    for kind in (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
+        with pytest.raises(StorageError), adls.reaching(found, found.storage):
+            raise kind("planted")
+    # What is not there, and what is on this machine, is somebody else's to tell.
+    with pytest.raises(FileNotFoundError), adls.reaching(found, found.storage):
+        raise FileNotFoundError("planted")
+    with pytest.raises(OSError, match="planted"), adls.reaching(found, str(tmp_path)):
+        raise OSError("planted")

@@ -342,6 +342,25 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
         ("on_demand.yml", "              - -r ../requirements/databricks.txt\n", "",
          "jobs.smoke.send", "wants databricks.txt"),
         ("on_demand.yml", "orjson==3.13.0", "orjsn==3.13.0", "jobs.smoke.send", "wants orjson"),
+        ("dashboard.yml", "headwater.lvdash.json", "streaming.yml",
+         "dashboards.operations", "streaming.yml is no JSON"),
+        ("databricks.yml", "    type: complex\n", "", "variables", "type: complex goes"),
+        ("databricks.yml", ">= 1.22.0", ">= 99", "bundle", "is no version that there is"),
+        ("databricks.yml", "python3 -m pip wheel -q --no-deps", "echo", "artifacts", "no wheel"),
+        ("databricks.yml", "      catalog: headwater_prod", '      catalog: ""',
+         "schemas.gold", "no catalog"),
+        ("on_demand.yml", 'environment_version: "4"', 'environment_version: "99"',
+         "jobs.smoke", "environment_version: 99"),
+        ("streaming.yml", "value: 300", "value: 0", "jobs.streaming", "is no number of seconds"),
+        ("streaming.yml", "value: 300", 'value: "300"', "jobs.streaming", "'300'"),
+        ("streaming.yml", "value: 300", "value: ", "streaming.yml", "value: has no value"),
+        ("batch.yml", "      schedule:\n", "      git_source: {git_url: https://example.com/x, "
+         "git_provider: gitHub}\n      schedule:\n", "jobs.reconcile", "git_source"),
+        ("batch.yml", "      schedule:\n", "      trigger: {periodic: {interval: 1, unit: DAYS}}\n"
+         "      schedule:\n", "jobs.reconcile", "on a schedule, and by a trigger"),
+        ("storage.yml", "name: reports", "name: checkpoints",
+         "volumes.reports", "is another volume, too"),
+        ("storage.yml", "name: reports", "name: re ports", "volumes.reports", "is no name"),
         ("streaming.yml", "      email_notifications:\n        on_failure: "
          '["${var.alerts_to}"]\n        on_streaming_backlog_exceeded: ["${var.alerts_to}"]\n', "",
          "jobs.streaming", "no alert on failure"),
@@ -389,6 +408,67 @@ def test_a_wheel_that_lacks_what_the_tasks_want_is_named(
     assert touched
     found = bundle.check(ROOT, "prod", GIVEN, broken)
     assert [line for line in found if named in line], found
+
+
+JOB_OF_ITS_OWN = """
+resources:
+  jobs:
+    other:
+      name: other
+      tasks:
+        - task_key: run
+          existing_cluster_id: x
+          python_wheel_task: {package_name: headwater, entry_point: nope, parameters: [gold]}
+"""
+
+
+def test_a_job_that_stands_among_the_rest_is_looked_at_like_any(copy: Path, wheel: Path) -> None:
+    with (copy / "databricks.yml").open("a") as file:
+        file.write(JOB_OF_ITS_OWN)
+    found = bundle.check(copy, "prod", GIVEN, wheel)
+    for named in (
+        "databricks.yml: resources: they have files of their own",
+        "jobs.other: no alert on failure",
+        "jobs.other.run: no entry point nope",
+        "jobs.other.run: existing_cluster_id",
+    ):
+        assert [line for line in found if line.startswith(named)], (named, found)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("databricks.yml", None, "databricks.yml"),
+        ("databricks.yml", "", "databricks.yml: is no mapping"),
+        ("databricks.yml", "- a\n", "databricks.yml: is no mapping"),
+        ("databricks.yml", "bundle: {name: x}\ninclude: resources/*.yml\n", "include: "),
+        ("databricks.yml", "bundle: {name: x}\ntargets: {prod: }\n", "prod: has no value"),
+        ("databricks.yml", "bundle: [x]\ntargets: {prod: {mode: production}}\n", "bundle: "),
+        ("resources/batch.yml", "resources:\n", "resources: has no value"),
+        ("resources/batch.yml", "resources: [x]\n", "resources: is no mapping"),
+        ("resources/batch.yml", "resources: {jobs: [x]}\n", "jobs: is no mapping of names"),
+        ("resources/batch.yml", "resources: {jobs: {x: [1]}}\n", "jobs.x: is no mapping"),
+        ("resources/batch.yml", "resources: {jobs: {x: {queue: , tags: }}}\n", "has no value"),
+        ("resources/batch.yml", "\x00", "batch.yml"),
+    ],
+)
+def test_whatever_stands_there_is_a_line(
+    file: str, text: str | None, named: str, copy: Path, wheel: Path
+) -> None:
+    if text is None:
+        (copy / file).unlink()
+    else:
+        (copy / file).write_text(text)
+    found = bundle.check(copy, "prod", GIVEN, wheel)
+    assert [line for line in found if named in line], found
+
+
+@pytest.mark.parametrize("content", [None, b"no wheel"])
+def test_a_wheel_that_is_none_is_a_line(content: bytes | None, copy: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "headwater-0-py3-none-any.whl"
+    if content is not None:
+        broken.write_bytes(content)
+    assert bundle.check(copy, "prod", GIVEN, broken) != []
 
 
 def test_a_package_that_a_requirements_file_has_lost_is_named(copy: Path, wheel: Path) -> None:

@@ -116,7 +116,187 @@ def in_azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("in_azure")
 def test_nothing_is_missing_where_all_is_given() -> None:
+    code, [said, *notes] = check("--env", "azure")
+    assert (code, said) == (0, "environment azure: nothing is missing")
+    assert [note.split()[1] for note in notes] == ["broker.sasl_login_module", "adls.auth"]
+
+
+@pytest.mark.usefixtures("in_azure")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"DATABRICKS_RUNTIME_VERSION": "18.0"},
+        {
+            "HEADWATER_BROKER__SASL_LOGIN_MODULE": "",
+            "HEADWATER_ADLS__AUTH": "key",
+            "HEADWATER_ADLS__KEY": "env:ACCOUNT_KEY",
+            "ACCOUNT_KEY": "cGxhbnRlZA==",
+        },
+    ],
+)
+def test_what_is_not_so_everywhere_is_noted_elsewhere(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     assert check("--env", "azure") == (0, ["environment azure: nothing is missing"])
+
+
+BROKEN = [
+    ({"HEADWATER_PUBLISH_TO": "[1]"}, "publish_to: Input should be a valid string"),
+    ({"HEADWATER_PUBLISH_TO": '[{"a":1}]'}, "publish_to: Input should be a valid string"),
+    ({"HEADWATER_PUBLISH_TO": '[["a"]]'}, "publish_to: Input should be a valid string"),
+    ({"HEADWATER_TOPICS": '{"events":{"a":1}}'}, "topics.events: Input should be a valid string"),
+    ({"HEADWATER_SPARK__a__b": "x"}, "spark.a: Input should be a valid string"),
+    ({"HEADWATER_BRIDGE__TOPIC": "a b/.."}, "bridge.topic: String should match"),
+    ({"HEADWATER_BRIDGE__GROUP": ""}, "bridge.group: String should have at least 1"),
+    ({"HEADWATER_MYSQL__HOST": "user:pw@db.example.net"}, "mysql.host: has to be a name"),
+]
+
+
+@pytest.mark.parametrize(("given", "begin"), BROKEN, ids=[str(one[0]) for one in BROKEN])
+def test_values_of_the_wrong_form_are_a_line(
+    given: dict[str, str], begin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    code, lines = check()
+    assert code == 1
+    assert [line.startswith(begin) for line in lines] == [True], lines
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("publish_to: [mysql, null]\nmysql: {password: env:HOME}\n", "publish_to: Input should be"),
+        ("broker: {5: x}\n", "line 1, column 10 is not YAML: a key that is no text"),
+        ("true: x\n", "line 1, column 1 is not YAML: a key that is no text"),
+        ("spark: {a: {b: c}}\n", "spark.a: Input should be a valid string"),
+        (
+            "stream: {restarts: 1}\nstream: {restarts: 2}\n",
+            "line 2, column 1 .*stream stands twice",
+        ),
+    ],
+)
+def test_files_of_the_wrong_form_are_a_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(text)
+    code, [line] = check("--env", str(path))
+    assert code == 1
+    assert re.search(said, line), line
+
+
+PLANTED = "PLANTED99887766"
+MISPLACED = {
+    "HEADWATER_STORAGE": (
+        f"abfss://lake@account/x?sig={PLANTED}",
+        f"abfss://lake@account.dfs.core.windows.net/x?sig={PLANTED}",
+        f"abfss://lake:{PLANTED}@account.dfs.core.windows.net/x",
+    ),
+    "HEADWATER_BROKER__SASL_PASSWORD": (
+        f"env:Endpoint=sb://x/;SharedAccessKeyName=a;SharedAccessKey={PLANTED}=",
+        f"Endpoint=sb://x/;SharedAccessKeyName=a;SharedAccessKey={PLANTED}=",
+        f"keyvault:vault.example.net/{PLANTED}==",
+    ),
+    "HEADWATER_MYSQL__HOST": (f"user:{PLANTED}@db.example.net",),
+    "HEADWATER_SYNAPSE__STAGING": (f"abfss://lake@account.dfs.core.windows.net/x?sig={PLANTED}",),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in MISPLACED.items() for value in values]
+)
+def test_a_secret_in_the_wrong_place_is_not_shown(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    for command in (["config", "check"], ["config", "check", "--env", "azure"], ["config", "show"]):
+        done = CliRunner().invoke(cli, command, env={"COLUMNS": "400"})
+        assert done.exit_code != 0
+        # As stderr has it, which is masked for its looks.
+        assert PLANTED not in redact.redacted(f"{done.output}{done.exception}")
+        assert PLANTED not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "ABFS://c@a.b/x",
+        "Abfss://nonsense",
+        "wasb://lake@account.blob.core.windows.net/x",
+        "wasbs://lake@account.blob.core.windows.net/x",
+        "http://x/y",
+        "adl://account.azuredatalakestore.net/x",
+        "://x",
+        " abfss://lake@account.dfs.core.windows.net/x",
+        "abfss://lake@account.dfs.core.windows.net/x\n",
+        "abfss://lake@account.dfs.core.windows.net:443/x",
+        "abfss://lake@account.dfs.core.windows.net/x#y",
+        "abfss://lake@account.blob.core.windows.net/x",
+        "abfss://lake@account..core.windows.net/x",
+        "abfss://Lake@account.dfs.core.windows.net/x",
+        "abfss://[lake@account.dfs.core.windows.net/x",
+        "abfss://la--ke@account.dfs.core.windows.net/x",
+    ],
+)
+def test_places_that_are_none(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_STORAGE", storage)
+    code, lines = check("--env", "azure")
+    assert code == 1
+    assert [line for line in lines if line.startswith("storage: ")]
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "abfss://lake@account.dfs.core.windows.net",
+        "abfss://lake@account.dfs.core.windows.net/a/b-c_d=e",
+        "abfss://my-lake@account.dfs.core.chinacloudapi.cn/x",
+        "abfss://lake@account.z12.dfs.storage.azure.net/x",
+        "abfss://0a1b2c3d-0000-4000-8000-000000000000@onelake.dfs.fabric.microsoft.com/x",
+        "s3a://bucket/x",
+        "file:///tmp/x",
+    ],
+)
+def test_places_that_are_some(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_STORAGE", storage)
+    _, lines = check("--env", "azure")
+    assert not [line for line in lines if line.startswith("storage: ")]
+
+
+@pytest.mark.usefixtures("in_azure")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {
+                "HEADWATER_BROKER__BOOTSTRAP": "localhost:9092,kafka.example.net:9092",
+                "HEADWATER_BROKER__SECURITY_PROTOCOL": "PLAINTEXT",
+                "HEADWATER_BROKER__SASL_MECHANISM": "",
+                "HEADWATER_BROKER__SASL_LOGIN_MODULE": "",
+            },
+            "broker.security_protocol: PLAINTEXT has kafka.example.net reached without TLS",
+        ),
+        (
+            {"HEADWATER_SPARK": '{"spark.hadoop.fs.azure.account.key.x": "planted"}'},
+            "spark: spark.hadoop.fs.azure.account.key.x has a value in the settings",
+        ),
+        (
+            {"HEADWATER_ADLS__AUTH": "key", "HEADWATER_ADLS__KEY": "env:MYSQL_PASSWORD"},
+            "adls.key: env:MYSQL_PASSWORD is no key of a storage account",
+        ),
+    ],
+)
+def test_what_is_neither_safe_nor_sound(
+    given: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYSQL_PASSWORD", "no base64!")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    code, [line] = check("--env", "azure")
+    assert code == 1
+    assert line.startswith(said)
+    assert "planted" not in line
 
 
 @pytest.mark.usefixtures("in_azure")
@@ -180,6 +360,7 @@ def test_what_would_fail_on_the_day_is_said(
 @pytest.mark.usefixtures("in_azure")
 def test_names_in_capitals_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_TOPICS__EVENTS", "SHOP.events")
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
     assert check("--env", "azure") == (0, ["environment azure: nothing is missing"])
 
 

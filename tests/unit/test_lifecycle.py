@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ def test_nothing_that_is_read_is_archived_or_deleted(
         assert not touched or actions <= {"tierToCool", "tierToCold"}
         # And what is to cool down is where the tables are.
         assert touched or "tierToArchive" in actions
+
+
+def test_the_account_of_the_docs_has_the_tiers_that_the_rules_want() -> None:
+    """By Microsoft's page on access tiers, zone-redundant accounts have no archive."""
+    [sku] = re.findall(
+        r"--sku Standard_(\w+) --kind StorageV2", (ROOT / "docs/deploy.md").read_text()
+    )
+    actions = {name for rule in RULES for name in rule["definition"]["actions"]["baseBlob"]}
+    assert "tierToArchive" in actions
+    assert sku in {"LRS", "GRS", "RAGRS"}
 
 
 def test_bronze_cools_down_before_it_goes(layouts: Layouts) -> None:

@@ -48,7 +48,7 @@ def test_a_stream_is_kept_from_the_checkpoints_and_the_tables_of_another(tmp_pat
     assert refused(one, same_tables, "stream-silver")
 
 
-@pytest.mark.parametrize("storage", ["abfss://c@a.dfs.core.windows.net/x", "/Volumes/c/s/v"])
+@pytest.mark.parametrize("storage", ["abfss://lake@one.dfs.core.windows.net/x", "/Volumes/c/s/v"])
 def test_an_object_store_takes_no_lock(tmp_path: Path, storage: str) -> None:
     settings = settings_of(storage, tmp_path, "/Volumes/c/s/checkpoints")
     assert refused(settings, settings, "stream-silver")

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
+from azure.core.exceptions import ServiceRequestError
 
-from lakehouse import redact, settings, vault
+from lakehouse import login, redact, settings, vault
 from lakehouse.errors import SettingsError
 from lakehouse.settings import Identity, resolve_secret
 from tests.secured import TOKEN, Authority, Vault
@@ -101,6 +102,36 @@ def test_where_the_vault_is_away_the_last_value_counts(server: Vault, clock: lis
     del server.secrets["eventhub"]
     with pytest.raises(SettingsError, match="404 eventhub was not found: put it there"):
         resolve_secret(reference)
+
+
+@pytest.mark.parametrize("value", [None, 5, ["x"]])
+def test_what_answers_without_a_secret_is_no_vault(server: Vault, value: Any) -> None:
+    server.secrets["eventhub"] = value
+    with pytest.raises(SettingsError, match="answers 200 without a secret, as no vault does"):
+        resolve_secret(f"keyvault:{server.host}/eventhub")
+
+
+def test_a_vault_of_another_cloud_is_logged_in_to_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By azure-identity's own variable, unless the settings name one."""
+    asked: list[str] = []
+
+    def send(_: Any, request: Any, **__: Any) -> Any:
+        asked.append(request.url.split("/")[2])
+        raise ServiceRequestError("planted")
+
+    monkeypatch.setattr("azure.core.pipeline.transport.RequestsTransport.send", send)
+    for name, value in {
+        "AZURE_AUTHORITY_HOST": "https://login.chinacloudapi.cn",
+        "AZURE_TENANT_ID": "00000000-0000-4000-8000-000000000000",
+        "AZURE_CLIENT_ID": "00000000-0000-4000-8000-000000000001",
+        "AZURE_CLIENT_SECRET": "planted-secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    login._credential.cache_clear()
+    with pytest.raises(SettingsError, match=r"no token for https://vault.azure.cn/[.]default"):
+        resolve_secret("keyvault:example.vault.azure.cn/eventhub")
+    login._credential.cache_clear()
+    assert set(asked) == {"login.chinacloudapi.cn"}
 
 
 def test_a_busy_vault_is_asked_again(server: Vault) -> None:
