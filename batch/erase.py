@@ -260,6 +260,7 @@ def find(
         F.sha2("value", 256).alias("digest"),
         named.alias("named"),
     )
+    rows = _of_changes(spark, settings, contracts, rows)
     wanted = [*COORDINATES, "outcome"]
     direct = rows.where("named").select(*wanted).localCheckpoint()
     # Their copies, and of those erased before: how these spelt it need not be found any more.
@@ -274,6 +275,28 @@ def find(
         put = done.where(_has_word(F.col("payload"), texts)).select(*COORDINATES).distinct()
         found = found.union(rows.join(put, COORDINATES, "left_semi").select(*wanted))
     return found.distinct().localCheckpoint()
+
+
+def _of_changes(
+    spark: SparkSession, settings: Settings, contracts: Contracts, rows: DataFrame
+) -> DataFrame:
+    """The rows with the digests of changes of databases as Silver has them: of what was changed,
+    and not of their bytes, which say when they were sent, too."""
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+    from lakehouse.decode import decode
+    from lakehouse.silver import COORDINATES
+
+    topics = [contract.topic for contract in contracts.plain if contract.changes]
+    if not topics:
+        return rows
+    bronze = tables.read(spark, settings, tables.bronze()).where(F.col("topic").isin(topics))
+    raw = bronze.select(*COORDINATES, "timestamp", "key", "value")
+    decoded = decode(raw, contracts, settings.stream.max_record_bytes)
+    told = decoded.select(*COORDINATES, F.col("digest").alias("_digest"))
+    joined = rows.join(told, COORDINATES, "left")
+    return joined.withColumn("digest", F.coalesce("_digest", "digest")).drop("_digest")
 
 
 def _by_outcome(records: DataFrame) -> dict[str, int]:

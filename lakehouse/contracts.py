@@ -627,9 +627,14 @@ def _not_exact(column: Column, rule: Rule, kinds: Mapping[str, str]) -> str | No
         return "is for a decimal, of a decimal with a scale and of another one or an integer"
     if first[1] + second[1] > own[1]:
         return f"has {first[1] + second[1]} digits after the point, the column {own[1]}"
-    # As the engines count what a product may have.
-    if first[0] + second[0] + 1 > 38:
+    # As the engines count what a product may have, and what holds both it and the column's own.
+    digits_of = first[0] + second[0] + 1, first[1] + second[1]
+    before_point = max(digits_of[0] - digits_of[1], own[0] - own[1])
+    if digits_of[0] > 38 or before_point + max(digits_of[1], own[1]) > 38:
         return "may have more than 38 digits"
+    names = [one.name for one in column.cleaners]
+    if rules.DEFAULT in names[: names.index(rule.name)]:
+        return "comes after a default, which leaves nothing to be worked out"
     return None
 
 

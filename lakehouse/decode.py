@@ -46,7 +46,7 @@ BLANKS = " \t\r\n"
 # Between names of problems: no name of a column or a rule holds one.
 SEPARATOR = "\n"
 UNKNOWN_FIELD = "unknown_field"
-TRUE, FALSE = ["true", "yes", "1"], ["false", "no", "0"]
+TRUE, FALSE = ["true", "yes", "1", "1.0"], ["false", "no", "0", "0.0"]
 
 
 def get(value: SparkColumn, spark_type: str, path: str = "$") -> SparkColumn:
@@ -214,8 +214,9 @@ OP, BEFORE, AFTER = "$.op", "$.before", "$.after"
 DELETED = "d"
 # By Debezium's `op`, the end of the event's type. Others (t, m) are no change of a row.
 CHANGES = {"c": "created", "u": "updated", DELETED: "deleted", "r": "read"}
+DELETED_TYPE = f".{CHANGES[DELETED]}"
 # Where in the log of MariaDB or MySQL a change stands: the number of the file, the place in it, the
-# row of that statement. As text, in the order in which they were committed.
+# row of that statement.
 POSITION = (
     ("file", r"[0-9]{1,10}\z", 10),
     ("pos", r"\A[0-9]{1,20}\z", 20),
@@ -557,6 +558,10 @@ class _Field:
             native = when((self._number(), self._kept()))
         if not column.from_text:
             return native
+        if logical == "boolean":
+            # Where yes is the text 1, it may be the number.
+            exact = f"{kind} IN ('STRING', 'BIGINT') OR startswith({kind}, 'DECIMAL')"
+            said = when((exact, self._get("string")))
         return f"coalesce({native}, {self._from_text(f'btrim({said}, {BLANKS!r})')})"
 
     def problem(self) -> str:

@@ -27,6 +27,7 @@ from lakehouse.decode import (
     CHANGES,
     DATE,
     DELETED,
+    DELETED_TYPE,
     FALSE,
     FIRST,
     LAST,
@@ -58,8 +59,9 @@ ARROW_TYPES = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
 }
-# What a record without an object is told by: there is no column to look at then.
-NO_OBJECT = {f"{of}.{what}" for of in ("data", "before", "after") for what in ("required", "type")}
+# What a record without an object is told by, or a change: there is no column to look at then.
+NO_OBJECT = {"data.required", "data.type"}
+NO_ROW = {f"{of}.{what}" for of in ("before", "after") for what in ("required", "type")}
 LIMITS = {"int": 2**31, "bigint": 2**63}
 # A number of more digits, and a name of more characters, is refused by Spark's parser.
 MAX_NUMBER = 1000
@@ -152,8 +154,8 @@ def _fitted(frame: Checked, contracts: Contracts) -> Checked:
             if column.decimal and any(rule.name in ARITHMETIC for rule in column.cleaners):
                 name, (precision, scale) = flat(contract, column), column.decimal
                 limit = Decimal(10) ** (precision - scale)
-                values = (None if value is pd.NA else value for value in native[name].to_list())
-                fitting = [v if v is not None and abs(v) < limit else None for v in values]
+                values = native[name].to_list()
+                fitting = [None if pd.isna(v) or abs(v) >= limit else v for v in values]
                 of_type = pd.ArrowDtype(arrow_type(column))
                 native = native.assign(**{name: pd.Series(fitting, dtype=of_type)})
     return nw.from_native(native, eager_only=True)
@@ -171,12 +173,14 @@ def _column(contract: Contract, name: str) -> nw.Expr:
 def _violations(index: int, row: Mapping[str, Any], raised: Mapping[str, list[Any]]) -> list[str]:
     """The row's problems, and the rules that it breaks."""
     result = list(row["problems"])
-    if row.get("entity") is None or NO_OBJECT & set(result):
+    if row.get("entity") is None or row["no_object"] & set(result):
         return result
     for flag, broken_in in raised.items():
         entity, _, name = flag.partition("__")
         column, _, rule = name.rpartition(".")
         if entity != row["entity"] or broken_in[index] is not True:
+            continue
+        if column not in row.get("looked_at", {column}):
             continue
         # A column that could not be typed has its name already: missing is not another fault.
         if rule != "required" or column not in row["untyped"]:
@@ -202,6 +206,7 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
     if contract is None:
         return row
     row["entity"] = contract.name
+    row["no_object"] = NO_ROW if contract.changes else NO_OBJECT
     fields = data if isinstance(data, dict) else {}
     unheld: dict[str, str] = {}
     for column in contract.columns:
@@ -215,6 +220,11 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
     _unknown_fields(contract, fields, unheld, row)
     if plain is not None and plain.changes:
         _change_identity(plain, doc, fields, row)
+        if (row["type"] or "").endswith(DELETED_TYPE):
+            # It is gone, whatever it was.
+            row["looked_at"] = {column.name for column in plain.columns if column.primary_key}
+            unimportant = [unheld[name] for name in unheld.keys() - row["looked_at"]]
+            row["problems"] = [name for name in row["problems"] if name not in unimportant]
     elif plain is not None:
         _plain_identity(record, plain, fields, row)
     time, tolerance = row.get("time"), timedelta(seconds=contract.clock_tolerance_seconds)
@@ -566,8 +576,13 @@ def _from_text(text: str, column: Column) -> Typed:
     return _number(Decimal(text), column)
 
 
-def _boolean(value: Any, _: Column) -> Typed:
-    return (value, None) if isinstance(value, bool) else (None, "type")
+def _boolean(value: Any, column: Column) -> Typed:
+    if isinstance(value, bool):
+        return value, None
+    # Where yes is the text 1, it may be the number.
+    if column.from_text and isinstance(value, int | Decimal) and value in (0, 1):
+        return value == 1, None
+    return None, "type"
 
 
 def _integer(value: Any, column: Column) -> Typed:

@@ -45,8 +45,8 @@ HOUR_PARTS = ("year", "month", "day", "hour")
 class Layout:
     """One table: its columns (of Gold's tables only), how it is laid out, kept and published.
 
-    natural_key: of a dimension, the column with the key of its entity; of_changes: whether that is
-    told of by changes of a database's table. hour_of: see LAYOUT_KEYS.
+    natural_key: of a dimension, the column with the key of its entity; of_changes: the
+    topic of the changes of a database's table that this tells of it by. hour_of: see LAYOUT_KEYS.
     latency: how far it may be behind what there is, s; retention: how long its rows are kept, s;
     None where nothing is said.
     """
@@ -58,7 +58,7 @@ class Layout:
     entity: str | None
     scd: int | None
     natural_key: str | None
-    of_changes: bool
+    of_changes: str | None
     hour_of: str | None
     partition_by: tuple[str, ...]
     zorder_by: tuple[str, ...]
@@ -196,6 +196,7 @@ class _Reader(Reader):
             natural = self._dimension(entity, scd, columns, contracts, made)
         if self.findings:
             return None
+        source = None if entity is None else contracts[entity]
         description = raw.get("description") or {}
         return Layout(
             layer=str(layer),
@@ -205,7 +206,7 @@ class _Reader(Reader):
             entity=entity,
             scd=scd,
             natural_key=natural,
-            of_changes=entity is not None and contracts[entity].changes,
+            of_changes=source.topic if source is not None and source.changes else None,
             hour_of=hour_of,
             partition_by=lists["partitionBy"],
             zorder_by=lists["zorderBy"],
@@ -238,7 +239,7 @@ class _Reader(Reader):
         kinds = {column.name: column.spark_type for column in columns}
         if scd != 1:
             self.find_custom("hourOf", "is for a dimension with scd 1")
-        if kinds.get(name) != "timestamp":
+        if not isinstance(name, str) or kinds.get(name) != "timestamp":
             self.find_custom("hourOf", f"no timestamp column {name!r}")
         for part in HOUR_PARTS:
             if kinds.get(part) != "int":

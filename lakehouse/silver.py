@@ -6,14 +6,14 @@ outcome on whichever way it comes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import narwhals as nw
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lakehouse.contracts import Contract, Contracts
-from lakehouse.decode import decode, joined, problems, split
+from lakehouse.contracts import Column, Contract, Contracts
+from lakehouse.decode import DELETED_TYPE, decode, joined, problems, split
 from lakehouse.rules import ARITHMETIC
 from lakehouse.sql import literal, quoted, when
 from lakehouse.validate import cleaned, kept
@@ -113,7 +113,7 @@ def _validated(df: DataFrame, contracts: Contracts) -> DataFrame:
     ).drop(*clean)
     df = _with_columns(df, good)
     names = [
-        (f"{quoted(contract.name)} IS NOT NULL", joined(_names(contract)))
+        (f"{quoted(contract.name)} IS NOT NULL", _broken(contract))
         for contract in contracts.values()
     ]
     df = df.withColumn("of_columns", F.expr(when(*names)))
@@ -160,11 +160,21 @@ def _name(column: str, rule: str) -> str:
     return f"{column}.{rule}"
 
 
-def _names(contract: Contract) -> list[str]:
+def _broken(contract: Contract) -> str:
+    """All that is wrong with the columns of a row. Of one that was deleted its key alone counts: it
+    is gone, whatever it was."""
+    every = joined(_names(contract, contract.columns))
+    if not contract.changes:
+        return every
+    keys = joined(_names(contract, [c for c in contract.columns if c.primary_key]))
+    return when((f"endswith(type, {literal(DELETED_TYPE)})", keys), otherwise=every)
+
+
+def _names(contract: Contract, columns: Sequence[Column]) -> list[str]:
     """What is wrong with each column of a row, and every rule that it breaks; else null."""
-    problem = {c.name: f"{quoted(problems(contract))}.{quoted(c.name)}" for c in contract.columns}
-    names = [problem[c.name] for c in contract.columns if not contract.does_without(c)]
-    for column in contract.columns:
+    problem = {c.name: f"{quoted(problems(contract))}.{quoted(c.name)}" for c in columns}
+    names = [problem[c.name] for c in columns if not contract.does_without(c)]
+    for column in columns:
         value = f"{quoted(contract.name)}.{quoted(column.name)}"
         if column.required:
             # A column that could not be typed has its name already: missing is not another fault.

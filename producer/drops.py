@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -38,6 +38,9 @@ SOURCE = "/headwater/files"
 UNFINISHED = re.compile(r"^[._]|[.](part|partial|tmp|temp|crc|filepart)$", re.IGNORECASE)
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?")
 SEPARATORS = re.compile(r"[ _-]")
+NAIVE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]+)?)")
+# How many layouts of rows are remembered: objects of JSON may each have another one.
+LAYOUTS_KEPT = 1_000
 NUMERIC = re.compile(r"int|bigint|smallint|tinyint|float|double|decimal.*")
 ROWS_A_BATCH = 10_000
 # Of an object of JSON in a file, and of a row of CSV: Bronze's own limit is a setting.
@@ -124,14 +127,30 @@ def rows(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
         raise SettingsError(f"{file} cannot be read: {said}") from None
 
 
-def keys(names: list[str], contract: Contract) -> list[str]:
-    """Names of a file's columns as the contract has them: `customerID` and `Customer Id` are its
+class Names:
+    """Names of a file's columns as a contract has them: `customerID` and `Customer Id` are its
     customer_id. Those that it does not have, and those that it would have twice, stay."""
-    own = {key for column in contract.columns for key in column.json_keys}
-    by_letters = {_letters(key): key for key in own}
-    found = [name if name in own else by_letters.get(_letters(name), name) for name in names]
-    count = Counter(found)
-    return [now if count[now] == 1 else was for was, now in zip(names, found, strict=True)]
+
+    def __init__(self, contract: Contract) -> None:
+        self._own = [key for column in contract.columns for key in column.json_keys]
+        count = Counter(map(_letters, self._own))
+        alone = (key for key in self._own if count[_letters(key)] == 1)
+        self._by_letters = {_letters(key): key for key in alone}
+        self._known: dict[tuple[str, ...], list[str]] = {}
+
+    def of(self, names: Iterable[str]) -> list[str]:
+        asked = tuple(names)
+        if (known := self._known.get(asked)) is not None:
+            return known
+        found = [n if n in self._own else self._by_letters.get(_letters(n), n) for n in asked]
+        count = Counter(found)
+        made = [now if count[now] == 1 else was for was, now in zip(asked, found, strict=True)]
+        if len(self._known) < LAYOUTS_KEPT:
+            self._known[asked] = made
+        return made
+
+    def renamed(self, row: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(self.of(row), row.values(), strict=True))
 
 
 def _letters(name: str) -> str:
@@ -151,7 +170,7 @@ def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
 
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
         found = csv.reader(lines(text), strict=True)
-        names = keys(next(found, []), contract)
+        names = Names(contract).of(next(found, []))
         if len(set(names)) < len(names) or not all(names):
             raise ValueError(f"line 1 names no columns, or one of them twice: {names}")
         read.clear()
@@ -179,22 +198,24 @@ def _typed(text: str, kind: str) -> Any:
         return None
     if NUMERIC.fullmatch(kind) and NUMBER.fullmatch(text):
         return orjson.Fragment(text)
+    if kind in {"date", "timestamp"} and not text.strip():
+        return None
+    if kind == "timestamp" and (naive := NAIVE.fullmatch(text.strip())):
+        # As a moment of Parquet without a zone is taken.
+        return f"{naive[1]}T{naive[2]}Z"
     if kind == "boolean" and text.lower() in {"true", "false"}:
         return text.lower() == "true"
     return text
 
 
-def _renamed(row: dict[str, Any], contract: Contract) -> dict[str, Any]:
-    return dict(zip(keys(list(row), contract), row.values(), strict=True))
-
-
 def _json(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     """An object a line, or one list of objects."""
+    names = Names(contract)
     with file.open("rb") as lines:
         if _first_sign(file) == b"[":
             whole = lines.read()
             for one in orjson.loads(whole):
-                yield _renamed(one, contract) if isinstance(one, dict) else orjson.dumps(one)
+                yield names.renamed(one) if isinstance(one, dict) else orjson.dumps(one)
             return
         for line in lines:
             if not (text := line.strip()):
@@ -203,7 +224,7 @@ def _json(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
                 one = orjson.loads(text)
             except orjson.JSONDecodeError:
                 one = None
-            yield _renamed(one, contract) if isinstance(one, dict) else text
+            yield names.renamed(one) if isinstance(one, dict) else text
 
 
 def _first_sign(file: Path) -> bytes:
@@ -219,7 +240,7 @@ def _parquet(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]
 
     try:
         for batch in pq.ParquetFile(file).iter_batches(ROWS_A_BATCH):
-            names = keys(batch.schema.names, contract)
+            names = Names(contract).of(batch.schema.names)
             for row in batch.to_pylist():
                 yield {n: _plain(value) for n, value in zip(names, row.values(), strict=True)}
     except pa.ArrowException as error:
@@ -259,7 +280,7 @@ def events(file: Path, digest: str, contract: Contract, at: str | None) -> Itera
     source = f"{SOURCE}/{contract.name}"
     written = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
     natural = [column.json_keys for column in contract.columns if column.primary_key]
-    moment: tuple[str, ...] = (at,) if at else ()
+    moment = tuple(Names(contract).of([at])) if at else ()
     if at is None and contract.time_column is not None:
         moment = contract.column(contract.time_column).json_keys
     for number, row in enumerate(rows(file, contract), start=1):
@@ -273,7 +294,7 @@ def events(file: Path, digest: str, contract: Contract, at: str | None) -> Itera
             "id": ident,
             "source": source,
             "type": contract.event_type,
-            "time": _value(row, moment) or written,
+            "time": _told(_value(row, moment)) or written,
             "subject": subject,
             "datacontenttype": "application/json",
             "data": row,
@@ -288,7 +309,12 @@ def events(file: Path, digest: str, contract: Contract, at: str | None) -> Itera
 
 def _value(row: dict[str, Any], names: tuple[str, ...]) -> Any:
     found = next((row[name] for name in names if row.get(name) is not None), None)
-    return bytes(found).decode() if isinstance(found, orjson.Fragment) else found
+    return orjson.dumps(found).decode() if isinstance(found, orjson.Fragment) else found
+
+
+def _told(moment: Any) -> Any:
+    """None for a blank."""
+    return None if isinstance(moment, str) and not moment.strip() else moment
 
 
 def take_in(
@@ -415,6 +441,11 @@ def ingest(
     if entity not in loaded:
         raise click.BadParameter(
             f"{entity!r} is none of {', '.join(loaded)}", param_hint="--entity"
+        )
+    if loaded[entity].changes:
+        raise click.BadParameter(
+            f"{entity}: its records are changes of a database, which Debezium sends",
+            param_hint="--entity",
         )
     stopping = threading.Event()
     stop_on_signals(stopping)

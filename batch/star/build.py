@@ -491,7 +491,7 @@ class Builder:
                 continue
             keys = keys_of(self.source.touched(entity, natural))
             make = dimensions.scd1 if layout.scd == 1 else dimensions.scd2
-            more = ("_id", "_type") if layout.of_changes else ()
+            more = ("_type",) if layout.of_changes is not None else ()
             rows = make(self.source.history(entity, keys, *more), None, layout, natural)
             found.append(_Part(name, rows, keys))
         return found

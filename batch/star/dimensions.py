@@ -31,12 +31,17 @@ def scd1(events: DataFrame, refs: DataFrame | None, layout: Layout, natural: str
     events: the entity's history. refs: natural keys that facts refer to. Returns the columns of
     layout; a member without events is inferred, with its attributes null.
     """
-    rows = committed_last(events, natural) if layout.of_changes else latest(events, natural)
-    rows = rows.withColumn("is_inferred", F.lit(False))
     if layout.hour_of is not None:
+        # Which is the last one goes by that column, too.
         at = F.coalesce(layout.hour_of, "_time")
         parts = (F.year(at), F.month(at), F.dayofmonth(at), F.hour(at))
-        rows = rows.withColumns({layout.hour_of: at, **dict(zip(HOUR_PARTS, parts, strict=True))})
+        made = {layout.hour_of: at, "_time": at, **dict(zip(HOUR_PARTS, parts, strict=True))}
+        events = events.withColumns(made)
+    if layout.of_changes is not None:
+        rows = committed_last(events, layout.of_changes, natural)
+    else:
+        rows = latest(events, natural)
+    rows = rows.withColumn("is_inferred", F.lit(False))
     if refs is not None:
         rows = rows.join(refs.select(natural).distinct(), natural, "full_outer")
     inferred = F.coalesce("is_inferred", F.lit(True))

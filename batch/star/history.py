@@ -8,13 +8,11 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from lakehouse.decode import CHANGES, DELETED
+from lakehouse.decode import DELETED_TYPE
 
 # Events of one key in order: by their own time, then as the broker got them.
 ORDER = ("_time", "_timestamp", "_topic", "_partition", "_offset")
 COORDINATES = ("_topic", "_partition", "_offset")
-# How the type of a change ends that is a deletion.
-DELETED_TYPE = f".{CHANGES[DELETED]}"
 # The type of a change that was none: what a row is about is worked out anew all the same.
 AGAIN = "again"
 # Above so many keys a join that copies them to every task costs more than it saves.
@@ -107,12 +105,25 @@ def _small(keys: Keys) -> DataFrame:
     return F.broadcast(keys.frame) if keys.count <= BROADCAST_KEYS else keys.frame
 
 
-def committed_last(changes: DataFrame, *key: str) -> DataFrame:
-    """The last change of each key in the order in which they were committed, without the keys that
-    it has deleted. changes: with `_id` and `_type`; see lakehouse.decode."""
-    window = Window.partitionBy(*key).orderBy(F.col("_id").desc())
-    ranked = changes.withColumn("_rank", F.row_number().over(window)).where("_rank = 1")
-    return ranked.where(~F.endswith("_type", F.lit(DELETED_TYPE))).drop("_rank")
+def committed_last(changes: DataFrame, topic: str, *key: str) -> DataFrame:
+    """The last change of each key in the order in which they were committed, without keys that it
+    has deleted. changes: with `_type` (see lakehouse.decode); those of other topics are left out.
+
+    A key's changes come in that order, within its partition; when a topic was given more of these
+    it may have gone to another one. The places in the database's log would not tell: that may begin
+    anew.
+    """
+    of_partition = Window.partitionBy(*key, "_partition")
+    window = Window.partitionBy(*key).orderBy(
+        *(F.col(name).desc() for name in ("_begun", "_partition", "_offset"))
+    )
+    ranked = (
+        changes.where(F.col("_topic") == topic)
+        .withColumn("_begun", F.min("_timestamp").over(of_partition))
+        .withColumn("_rank", F.row_number().over(window))
+        .where("_rank = 1")
+    )
+    return ranked.where(~F.endswith("_type", F.lit(DELETED_TYPE))).drop("_rank", "_begun")
 
 
 def latest(events: DataFrame, *key: str) -> DataFrame:

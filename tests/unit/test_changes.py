@@ -64,7 +64,7 @@ def test_each_kind_of_change(members: Contracts) -> None:
     assert made["reward_member__spent"] == Decimal("19.90")
 
 
-def test_places_in_the_log_sort_as_they_were_committed(members: Contracts) -> None:
+def test_places_in_the_log_are_told_apart(members: Contracts) -> None:
     places = [("mariadb-bin.000009", 900, 0), ("mariadb-bin.000010", 4, 0)]
     places += [("mariadb-bin.000010", 4, 1), ("mariadb-bin.000010", 1_000, 0)]
     places += [("mariadb-bin.1000000", 4, 0)]
@@ -74,6 +74,17 @@ def test_places_in_the_log_sort_as_they_were_committed(members: Contracts) -> No
     ]
     assert ids == sorted(ids)
     assert len(set(ids)) == 5
+
+
+def test_of_what_is_gone_the_key_alone_counts(members: Contracts) -> None:
+    """Else a row that had broken a rule would stay for ever."""
+    odd = {"tier": "iron", "email": None, "spent": "19.999", "points": "x"}
+    found = told(members, change("d", before=odd), change("u", after=odd))
+    assert [one["outcome"] for one in found] == ["accepted", "quarantined"]
+    only_key = {**change("d"), "before": {"member_id": 5}}
+    no_key = {**change("d"), "before": {"customer_id": "C00000005"}}
+    [gone, nameless] = told(members, only_key, no_key)
+    assert (gone["outcome"], nameless["violations"]) == ("accepted", ["member_id.required"])
 
 
 def test_a_change_that_is_sent_again_is_the_same(members: Contracts) -> None:

@@ -275,3 +275,11 @@ def test_a_product_is_exact_or_refused(tmp_path: Path) -> None:
         assert [one for one in found if "rule 'product'" in one and said in one], (said, found)
     large = GOOD.replace("decimal(12,2)", "decimal(28,2)") + WORKED_OUT
     assert "may have more than 38 digits" in findings(tmp_path, large)[0]
+    # Nor does one type hold both what is worked out and what came.
+    finer = GOOD.replace("decimal(12,2)", "decimal(26,2)") + WORKED_OUT
+    finer = finer.replace("decimal(14,2)", "decimal(20,10)")
+    assert "may have more than 38 digits" in findings(tmp_path, finer)[0]
+    never = WORKED_OUT.replace(
+        "[{rule: product", "[{rule: default, value_if_missing: 0}, {rule: product"
+    )
+    assert "comes after a default" in findings(tmp_path, GOOD + never)[0]

@@ -16,10 +16,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lakehouse import contracts as contract_files
 from lakehouse.contracts import Contract, Contracts
 from lakehouse.errors import SettingsError
-from producer.drops import Known, Manifest, events, ready, rows
+from producer.drops import Known, Manifest, Names, events, ready, rows
 
+SAMPLE = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:test:sample
+name: sample
+version: 1.0.0
+status: active
+schema:
+  - name: sample
+    properties:
+      - {name: column_one, logicalType: string}
+      - {name: column_two, logicalType: string}
+"""
 LONG_AGO = time.time() - 3_600
 
 
@@ -146,12 +160,43 @@ def test_names_and_times_of_another_systems_file(tmp_path: Path, contracts: Cont
     written = datetime.fromisoformat(made[1]["time"])
     assert abs(written.timestamp() - LONG_AGO) < 0.01
 
+    # As pandas spells a moment, and as a person does; a blank is none.
+    moments = b"customer_id,updated_at\na,2026-03-01 09:00:00\nb,2026-03-01T09:00:00.5\nc, \n"
+    file = old(tmp_path / "moments.csv", moments)
+    wanted = ["2026-03-01T09:00:00Z", "2026-03-01T09:00:00.5Z", None]
+    assert [row["updated_at"] for row in told(file, telco)] == wanted
+    made = [json.loads(one.value or b"") for one in events(file, "f" * 64, telco, None)]
+    assert [one["time"] for one in made[:2]] == wanted[:2]
+    assert abs(datetime.fromisoformat(made[2]["time"]).timestamp() - LONG_AGO) < 0.01
+    blank = old(tmp_path / "blank.jsonl", b'{"customer_id":"a","updated_at":" "}')
+    [one] = [json.loads(one.value or b"") for one in events(blank, "f" * 64, telco, None)]
+    assert abs(datetime.fromisoformat(one["time"]).timestamp() - LONG_AGO) < 0.01
+    # A column may be named as the file does.
+    stamped = old(tmp_path / "stamped.csv", b"customerID,UpdatedAt\na,2026-03-01T10:00:00Z\n")
+    [one] = [json.loads(one.value or b"") for one in events(stamped, "f" * 64, telco, "UpdatedAt")]
+    assert one["time"] == "2026-03-01T10:00:00Z"
+
     # Two that would be the same stay apart; one that is the contract's counts.
     both = old(tmp_path / "both.jsonl", b'{"customerID":"a","customer_id":"b"}\n{"Gender":"x"}')
     assert told(both, telco) == [{"customerID": "a", "customer_id": "b"}, {"gender": "x"}]
     pq.write_table(pa.table({"customerID": ["0003-C"]}), tmp_path / "c.parquet")
     parquet = old(tmp_path / "c.parquet", (tmp_path / "c.parquet").read_bytes())
     assert told(parquet, telco) == [{"customer_id": "0003-C"}]
+
+
+def test_a_key_that_is_a_number(tmp_path: Path, contracts: Contracts) -> None:
+    file = old(tmp_path / "lines.csv", b"order_id,line_number\nO0000000001,5\n")
+    [one] = events(file, "f" * 64, contracts["order_item"], None)
+    assert one.key == b"O0000000001/5"
+
+
+def test_names_that_letters_do_not_tell_apart_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    text = SAMPLE.replace("column_one", "line_1").replace("column_two", "line1")
+    (folder / "sample.yaml").write_text(text)
+    names = Names(contract_files.load(folder)["sample"])
+    assert names.of(["Line 1", "line_1", "other"]) == ["Line 1", "line_1", "other"]
 
 
 def test_json_lines_and_a_list(tmp_path: Path, order: Contract) -> None:

@@ -98,6 +98,11 @@ WRONG = [
         "hourOf wants month, physicalType: int",
     ),
     (
+        FOLLOWS + "  - {property: scd, value: 1}\n  - {property: hourOf, value: [name]}\n",
+        COLUMNS,
+        "hourOf: no timestamp column ['name']",
+    ),
+    (
         GOLD,
         COLUMNS.replace(
             "{name: name, logicalType: string}",
