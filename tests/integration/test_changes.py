@@ -163,10 +163,10 @@ def plain(value: Any) -> Any:
 
 def history(settings: Settings) -> dict[int, list[Row]]:
     """By member, every accepted change as it was committed: what was done, and the row."""
-    columns = ["entity", "outcome", "id", "type", "reward_member"]
+    columns = ["outcome", "offset", "type", "reward_member"]
     found: dict[int, list[Row]] = defaultdict(list)
     rows = table(settings, "silver/events", columns).to_pylist()
-    for row in sorted(rows, key=lambda row: row["id"] or ""):
+    for row in sorted(rows, key=lambda row: int(row["offset"])):
         if row["outcome"] == "accepted":
             state = tuple(row["reward_member"][name] for name in COLUMNS.split(", "))
             found[state[0]].append((row["type"].rpartition(".")[2], *state))
