@@ -482,7 +482,8 @@ def to_json(value: Any) -> str:
 
     def spell(inner: Any) -> str:
         if isinstance(inner, dict):
-            pairs = sorted(inner.items())
+            # As Java compares texts: by units of UTF-16.
+            pairs = sorted(inner.items(), key=lambda pair: pair[0].encode("utf-16-be"))
             return "{" + ",".join(f"{spell(key)}:{spell(item)}" for key, item in pairs) + "}"
         if isinstance(inner, list):
             return "[" + ",".join(spell(item) for item in inner) + "]"

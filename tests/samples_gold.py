@@ -19,7 +19,7 @@ from tests.samples import event
 
 ENTITIES = (
     *("address", "category", "customer", "exchange_rate", "inventory", "order", "order_item"),
-    *("payment", "product", "store"),
+    *("payment", "product", "store", "telco_customer"),
 )
 LIMIT = 1_048_576
 CUSTOMER = {
