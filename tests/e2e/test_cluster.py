@@ -99,7 +99,7 @@ def packed(tmp_path: Path) -> Path:
     (tmp_path / "locked").write_text("\n".join(locked))
     run(sys.executable, "-m", "venv", "environment")
     install = ["environment/bin/pip", "install", "-q", "--no-cache-dir", "-c", "locked"]
-    named = re.search(r"whl\)\[producer,azure\]\" (.+)", (ROOT / "docs/deploy.md").read_text())
+    named = re.search(r"\)\[producer,azure\]\" (.+)", (ROOT / "docs/deploy.md").read_text())
     assert named
     wanted = [word.strip('"') for word in named[1].split()]
     run(*install, f"{wheel}[producer,azure]", *wanted)
