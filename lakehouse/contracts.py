@@ -9,7 +9,7 @@ A file is checked against the standard's own JSON schema, then for what Headwate
 - `customProperties` of a property: `clean` (a list of cleaners, each a name or `{rule: NAME, …}`),
   `jsonType: string` (values come as text, as in a CSV export), `aliases` (other keys of the JSON,
   read where the first one is missing), `pii: true`, `subject: true` (it identifies the person that
-  the record is about).
+  the record is about), `region: true` (it says where an event belongs in metrics by region).
 - `customProperties` of the contract: the keys of CONTRACT_KEYS.
 """
 
@@ -77,7 +77,7 @@ CONTRACT_KEYS = {
     "changedTypes": "what a value that its column cannot hold does to its record, unless the "
     "column is required or the record's time: quarantine (where left out), evolve, drop, freeze",
 }
-COLUMN_KEYS = frozenset({"aliases", "clean", "jsonType", "pii", "subject"})
+COLUMN_KEYS = frozenset({"aliases", "clean", "jsonType", "pii", "region", "subject"})
 
 
 def decimal_of(spark_type: str) -> tuple[int, int] | None:
@@ -105,6 +105,7 @@ class Column:
     checks: tuple[Rule, ...]
     aliases: tuple[str, ...] = ()
     subject: bool = False
+    region: bool = False
 
     @property
     def decimal(self) -> tuple[int, int] | None:
@@ -388,6 +389,8 @@ class Reader:
         moments = {column.name for column in columns if column.spark_type == "timestamp"}
         if time_column is not None and str(time_column) not in moments:
             self.find_custom("time", f"no timestamp column {time_column!r}")
+        if len([column for column in columns if column.region]) > 1:
+            self.find((*base, "properties"), "region: an event has one: mark one column")
         known = {column.json_key for column in columns}
         modes = {}
         for key, fallback in (("newFields", EVOLVE), ("changedTypes", QUARANTINE)):
@@ -518,11 +521,13 @@ class Reader:
         custom = self.custom(item, where, self.column_keys)
         if custom.get("jsonType", "string") != "string":
             self.find((*where, "customProperties"), "jsonType: only 'string'")
-        for key in ("pii", "subject"):
+        for key in ("pii", "region", "subject"):
             if not isinstance(custom.get(key, False), bool):
                 self.find((*where, "customProperties"), f"{key}: true or false")
         if custom.get("subject") and logical not in {"string", "integer"}:
             self.find((*where, "customProperties"), "subject: for what names a person")
+        if custom.get("region") and (logical != "string" or custom.get("pii")):
+            self.find((*where, "customProperties"), "region: for text that is not personal")
         aliases = custom.get("aliases", [])
         if not isinstance(aliases, list) or not all(
             isinstance(key, str) and JSON_KEY.fullmatch(key) for key in aliases
@@ -571,6 +576,7 @@ class Reader:
             checks=tuple(checks),
             aliases=tuple(aliases),
             subject=bool(custom.get("subject", False)),
+            region=bool(custom.get("region", False)),
         )
 
     def _rule(self, raw: Any, where: Path_, catalogue: Mapping[str, rules.Check]) -> Rule | None:

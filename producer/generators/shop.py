@@ -121,6 +121,8 @@ class Shop:
         # How many of each there are; the next one has that number plus one.
         self._visits = self._orders = self._payments = self._shipments = 0
         self._reviews = self._entries = self._addresses = 0
+        # Of each address its country's place in COUNTRIES, by the address's number less 1.
+        self._countries = np.zeros(0, np.int64)
         # By the customer's number: that of the address, and the points.
         self._address: list[int] = []
         self._points: list[int] = []
@@ -260,7 +262,14 @@ class Shop:
         visit = self._visits + 1 + np.arange(visits)
         self._visits += visits
         session = numbered("V", visit, 10)
-        who = filled('"customer_id":"<id>",', id=numbered("C", np.maximum(customer, 0), 8))
+        named = np.flatnonzero(customer >= 0)
+        lives_at = np.zeros(visits, np.int64)
+        lives_at[named] = self._addresses_at(moves, customer, address, named)
+        who = filled(
+            '"customer_id":"<id>","country_code":"<country>",',
+            id=numbered("C", np.maximum(customer, 0), 8),
+            country=self._country_of(np.maximum(lives_at, 1)),
+        )
         who = pc.if_else(pa.array(customer >= 0), who, "")
         last, added = self._look(at, session, who)
 
@@ -288,8 +297,7 @@ class Shop:
         )
         order = np.searchsorted(buyers, place[ordered])
         cart = _Lines(order, product_added[ordered], quantity[ordered], price)
-        delivered_to = self._addresses_at(moves, customer, address, buyers)
-        self._order(ends[buys] + 1, customer[buyers], delivered_to, cart)
+        self._order(ends[buys] + 1, customer[buyers], lives_at[buyers], cart)
 
     def _move(self, at: Ints, customer: Ints) -> Ints:
         """New addresses, told before anything refers to them; their numbers."""
@@ -297,19 +305,27 @@ class Shop:
         address = self._addresses + 1 + np.arange(rows)
         self._addresses += rows
         ids, who = numbered("A", address, 8), numbered("C", customer, 8)
+        told = {
+            "street": self._any(made["streets"], rows),
+            "city": self._any(made["cities"], rows),
+            "code": self._between(10_000, 89_999, rows),
+            "region": self._any(made["regions"], rows),
+        }
+        country = (self._random(rows) * len(COUNTRIES)).astype(np.int64)
+        self._countries = np.concatenate([self._countries, country])
         data = filled(
             '{"address_id":"<id>","customer_id":"<who>","street":<street>,"city":<city>,'
             '"postal_code":"<code>","region":<region>,"country_code":"<country>"}',
             id=ids,
             who=who,
-            street=self._any(made["streets"], rows),
-            city=self._any(made["cities"], rows),
-            code=self._between(10_000, 89_999, rows),
-            region=self._any(made["regions"], rows),
-            country=self._any(COUNTRIES, rows),
+            country=COUNTRIES.take(pa.array(country)),
+            **told,
         )
         self._put(at, "address", who, ids, data)
         return address
+
+    def _country_of(self, address: Ints) -> Texts:
+        return COUNTRIES.take(pa.array(self._countries[address - 1]))
 
     def _tell_customer(self, at: Ints, customer: Ints, address: Ints) -> None:
         """Customers, with the addresses that they have now."""
@@ -423,15 +439,18 @@ class Shop:
         subtotal = np.add.reduceat(cart.quantity * cart.price, begins)
         fee = np.where(subtotal >= FREE_SHIPPING_CENTS, 0, SHIPPING_CENTS)
         total = subtotal + fee
+        country = self._country_of(address)
         body = filled(
             '{"order_id":"<id>","customer_id":"<who>","store_id":"<store>",'
-            '"address_id":"<address>","channel":"<channel>","item_count":<items>,'
+            '"address_id":"<address>","country_code":"<country>","channel":"<channel>",'
+            '"item_count":<items>,'
             '"subtotal":<subtotal>,"shipping_fee":<fee>,"total":<total>,"currency":"EUR",'
             '"placed_at":"<at>",',
             id=ids,
             who=who,
             store=STORE_IDS.take(pa.array(_stores_of(cart.product[begins])[0])),
             address=numbered("A", address, 8),
+            country=country,
             channel=self._any(CHANNELS, orders),
             items=sizes,
             subtotal=money(subtotal),
@@ -457,9 +476,14 @@ class Shop:
             change = sign * cart.quantity[moved]
             self._move_stock(told[cart.order[moved]], store, product, change, why)
 
+        def pay(when: Ints, which: Ints, status: str) -> None:
+            of = pa.array(which)
+            how, where = METHODS.take(pa.array(method[which])), country.take(of)
+            self._pay(when, ids.take(of), how, total[which], where, status)
+
         def undo(when: Ints, which: Ints) -> None:
             """Money, goods and points go back."""
-            self._pay(when, ids, method, total, which, "refunded")
+            pay(when, which, "refunded")
             take(when, which, 1, RETURN)
             self._move_points(when, customer[which], -points[which], number[which])
 
@@ -469,7 +493,7 @@ class Shop:
         method = (random(orders) * len(METHODS)).astype(np.int64)
         at = at + self._between(1_000, 5 * MINUTE, orders)
         failed = np.flatnonzero(random(orders) < 0.08)
-        self._pay(at[failed], ids, method, total, failed, "failed")
+        pay(at[failed], failed, "failed")
         at[failed] += self._between(1_000, 5 * MINUTE, len(failed))
         gives_up = random(len(failed)) < 0.3
         state(at[failed[gives_up]], failed[gives_up], "cancelled")
@@ -477,7 +501,7 @@ class Shop:
         method[failed] = CARD
 
         paid = np.delete(every, failed[gives_up])
-        self._pay(at[paid], ids, method, total, paid, "captured")
+        pay(at[paid], paid, "captured")
         state(at[paid] + 1, paid, "paid")
         self._move_points(at[paid] + 1, customer[paid], points[paid], number[paid])
         regrets = random(len(paid)) < 0.04
@@ -528,18 +552,18 @@ class Shop:
         self._put(at[cart.order], "order_item", order, subject, data)
 
     def _pay(
-        self, at: Ints, ids: Texts, method: Ints, total: Ints, which: Ints, status: str
+        self, at: Ints, order: Texts, method: Texts, amount: Ints, country: Texts, status: str
     ) -> None:
-        order = ids.take(pa.array(which))
-        payment = numbered("Y", self._payments + 1 + np.arange(len(which)), 10)
-        self._payments += len(which)
+        payment = numbered("Y", self._payments + 1 + np.arange(len(at)), 10)
+        self._payments += len(at)
         data = filled(
             '{"payment_id":"<id>","order_id":"<order>","method":"<method>",'
-            f'"status":"{status}","amount":<amount>,"currency":"EUR"}}',
+            f'"status":"{status}","amount":<amount>,"currency":"EUR","country_code":"<country>"}}',
             id=payment,
             order=order,
-            method=METHODS.take(pa.array(method[which])),
-            amount=money(total[which]),
+            method=method,
+            amount=money(amount),
+            country=country,
         )
         self._put(at, "payment", order, payment, data)
 

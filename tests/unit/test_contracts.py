@@ -189,6 +189,9 @@ customProperties:
         "aliases, value: [a, A]",
         "pii, value: 1",
         "subject, value: yes please",
+        "region, value: 1",
+        # Of a number.
+        "region, value: true",
     ],
 )
 def test_wrong_custom_properties_of_a_column(tmp_path: Path, property_and_value: str) -> None:
@@ -196,6 +199,21 @@ def test_wrong_custom_properties_of_a_column(tmp_path: Path, property_and_value:
     assert mine in GOOD
     entry = f"        customProperties: [{{property: {property_and_value}}}]\n"
     assert findings(tmp_path, GOOD.replace(mine, mine + entry, 1))
+
+
+def test_an_event_has_one_region_which_is_not_personal(tmp_path: Path) -> None:
+    def column(name: str, *marks: str) -> str:
+        listed = ", ".join(f"{{property: {mark}, value: true}}" for mark in marks)
+        said = f"      - name: {name}\n        logicalType: string\n"
+        return f"{said}        customProperties: [{listed}]\n"
+
+    mine = "      - name: price\n"
+    assert not findings(tmp_path, GOOD.replace(mine, column("land", "region") + mine))
+    both = column("land", "region") + column("city", "region")
+    [said] = findings(tmp_path, GOOD.replace(mine, both + mine))
+    assert "region: an event has one" in said
+    [said] = findings(tmp_path, GOOD.replace(mine, column("city", "region", "pii") + mine))
+    assert "region: for text that is not personal" in said
 
 
 def test_unsafe_pattern_and_unknown_column(tmp_path: Path) -> None:

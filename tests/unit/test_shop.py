@@ -230,6 +230,23 @@ def test_addresses_and_categories_belong_together(events: Events) -> None:
     assert {data["parent_id"] for data in branches} == roots
 
 
+def test_what_a_customer_does_is_of_the_country_of_their_address(events: Events) -> None:
+    """As it is when a visit begins; of an order, and what is paid for it, where that goes."""
+    country = {data["address_id"]: data["country_code"] for data in of(events, "address")}
+    lives: dict[str, set[str]] = defaultdict(set)
+    for data in of(events, "customer"):
+        lives[data["customer_id"]].add(country[data["address_id"]])
+    for entity in ("page_view", "cart"):
+        for data in of(events, entity):
+            assert ("country_code" in data) == ("customer_id" in data)
+            if "customer_id" in data:
+                assert data["country_code"] in lives[data["customer_id"]]
+    goes = {data["order_id"]: country[data["address_id"]] for data in of(events, "order")}
+    assert len(set(goes.values())) == 6
+    for data in [*of(events, "order"), *of(events, "payment")]:
+        assert data["country_code"] == goes[data["order_id"]]
+
+
 def test_payments_and_parcels_follow_their_order(events: Events) -> None:
     """Money: a first failure perhaps, then captured, then perhaps given back. A parcel: dispatched,
     delivered, perhaps returned. Each beside the state of the order that it brings about."""
