@@ -42,7 +42,16 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 JOB = "erase"
 # VACUUM removes what a writer is about to commit, too: so nobody writes meanwhile.
-WRITERS = ("stream-bronze", "stream-silver", "reconcile", "gold", "publish", "maintain", "quality")
+WRITERS = (
+    "stream-bronze",
+    "stream-silver",
+    "stream-metrics",
+    "reconcile",
+    "gold",
+    "publish",
+    "maintain",
+    "quality",
+)
 LEFT_TO_OTHERS = (
     "the broker, until its retention ends: records that are read from it again come back",
     "smallest and largest values of columns in the logs of tables, until log retention ends",
@@ -172,7 +181,7 @@ def erase_subject(
     StreamError where one query has read what another one has not, TableError and WarehouseError.
     """
     from batch import gold, publish, quality, reconcile
-    from lakehouse import runs, tables
+    from lakehouse import checkpoints, runs, tables
     from lakehouse.silver import COORDINATES
 
     _demand_same_ends(spark, settings)
@@ -208,6 +217,8 @@ def erase_subject(
         # Whose key was in the way of the quality gate stands in what it said, and on its pages.
         removed[tables.runs().full_name] = _runs(spark, settings, texts)
         shutil.rmtree(quality.pages(settings), ignore_errors=True)
+        # What it has not read yet of Silver's changes goes: it counts anew what is left.
+        checkpoints.SparkFiles(spark, settings, checkpoints.METRICS).clear()
         _vacuum(spark, settings, contracts, layouts, say)
         say("looking for what is left")
         left |= _left(spark, settings, contracts, layouts, texts)

@@ -191,7 +191,7 @@ def build(
         mode = "full" if after is None else "increment"
         result = Result(mode, after, until, held_against=held_against)
         source = Source(rows, changed)
-        result.tables = Builder(spark, settings, layouts, source, advanced, say).build()
+        result.tables = Builder(spark, settings, contracts, layouts, source, advanced, say).build()
         run.rows = result.rows
         run.read = {SILVER: until}
         run.written = tables.versions(

@@ -123,7 +123,7 @@ def writers_away(settings: Settings) -> Iterator[bool]:
             stack.enter_context(held(settings, job, f"the tables of job {job}"))
         # A stream on another machine holds no lock here.
         streaming = "://" in settings.tables
-        for query in checkpoints.QUERIES:
+        for query in checkpoints.ALL:
             try:
                 stack.enter_context(held(settings, f"stream-{query}", f"stream {query}"))
             except LockedError:

@@ -56,6 +56,7 @@ def catalog_sql(column_masks: bool, settings: Settings) -> None:
         catalog.quarantine_view(settings),
         *views,
         *masked,
+        catalog.serving_view(settings, catalog.HOURS, catalog.MINUTES),
         *catalog.grants(settings, contracts, layouts),
     ):
         click.echo(f"{statement};")

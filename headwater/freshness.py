@@ -1,8 +1,9 @@
 """How far each table is behind what there is, against what its contract promises.
 
 A table is as far behind as the oldest record is old that is there and not in it yet: for a stream's
-table the oldest one that its query has not read from the broker, for one of Gold the oldest commit
-of silver.events that the last good run of Gold did not read. Where nothing is missing, it is not
+table the oldest one that its query has not read from the broker, for metrics by the minute and for
+one of Gold the oldest commit of silver.events that their query, or the last good run of Gold, did
+not read. Where nothing is missing, it is not
 behind at all, however long ago its last commit was.
 """
 
@@ -12,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from lakehouse import arrow, tables
+from lakehouse import arrow, checkpoints, tables
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
@@ -50,8 +51,14 @@ def of_tables(
         layout = layouts.get(table.full_name)
         if layout is None or layout.latency is None or arrow.open_table(settings, table) is None:
             continue
-        of_gold = table.layer == "gold"
-        behind = _of_gold(settings, contracts) if of_gold else _of_stream(unread[table.layer])
+        behind: float | None
+        if table.layer == "gold":
+            behind = _of_silver(settings, contracts, _last_read(settings))
+        elif table.full_name == tables.minutes().full_name:
+            files = checkpoints.ArrowFiles(settings, checkpoints.METRICS)
+            behind = _of_silver(settings, contracts, checkpoints.version_read(files))
+        else:
+            behind = _of_stream(unread[table.layer])
         found.append(_judged(table.full_name, layout.latency, behind))
     return found
 
@@ -75,9 +82,9 @@ def _of_stream(stream: dict[str, Any]) -> float | None:
     return float(oldest["age"]) if oldest else 0.0
 
 
-def _of_gold(settings: Settings, contracts: Contracts) -> float:
+def _of_silver(settings: Settings, contracts: Contracts, done: int) -> float:
+    """How long what came after its version `done` is there."""
     silver = arrow.open_table(settings, tables.silver(contracts))
-    done = _last_read(settings)
     missing = [
         commit["timestamp"] / 1000
         for commit in (silver.history() if silver is not None else [])

@@ -81,6 +81,7 @@ def _run(
     from lakehouse.progress import doing
     from lakehouse.session import spark as make_session
     from producer.command import finish
+    from streaming import metrics
     from streaming.command import start_all
     from streaming.supervise import Meter
 
@@ -88,7 +89,7 @@ def _run(
     known = layouts.load(settings.contracts_dir, loaded)
     gold.demand(settings, known)
     with ExitStack() as stack:
-        for name in checkpoints.QUERIES:
+        for name in checkpoints.ALL:
             where = f"checkpoint {checkpoints.location(settings, name)}"
             stack.enter_context(held(settings, f"{STREAM}{name}", where))
         for job in ("reconcile", gold.JOB, maintain.JOB, publish.JOB):
@@ -118,9 +119,11 @@ def _run(
             # What stands beside something else here neither waits for it nor changes its rows.
             auditing = pool.submit(audit.audit_tables, spark, settings, loaded)
             pool.submit(quality.load)
-            with doing("building Gold, auditing"):
+            counting = pool.submit(metrics.count, spark, settings, loaded)
+            with doing("building Gold, counting by the minute, auditing"):
                 built = gold.build(spark, settings, loaded, known)
                 found = auditing.result()
+                counting.result()
             click.echo(gold.describe(built))
             _unless(stopping, "Gold is built, and not published")
             with doing("maintaining tables, publishing to the warehouse, summing up"):
@@ -383,6 +386,7 @@ def _next_steps(settings: Settings) -> None:
     for line in (
         f'headwater sql{data} "SELECT status, count(*) FROM silver.order GROUP BY status"',
         f'headwater sql{data} "SELECT * FROM gold.dim_users WHERE NOT is_current LIMIT 5"',
+        f'headwater sql{data} "SELECT * FROM gold.hourly_metrics ORDER BY hour DESC LIMIT 5"',
         f'headwater sql{data} "SELECT violations, raw FROM silver.quarantine LIMIT 5"',
         f"headwater report{data}",
         f"headwater status{data}",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from lakehouse import metrics
 from lakehouse.contracts import Column, Contract, Contracts
 from lakehouse.layouts import Layout, Layouts
 from lakehouse.privacy import MASK
@@ -18,6 +19,9 @@ from lakehouse.settings import Settings
 from lakehouse.sql import literal, quoted
 
 MASKED = "_masked"
+# What is counted by the hour in Gold, by the minute in the stream, and the view of both.
+HOURS, MINUTES = ("gold", "agg_hourly_metrics"), ("silver", "minute_metrics")
+SERVING = ("gold", "hourly_metrics")
 
 
 def parts(settings: Settings, layer: str, name: str = "") -> list[str]:
@@ -93,6 +97,38 @@ def gold_view(settings: Settings, layout: Layout) -> str | None:
     )
 
 
+def serving_view(settings: Settings, *layers: tuple[str, str]) -> str:
+    """Makes the view of metrics by the hour: closed hours from Gold, later ones from the stream.
+
+    layers: HOURS, MINUTES, as far as they are there. Where the hours are closed stands in the very
+    rows that tell of them, so that one commit of Gold moves both: an event is in one of the two.
+    """
+    measures = ", ".join(metrics.MEASURES)
+    keys = ", ".join(("hour", *metrics.KEYS))
+    hours, minutes = (named(settings, *one) for one in (HOURS, MINUTES))
+    closed = " WHERE is_closed" if MINUTES in layers else ""
+    batch = (
+        f"SELECT {keys}, {measures}, latency_avg_ms, latency_p95_ms, 'batch' AS layer "
+        f"FROM {hours}{closed}"
+    )
+    sums = ", ".join(
+        f"CAST(sum({name}) AS {kind}) AS {name}" for name, kind in metrics.MEASURES.items()
+    )
+    by_hour = f"SELECT date_trunc('hour', minute) AS hour, * FROM {minutes}"
+    later = ""
+    if HOURS in layers:
+        last = f"SELECT max(hour) AS last FROM {hours} WHERE is_closed"
+        later = f" CROSS JOIN ({last}) WHERE last IS NULL OR hour > last"
+    speed = (
+        f"SELECT {keys}, {measures}, {metrics.AVERAGE} AS latency_avg_ms, "
+        f"{metrics.P95} AS latency_p95_ms, 'speed' AS layer FROM (SELECT {keys}, {sums} "
+        f"FROM ({by_hour}){later} GROUP BY {keys})"
+    )
+    parts = {HOURS: batch, MINUTES: speed}
+    union = " UNION ALL ".join(parts[one] for one in layers)
+    return f"CREATE OR REPLACE VIEW {named(settings, *SERVING)} AS {union}"
+
+
 def column_masks(settings: Settings, layouts: Layouts) -> list[str]:
     """Masks of the personal columns of Gold's tables themselves, and the right to read these."""
     readers = quoted(settings.unity.readers)
@@ -131,6 +167,8 @@ def grants(settings: Settings, contracts: Contracts, layouts: Layouts) -> list[s
         personal = _personal(layout.columns)
         kind, name = ("VIEW", layout.name + MASKED) if personal else ("TABLE", layout.name)
         found.append(f"GRANT SELECT ON {kind} {named(settings, 'gold', name)} TO {readers}")
+    found.append(f"GRANT SELECT ON TABLE {named(settings, *MINUTES)} TO {readers}")
+    found.append(f"GRANT SELECT ON VIEW {named(settings, *SERVING)} TO {readers}")
     found.append(f"GRANT SELECT ON TABLE {named(settings, 'ops', 'runs')} TO {readers}")
     return found
 

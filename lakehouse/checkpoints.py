@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from lakehouse.settings import Settings
 
+# What reads the broker; and what reads silver.events, and can be worked out anew from it.
 QUERIES = ("bronze", "silver")
+METRICS = "metrics"
+ALL = (*QUERIES, METRICS)
 
 
 class Files(Protocol):
@@ -84,6 +87,16 @@ def position(files: Files) -> Offsets:
     # A zero byte and the file's version, then the offsets.
     lines = text.splitlines()
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
+
+
+def version_read(files: Files) -> int:
+    """The last version of a Delta table that its reader has committed all of; -1 for none."""
+    last = newest_commit(files)
+    if last is None:
+        return -1
+    name = f"offsets/{last}"
+    lines = (files.text(name) or "").splitlines()
+    return int(_parsed(files, name, lines[2] if len(lines) > 2 else "")["reservoirVersion"]) - 1
 
 
 def newest_commit(files: Files) -> int | None:
@@ -226,6 +239,10 @@ class SparkFiles:
 
     def remove(self, name: str) -> None:
         self._fs.delete(self._path(name), False)
+
+    def clear(self) -> None:
+        """Removes all of it: the query begins anew."""
+        self._fs.delete(self._jvm.org.apache.hadoop.fs.Path(self.root), True)
 
     def text(self, name: str) -> str | None:
         from py4j.protocol import Py4JJavaError

@@ -176,6 +176,9 @@ class Identity(_Strict):
         return self
 
 
+INTERVALS = r"^(\d+ (millisecond|second|minute|hour)s?( |$))+$"
+
+
 class Stream(_Strict):
     """Sizes of the streaming queries.
 
@@ -183,15 +186,18 @@ class Stream(_Strict):
     state_partitions: fixed when a checkpoint is made; two a core of a small machine.
     trigger: `0 seconds` starts a micro-batch as soon as the last one is done.
     max_record_bytes: larger records are quarantined unparsed.
+    metrics_trigger: how often metrics by the minute are brought up to date.
+    metrics_hours: how long after its own time an event is still counted in them; what is later is
+    told by the hour, once Gold has counted it.
     restarts: how often a query that ends by itself is started again without a batch between.
     restart_seconds: the pause before the first of them; it doubles, up to a minute.
     """
 
     max_offsets_per_trigger: int = Field(default=100_000, ge=1)
     state_partitions: int = Field(default=2, ge=1)
-    trigger: str = Field(
-        default="0 seconds", pattern=r"^(\d+ (millisecond|second|minute|hour)s?( |$))+$"
-    )
+    trigger: str = Field(default="0 seconds", pattern=INTERVALS)
+    metrics_trigger: str = Field(default="1 minute", pattern=INTERVALS)
+    metrics_hours: int = Field(default=24, ge=1)
     max_record_bytes: int = Field(default=1_048_576, ge=1)
     restarts: int = Field(default=10, ge=0)
     restart_seconds: float = Field(default=1.0, ge=0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from lakehouse import catalog
+from lakehouse import catalog, metrics
 from lakehouse.compatibility import widens
 from lakehouse.contracts import Contracts
 from lakehouse.delta_log import DeltaLog
@@ -154,6 +154,16 @@ def silver(contracts: Contracts) -> Table:
     return Table("silver", "events", silver_schema(contracts), ("date",), stats | CHANGE_FEED)
 
 
+def minutes() -> Table:
+    """Accepted events by the minute of their own time. By streaming.metrics.
+
+    date: that of the minute, UTC.
+    """
+    columns = {"minute": "timestamp", "date": "date", **dict.fromkeys(metrics.KEYS, "string")}
+    stats = {STATISTICS: ",".join(("minute", *metrics.KEYS))}
+    return Table("silver", "minute_metrics", columns | metrics.MEASURES, ("date",), stats)
+
+
 def gold(layout: Layout) -> Table:
     """A table of Gold, by its contract. By batch.gold."""
     columns = {column.name: column.spark_type for column in layout.columns}
@@ -222,7 +232,7 @@ def all_tables(contracts: Contracts, layouts: Layouts) -> list[Table]:
     """Every table there is or will be."""
     stars = [gold(layout) for layout in layouts.gold]
     ops = [runs(), quality(), gaps(), repairs(), erasures()]
-    return [bronze(), silver(contracts), *stars, *ops]
+    return [bronze(), silver(contracts), minutes(), *stars, *ops]
 
 
 def of_topics(table: Table, ids: dict[str, str]) -> Table:
@@ -626,6 +636,13 @@ def append(
         writer.save(table.path(settings))
 
 
+def overwrite(rows: DataFrame, settings: Settings, table: Table) -> None:
+    """Has the table hold these rows and no others, in one commit."""
+    writer = rows.select(*table.columns).write.format("delta").mode("overwrite")
+    with turn(settings, table.full_name, alone=True):
+        writer.save(table.path(settings))
+
+
 def merge(settings: Settings, table: Table, attempt: Callable[[], None]) -> None:
     """Calls `attempt`, which commits a MERGE, again where another writer's commit came between.
 
@@ -719,6 +736,14 @@ def register(
         if layout is not None and (view := catalog.gold_view(settings, layout)):
             spark.sql(view)
             names.append(catalog.shown(settings, table.layer, table.name + catalog.MASKED))
+    counted = [
+        one for one in (catalog.HOURS, catalog.MINUTES) if catalog.shown(settings, *one) in names
+    ]
+    if counted:
+        if not in_unity:
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {catalog.named(settings, 'gold')}")
+        spark.sql(catalog.serving_view(settings, *counted))
+        names.append(catalog.shown(settings, *catalog.SERVING))
     if catalog.shown(settings, "silver", "events") not in names:
         return names
     there = set(spark.table(catalog.named(settings, "silver", "events")).columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ POLL_SECONDS = 0.2
 
 
 @click.command("stream")
-@click.argument("queries", nargs=-1, type=click.Choice(checkpoints.QUERIES))
+@click.argument("queries", nargs=-1, type=click.Choice(checkpoints.ALL))
 @click.option(
     "--available-now",
     is_flag=True,
@@ -38,22 +39,22 @@ POLL_SECONDS = 0.2
 def stream(
     queries: tuple[str, ...], available_now: bool, accept_gap: bool, settings: Settings
 ) -> None:
-    """Write Bronze and Silver from the broker, until SIGTERM or Ctrl-C.
+    """Write Bronze and Silver from the broker, and metrics from Silver, until SIGTERM or Ctrl-C.
 
-    QUERIES: bronze, silver; both where left out. A stop ends at a batch boundary. A query that ends
-    by itself is started again after a pause that doubles (settings stream.restarts and
+    QUERIES: bronze, silver, metrics; all where left out. A stop ends at a batch boundary. A query
+    that ends by itself is started again after a pause that doubles (settings stream.restarts and
     stream.restart_seconds); with --available-now, that is left to whoever calls it. Contracts that
     are changed meanwhile are taken up, or it is said why they cannot be.
     """
     stopping = threading.Event()
     stop_on_signals(stopping)
-    names = queries or checkpoints.QUERIES
+    names = queries or checkpoints.ALL
     run_queries(settings, names, available_now, stopping, accept_gap)
 
 
 def run_queries(
     settings: Settings,
-    names: tuple[str, ...],
+    names: Sequence[str],
     available_now: bool,
     stopping: threading.Event,
     accept_gap: bool = False,
@@ -63,12 +64,15 @@ def run_queries(
     from lakehouse.locks import STREAM, held
     from lakehouse.progress import Ticker, console, doing
     from lakehouse.session import spark as make_session
+    from streaming import metrics
     from streaming.reload import Reload
     from streaming.supervise import Supervised
     from streaming.watch import TopicWatch
 
-    def again(name: str) -> Running:
-        return start_all(spark, settings, reload.contracts, (name,), available_now)[0]
+    def again(name: str, failures: int) -> Running:
+        return start_all(
+            spark, settings, reload.contracts, (name,), available_now, False, failures
+        )[0]
 
     def say(line: str) -> None:
         console().print(line, markup=False, highlight=False, soft_wrap=True)
@@ -78,19 +82,36 @@ def run_queries(
         for name in names:
             where = f"checkpoint {checkpoints.location(settings, name)}"
             stack.enter_context(held(settings, f"{STREAM}{name}", where))
+        # Metrics are made of what Silver has: to its end only once that has come to its own.
+        first = [name for name in names if name != checkpoints.METRICS or not available_now]
+        later = [name for name in names if name not in first]
         with doing("starting Spark and the streams"):
             spark = make_session(settings, "stream")
             stop_on_signals(stopping)
-            running = start_all(spark, settings, loaded, names, available_now, accept_gap)
             reload = Reload(spark, settings, loaded, say)
+            running = start_all(spark, settings, loaded, first or later, available_now, accept_gap)
             watch = TopicWatch(settings, loaded.topics(settings.topics.events))
             stack.callback(watch.close)
-        stream = settings.stream
-        if available_now:
-            stream = stream.model_copy(update={"restarts": 0})
-        queries = [Supervised(query, again, stream, say) for query in running]
+
+        def watched(running: list[Running]) -> list[Supervised]:
+            # One that is to end is left to whoever calls it, but for what can be begun anew.
+            once = settings.stream.model_copy(update={"restarts": 0})
+            anew = settings.stream.model_copy(update={"restarts": metrics.FAILED_ANEW})
+            return [
+                Supervised(
+                    query,
+                    again,
+                    settings.stream if not available_now else anew if query.derived else once,
+                    say,
+                )
+                for query in running
+            ]
+
+        queries = watched(running)
         ticker = stack.enter_context(Ticker())
-        try:
+
+        def follow() -> None:
+            """Until all queries have ended, or are to."""
             while any(query.active for query in queries) and not stopping.wait(POLL_SECONDS):
                 for query in queries:
                     query.tend()
@@ -100,6 +121,12 @@ def run_queries(
                         say(f"contracts changed: {query.name} starts again under the new ones")
                         query.start_anew()
                 ticker.show("   ".join(f"{query.name}: {query.meter}" for query in queries))
+
+        try:
+            follow()
+            if first and later and not stopping.is_set():
+                queries += watched(start_all(spark, settings, loaded, later, available_now))
+                follow()
         finally:
             for query in queries:
                 query.stop()
@@ -111,14 +138,18 @@ def start_all(
     spark: SparkSession,
     settings: Settings,
     contracts: Contracts,
-    names: tuple[str, ...],
+    names: Sequence[str],
     available_now: bool,
     accept_gap: bool = False,
+    failures: int = 0,
 ) -> list[Running]:
-    """Starts the queries by name: all of them, or none where one cannot start."""
+    """Starts the queries by name: all of them, or none where one cannot start.
+
+    failures: how often those have failed without a batch between.
+    """
     from lakehouse import tables
     from lakehouse.session import side_by_side
-    from streaming import bronze, silver
+    from streaming import bronze, metrics, silver
 
     if accept_gap:
         # Before the queries write to it side by side: only one can make a table.
@@ -127,11 +158,16 @@ def start_all(
 
     def one(name: str) -> Running | Exception:
         try:
+            if name == metrics.NAME:
+                return metrics.start(spark, settings, contracts, available_now, failures)
             return start[name](spark, settings, contracts, available_now, accept_gap)
         except Exception as error:
             return error
 
-    tried = side_by_side(one, names)
+    # Silver is there, and as its contracts say, before it is read.
+    tried = side_by_side(one, [name for name in names if name != metrics.NAME])
+    if metrics.NAME in names and not any(isinstance(query, Exception) for query in tried):
+        tried.append(one(metrics.NAME))
     running = [query for query in tried if not isinstance(query, Exception)]
     for error in tried:
         if isinstance(error, Exception):

@@ -47,7 +47,8 @@ class Running:
     """A started query with its gate.
 
     passing: accepted gaps that lie right ahead of it. give_up: is called where the batch that is
-    planned has not begun, or nothing of it was written.
+    planned has not begun, or nothing of it was written. derived: whether all that it writes can be
+    worked out anew: then nothing that is wrong with its checkpoint lasts.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Running:
     waiting: threading.Event
     passing: list[Gap]
     give_up: GiveUp
+    derived: bool = False
 
     def stop(self) -> None:
         """Ends the query between two batches; one that is being written is committed first."""
@@ -77,13 +79,19 @@ class Running:
         if RAISED.search(str(error)):
             self.give_up()
             return FrozenError(f"stream {self.name} ended: {said}")
-        if UNREADABLE_STATE in str(error) and not any(sign in str(error) for sign in PASSING):
+        unreadable = UNREADABLE_STATE in str(error) and not self.derived
+        if unreadable and not any(sign in str(error) for sign in PASSING):
             return CheckpointError(
                 f"stream {self.name} ended: its state cannot be read: "
                 f"{checkpoints.remedy(self.checkpoint)} ({said})"
             )
+        advice = ADVICE
+        if self.derived:
+            advice = (
+                f"; all of it is in Silver: delete the folder {self.checkpoint} to begin it anew"
+            )
         return StreamError(
-            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}{ADVICE}"
+            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}{advice}"
         )
 
 
@@ -103,13 +111,17 @@ def start(
     passing: list[Gap],
     give_up: GiveUp = lambda: None,
     last: int | None = None,
+    trigger: str | None = None,
+    output: str = "append",
+    derived: bool = False,
 ) -> Running:
     """Starts the query `name` over `rows`.
 
     write: gets the rows of a micro-batch, the checkpoint's query id and the batch's number; it has
     to do nothing when it gets the same ones again. available_now: ends by itself once everything
-    that the broker holds at the start is written. passing, give_up: as Running has them. last: the
-    number of the batch after which the gate closes.
+    that the broker holds at the start is written. passing, give_up, derived: as Running has
+    them. last: the number of the batch after which the gate closes. trigger: how often; as the
+    settings have it for all where left out. output: Spark's output mode.
     """
     closing, waiting = threading.Event(), threading.Event()
     app: list[str] = []
@@ -135,15 +147,16 @@ def start(
 
     writer = (
         rows.writeStream.queryName(name)
+        .outputMode(output)
         .option("checkpointLocation", checkpoints.location(settings, name))
         .foreachBatch(run)
     )
     if available_now:
         writer = writer.trigger(availableNow=True)
     else:
-        writer = writer.trigger(processingTime=settings.stream.trigger)
+        writer = writer.trigger(processingTime=trigger or settings.stream.trigger)
     where = checkpoints.location(settings, name)
-    return Running(name, where, writer.start(), closing, waiting, passing, give_up)
+    return Running(name, where, writer.start(), closing, waiting, passing, give_up, derived)
 
 
 def finish(running: Running, files: checkpoints.SparkFiles, number: int) -> None:

@@ -53,7 +53,8 @@ class Meter:
             self.rate = report.processedRowsPerSecond
             # The report's own field is Python's text of a dictionary, not JSON.
             for source in json.loads(report.json)["sources"]:
-                self.position = checkpoints.offsets(source["endOffset"])
+                if source["description"].startswith("Kafka"):
+                    self.position = checkpoints.offsets(source["endOffset"])
             behind = [s.metrics.get("maxOffsetsBehindLatest") for s in report.sources if s.metrics]
             if behind and behind[0] is not None:
                 self.lag = int(behind[0])
@@ -68,22 +69,22 @@ class Meter:
                     self.latency = time.time() - found["oldest"]
 
     def __str__(self) -> str:
-        lag = "?" if self.lag is None else f"{self.lag:,}"
-        return f"{self.rows:,} records, {self.rate:,.0f}/s, lag {lag}"
+        lag = "" if self.lag is None else f", lag {self.lag:,}"
+        return f"{self.rows:,} records, {self.rate:,.0f}/s{lag}"
 
 
 class Supervised:
     """A query that runs, and how it is started again when it ends by itself.
 
-    start: starts the query of this name anew. A batch that is committed sets the count of restarts
-    back. What another try cannot put right (records that are gone, a table or contract that is not
-    as it should be) is not tried.
+    start: starts the query of this name anew, told how often it has failed since a batch. A batch
+    that is committed sets the count of restarts back. What another try cannot put right (records
+    that are gone, a table or contract that is not as it should be) is not tried.
     """
 
     def __init__(
         self,
         running: Running,
-        start: Callable[[str], Running],
+        start: Callable[[str, int], Running],
         stream: Stream,
         say: Callable[[str], None],
     ) -> None:
@@ -129,7 +130,7 @@ class Supervised:
 
     def _start_again(self) -> None:
         try:
-            self._running = self._start(self.name)
+            self._running = self._start(self.name, self.restarts)
         except (HeadwaterError, PySparkException, Py4JError, OSError) as error:
             self._failed(error)
 

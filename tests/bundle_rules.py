@@ -26,7 +26,7 @@ AFTER = {
 }
 # What each job is there for, by what its tasks run.
 RUNS = {
-    "streaming": {"stream bronze", "stream silver"},
+    "streaming": {"stream bronze", "stream silver metrics"},
     "reconcile": {"reconcile"},
     "gold_hourly": {"gold", "quality", "publish"},
     "gold_daily": {"gold", "quality", "publish", "catalog apply", "audit"},

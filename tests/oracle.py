@@ -22,7 +22,7 @@ DEFAULTS = {"channel": "web", "loyalty_tier": "none"}
 
 EVENTS = """
 CREATE TABLE events AS
-SELECT l.entity, j->'data' AS d, (j->>'time')::TIMESTAMPTZ AS moment,
+SELECT l.entity, j->>'type' AS type, j->'data' AS d, (j->>'time')::TIMESTAMPTZ AS moment,
        b.timestamp AS sent, topic, partition, "offset"
 FROM (SELECT number, decode(value)::JSON AS j FROM records) r
 JOIN ledger l USING (number)
@@ -144,6 +144,8 @@ OF_SHOPS = """
 """
 FORCE = "{0} >= {1}.effective_from AND ({1}.effective_to IS NULL OR {0} < {1}.effective_to)"
 # All that the shop sells is in the currency that is reported in.
+BOUNDS = [100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 3_600_000]
+BOUNDS += [86_400_000]
 RATE = "'EUR' AS reporting_currency, 1::DECIMAL(18,8) AS reporting_rate"
 ENDED = "(snapshot_date + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)::TIMESTAMPTZ"
 HOUR = "strftime({0}, '%Y%m%d%H')::BIGINT"
@@ -249,6 +251,33 @@ GOLD = {
             AS revenue, 'EUR' AS reporting_currency, revenue AS reporting_revenue
         FROM fact_order_items i JOIN dim_product USING (product_id) GROUP BY ALL
     """,
+    "latencies": f"""
+        SELECT date_trunc('hour', moment) AS hour, type,
+          coalesce(upper({CLEAN.format("(d->>'country_code')")}), 'unknown') AS region,
+          CASE entity WHEN 'payment' THEN d->>'currency' ELSE 'XXX' END AS currency,
+          greatest(0, epoch_ms(sent) - epoch_ms(moment)) AS late,
+          CASE entity WHEN 'payment' THEN (d->>'amount')::DECIMAL(12,2)
+            * CASE {CLEAN.format("(d->>'status')")} WHEN 'captured' THEN 1 WHEN 'refunded' THEN -1
+              ELSE 0 END END AS net
+        FROM events
+    """,
+    "agg_hourly_metrics": f"""
+        WITH bounds AS (SELECT unnest({BOUNDS}) AS bound),
+        watermark AS (SELECT max(least(moment, sent)) - INTERVAL 10 MINUTE AS passed FROM events),
+        hours AS (
+          SELECT hour, type, region, currency, count(*) AS events, sum(late)::BIGINT AS sum_ms,
+            list_sort(list(late))[(count(*) * 95 + 99) // 100] AS p95,
+            sum(net)::DECIMAL(18,2) AS revenue,
+            {", ".join(f"count(*) FILTER (late <= {b}) AS latency_le_{b}" for b in BOUNDS)}
+          FROM latencies GROUP BY ALL)
+        SELECT hour, type, region, currency,
+          hour + INTERVAL 1 HOUR <= (SELECT passed FROM watermark) AS is_closed, events,
+          ((sum_ms * 2000 + events) // (2 * events) / 1000)::DECIMAL(18,3) AS latency_avg_ms,
+          (SELECT min(bound) FROM bounds WHERE bound >= p95)::BIGINT AS latency_p95_ms, revenue,
+          'EUR' AS reporting_currency, revenue AS reporting_revenue, sum_ms AS latency_sum_ms,
+          {", ".join(f"latency_le_{b}" for b in BOUNDS)}
+        FROM hours
+    """,
 }
 
 
@@ -284,14 +313,15 @@ def different(
         for name, query in {**TABLES, **GOLD}.items():
             db.execute(f"CREATE TABLE {name} AS {query}")
         found = {}
-        for name in GOLD.keys() - {"years"}:
+        for name in GOLD.keys() - {"years", "latencies"}:
             rows = table(settings, f"gold/{name}")
             db.register("actual", rows)
             columns = ", ".join(f'"{column}"' for column in rows.column_names)
             mine, theirs = f"SELECT {columns} FROM {name}", f"SELECT {columns} FROM actual"
             wrong = db.execute(
-                f"SELECT 'missing', * FROM (({mine}) EXCEPT ALL ({theirs})) UNION ALL "
-                f"SELECT 'extra', * FROM (({theirs}) EXCEPT ALL ({mine})) LIMIT 6"
+                f"SELECT 'missing', COLUMNS(*)::VARCHAR FROM (({mine}) EXCEPT ALL ({theirs})) "
+                "UNION ALL "
+                f"SELECT 'extra', COLUMNS(*)::VARCHAR FROM (({theirs}) EXCEPT ALL ({mine})) LIMIT 6"
             ).fetchall()
             if wrong:
                 found[name] = wrong

@@ -145,13 +145,14 @@ class Shop:
         self.said = 0
         tables.ensure(spark, settings, self.silver)
 
-    def say(self, *events: tuple[str, str, dict[str, Any]]) -> None:
-        """Appends events to Silver: (clock, entity, data)."""
+    def say(self, *events: tuple[str, str, dict[str, Any]], sent: datetime | None = None) -> None:
+        """Appends events to Silver: (clock, entity, data). sent: by the broker; a month later
+        where it does not matter."""
         rows = []
         for clock, entity, data in events:
             value = event(entity, data, id=str(self.said), time=when(clock))
-            sent = datetime(2026, 4, 1, 0, 0, self.said % 60, tzinfo=UTC)
-            rows.append(("t", 0, self.said, sent, bytearray(value)))
+            then = sent or datetime(2026, 4, 1, 0, 0, self.said % 60, tzinfo=UTC)
+            rows.append(("t", 0, self.said, then, bytearray(value)))
             self.said += 1
         columns = "topic string, partition int, offset bigint, timestamp timestamp, value binary"
         raw = self.spark.createDataFrame(rows, columns)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from batch.merge import Difference
     from batch.star.history import Keys, Source
+    from lakehouse.contracts import Contracts
     from lakehouse.layouts import Layout, Layouts
     from lakehouse.settings import Settings
     from lakehouse.tables import Table
@@ -26,9 +27,10 @@ TIME, DATES = "gold.dim_time", "gold.dim_date"
 ORDERS, ITEMS = "gold.fact_orders", "gold.fact_order_items"
 PAYMENTS, STOCK = "gold.fact_payments", "gold.fact_inventory"
 USER_METRICS, CATEGORY_METRICS = "gold.agg_user_metrics", "gold.agg_category_metrics"
+HOURLY_METRICS = "gold.agg_hourly_metrics"
 STAR = {
     *(USERS, LOCATIONS, PRODUCTS, STORES, TIME, DATES),
-    *(ORDERS, ITEMS, PAYMENTS, STOCK, USER_METRICS, CATEGORY_METRICS),
+    *(ORDERS, ITEMS, PAYMENTS, STOCK, USER_METRICS, CATEGORY_METRICS, HOURLY_METRICS),
 }
 # A day for stock of which there is none.
 EPOCH = date(1970, 1, 1)
@@ -121,13 +123,14 @@ class Builder:
         self,
         spark: SparkSession,
         settings: Settings,
+        contracts: Contracts,
         layouts: Layouts,
         source: Source,
         advanced: frozenset[str],
         say: Say,
     ) -> None:
         self.spark, self.settings = spark, settings
-        self.layouts, self.advanced = layouts, advanced
+        self.contracts, self.layouts, self.advanced = contracts, layouts, advanced
         self.source, self.say = source, say
         self.written: dict[str, Difference] = {}
         self.whole = source.changed is None
@@ -187,7 +190,7 @@ class Builder:
             _Part(PAYMENTS, self._of_users(payments, orders, affected), of_payments),
             _Part(USER_METRICS, of_users, new.users),
         )
-        self._bring(self._categories(new.lines, new.products))
+        self._bring(self._categories(new.lines, new.products), self._hours())
 
     def _new(self) -> _New:
         from batch.star.history import among, keys_of
@@ -478,6 +481,39 @@ class Builder:
             sold = among(sold.withColumn("sales_date", F.to_date("sold_at")), days)
         rows = metrics.categories(sold, self._existing(PRODUCTS))
         return _Part(CATEGORY_METRICS, rows, days)
+
+    def _hours(self) -> _Part:
+        """Works out anew the hours in which an event came or went, that have another rate by now,
+        or are closed, or open, since."""
+        from pyspark.sql import functions as F
+
+        from batch.star import metrics
+        from batch.star.history import among, keys_of
+
+        rows = self.source.rows.withColumn("hour", F.date_trunc("hour", "time"))
+        open_from = metrics.open_from(rows, self.contracts.watermark_seconds)
+        hours = None
+        if self.source.changed is not None:
+            there = self._existing(HOURLY_METRICS)
+            hours = keys_of(
+                self.source.changed.select(F.date_trunc("hour", "time").alias("hour")),
+                self._since(RATE, there, "hour").select("hour"),
+                there.where(F.col("is_closed") != metrics.is_closed(open_from)).select("hour"),
+            )
+        if hours is not None:
+            # Constants first, that leave out partitions and files: no event came to the broker
+            # much before its own time.
+            first, last = hours.frame.agg(F.min("hour"), F.max("hour")).collect()[0]
+            ahead = F.make_dt_interval(secs=F.lit(self.contracts.clock_tolerance_seconds))
+            rows = rows.where(
+                (F.col("date") >= F.to_date(F.lit(first).cast("timestamp") - ahead))
+                & (F.col("time") >= F.lit(first))
+                & (F.col("time") < F.lit(last).cast("timestamp") + F.expr("INTERVAL 1 HOUR"))
+            )
+            rows = among(rows, hours)
+        currency = self.settings.reporting_currency
+        made = metrics.hours(rows, self.contracts, open_from, self.rates, currency)
+        return _Part(HOURLY_METRICS, made, hours)
 
     def _others(self) -> list[_Part]:
         """The dimensions that no fact refers to: their contracts are all there is of them."""

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from batch.star.dimensions import surrogate, time_key
 from batch.star.history import latest
+from lakehouse.metrics import net_amount
 
 # What stock is counted by.
 PAIR = ("store_id", "product_id")
@@ -103,8 +104,7 @@ def with_order(items: DataFrame, orders: DataFrame) -> DataFrame:
 
 def payments(events: DataFrame) -> DataFrame:
     """fact_payments from the history of `payment`, the key of its order's user still null."""
-    status, amount = F.col("status"), F.col("amount")
-    net = F.when(status == "captured", amount).when(status == "refunded", -amount)
+    net = net_amount(F.col("status"), F.col("amount"))
     return latest(events, "payment_id").withColumns(
         {
             "paid_at": F.col("_time"),

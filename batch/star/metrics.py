@@ -1,11 +1,16 @@
-"""Aggregates: what users have ordered, and what was sold by category and day."""
+"""Aggregates: what users have ordered, what was sold by category and day, what came by the hour."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from batch.star import rates
 from batch.star.facts import stayed
+from lakehouse import metrics
+from lakehouse.contracts import Contracts
 
 # Wide enough for the sum of a hundred million of the largest amounts that a contract takes.
 SUM = "decimal(18,2)"
@@ -52,3 +57,48 @@ def categories(items: DataFrame, dim_product: DataFrame) -> DataFrame:
         F.sum("net_total").cast(SUM).alias("revenue"),
         *_reporting(),
     )
+
+
+def hours(
+    events: DataFrame,
+    contracts: Contracts,
+    open_from: datetime | None,
+    known_rates: DataFrame,
+    reporting: str,
+) -> DataFrame:
+    """agg_hourly_metrics of the hours whose accepted rows of silver.events these are, which have to
+    be all of theirs. open_from: the first hour that is not closed; None where none is.
+    """
+    by_hour = (
+        metrics.measured(events, contracts)
+        .groupBy(F.date_trunc("hour", "time").alias("hour"), *metrics.KEYS)
+        .agg(*metrics.added(F.lit(1)))
+        .withColumns(metrics.told())
+        .withColumn("is_closed", is_closed(open_from))
+    )
+    return rates.reported(
+        by_hour, known_rates, reporting, "hour", {"reporting_revenue": "revenue"}
+    ).drop("reporting_rate")
+
+
+def is_closed(open_from: datetime | None) -> Column:
+    """Whether `hour` is before that one."""
+    return F.lit(False) if open_from is None else F.col("hour") < F.lit(open_from)
+
+
+def open_from(rows: DataFrame, watermark_seconds: int) -> datetime | None:
+    """The first hour that the watermark has not passed, from accepted rows of silver.events; None
+    without any.
+
+    A clock that runs ahead, of who makes events, closes no hour: no event is later than the broker.
+    """
+    at = F.max(F.least("time", "timestamp"))
+    delay = F.make_dt_interval(secs=F.lit(watermark_seconds))
+    newest = rows.agg(F.max("date").alias("date")).collect()[0].date
+    for some in (rows.where(F.col("date") == F.lit(newest)), rows):
+        last, hour = some.agg(at, F.date_trunc("hour", at - delay)).collect()[0]
+        # What came on an earlier day cannot be later than that day.
+        if last is not None and last.date() >= newest:
+            break
+    found: datetime | None = hour
+    return found

@@ -79,7 +79,12 @@ def test_run_and_run_again(tmp_path: Path, times: int) -> None:
     statement = "SELECT count(*) AS n FROM silver.quarantine"
     [answer] = json.loads(headwater(settings, "sql", "--json", statement).stdout)
     silver = table(settings, "silver/events", ["outcome"])
-    assert answer["n"] == silver["outcome"].to_pylist().count("quarantined")
+    outcomes = silver["outcome"].to_pylist()
+    assert answer["n"] == outcomes.count("quarantined")
+    statement = "SELECT layer, sum(events) AS n FROM gold.hourly_metrics GROUP BY ALL"
+    served = json.loads(headwater(settings, "sql", "--json", statement).stdout)
+    assert {row["layer"] for row in served} == {"batch", "speed"}
+    assert sum(row["n"] for row in served) == outcomes.count("accepted")
 
 
 def submitted(settings: Settings, script: str, *arguments: str) -> str:

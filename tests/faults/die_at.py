@@ -55,6 +55,9 @@ def main() -> None:
     def of_table(_rows: Any, _settings: Any, table: tables.Table, *_: Any) -> bool:
         return table.full_name == what
 
+    def of_merge(_settings: Any, table: tables.Table, *_: Any) -> bool:
+        return table.full_name == what
+
     def of_gold(_spark: Any, _settings: Any, table: tables.Table, *_: Any, **__: Any) -> bool:
         return table.full_name == what
 
@@ -73,6 +76,8 @@ def main() -> None:
         merge.bring = dying(merge.bring, of_gold, moment, nth)
     else:
         tables.append = dying(tables.append, of_table, moment, nth)
+        tables.overwrite = dying(tables.overwrite, of_table, moment, nth)
+        tables.merge = dying(tables.merge, of_merge, moment, nth)
     sys.argv = ["headwater", *sys.argv[4:]]
     from headwater.cli import main as headwater
 

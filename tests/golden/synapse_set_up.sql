@@ -27,6 +27,45 @@ CREATE STATISTICS [stats_agg_category_metrics_currency] ON [fact].[agg_category_
 GO
 INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('agg_category_metrics');
 GO
+CREATE TABLE [fact].[agg_hourly_metrics] (
+  [hour] DATETIME2(6) NOT NULL,
+  [type] VARCHAR(400) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [region] VARCHAR(400) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
+  [is_closed] BIT NOT NULL,
+  [events] BIGINT NOT NULL,
+  [latency_avg_ms] DECIMAL(18,3) NOT NULL,
+  [latency_p95_ms] BIGINT NULL,
+  [revenue] DECIMAL(18,2) NULL,
+  [reporting_currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
+  [reporting_revenue] DECIMAL(18,2) NULL,
+  [latency_sum_ms] BIGINT NOT NULL,
+  [latency_le_100] BIGINT NOT NULL,
+  [latency_le_250] BIGINT NOT NULL,
+  [latency_le_500] BIGINT NOT NULL,
+  [latency_le_1000] BIGINT NOT NULL,
+  [latency_le_2500] BIGINT NOT NULL,
+  [latency_le_5000] BIGINT NOT NULL,
+  [latency_le_10000] BIGINT NOT NULL,
+  [latency_le_30000] BIGINT NOT NULL,
+  [latency_le_60000] BIGINT NOT NULL,
+  [latency_le_300000] BIGINT NOT NULL,
+  [latency_le_600000] BIGINT NOT NULL,
+  [latency_le_3600000] BIGINT NOT NULL,
+  [latency_le_86400000] BIGINT NOT NULL
+)
+WITH (CLUSTERED COLUMNSTORE INDEX, DISTRIBUTION = HASH ([hour]));
+GO
+CREATE STATISTICS [stats_agg_hourly_metrics_hour] ON [fact].[agg_hourly_metrics] ([hour]);
+GO
+CREATE STATISTICS [stats_agg_hourly_metrics_type] ON [fact].[agg_hourly_metrics] ([type]);
+GO
+CREATE STATISTICS [stats_agg_hourly_metrics_region] ON [fact].[agg_hourly_metrics] ([region]);
+GO
+CREATE STATISTICS [stats_agg_hourly_metrics_currency] ON [fact].[agg_hourly_metrics] ([currency]);
+GO
+INSERT INTO [stg].[headwater_publish] ([table_name]) VALUES ('agg_hourly_metrics');
+GO
 CREATE TABLE [fact].[agg_user_metrics] (
   [customer_id] VARCHAR(80) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,
   [currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL,

@@ -701,3 +701,68 @@ def test_amounts_in_the_reporting_currency_as_one_writes_them_down(
     assert shop.build().mode == "full"
     yen = (Decimal("100.00000000"), Decimal("10000.00"))
     assert orders() == {"1": yen, "2": yen, "3": none, "4": none}
+
+
+def hourly(shop: Shop) -> dict[tuple[int, str, str, str], tuple[Any, ...]]:
+    """Of each hour of the day, entity, region and currency: whether it is closed, and what came."""
+    told = ("is_closed", "events", "latency_avg_ms", "latency_p95_ms", "revenue")
+    return {
+        (r["hour"].hour, r["type"].removeprefix("headwater.shop."), r["region"], r["currency"]): (
+            *(r[name] for name in told),
+        )
+        for r in shop.rows("agg_hourly_metrics")
+    }
+
+
+@pytest.mark.long
+def test_hours_by_type_and_region_as_one_writes_them_down(shop: Shop) -> None:
+    shop.say(
+        ("10:00", "order", order(1, "10:00", country_code=" de ")),
+        ("10:10", "order", order(1, "10:00", "paid")),
+        ("10:20", "payment", payment(1, 1, country_code="DE")),
+        ("10:25", "payment", payment(2, 1, "failed", country_code="DE")),
+        ("10:29", "payment", payment(3, 1, "refunded", country_code="DE", amount=4.88)),
+        sent=at("10:30"),
+    )
+    shop.build()
+    # Of three latencies 95 % are all three: 10, 5 and 1 min.
+    paid = (3, Decimal("320000.000"), 600_000, Decimal("40.00"))
+    half_an_hour = (1, Decimal("1800000.000"), 3_600_000, None)
+    unknown = (1, Decimal("1200000.000"), 3_600_000, None)
+    assert hourly(shop) == {
+        (10, "order", "DE", "XXX"): (False, *half_an_hour),
+        (10, "order", "unknown", "XXX"): (False, *unknown),
+        (10, "payment", "DE", "EUR"): (False, *paid),
+    }
+    # A clock that is four minutes ahead. Ten minutes after the hour it is closed.
+    shop.say(("11:14", "order", order(2, "11:14")), sent=at("11:10"))
+    first = shop.build().tables["gold.agg_hourly_metrics"]
+    assert (first.inserted, first.updated, first.deleted) == (1, 3, 0)
+    at_once = (1, Decimal("0.000"), 100, None)
+    assert hourly(shop) == {
+        (10, "order", "DE", "XXX"): (True, *half_an_hour),
+        (10, "order", "unknown", "XXX"): (True, *unknown),
+        (10, "payment", "DE", "EUR"): (True, *paid),
+        (11, "order", "unknown", "XXX"): (False, *at_once),
+    }
+    # One comes late, and another one was none: 1 h and half of it are 45 min on average.
+    shop.say(("10:30", "order", order(3, "10:30", country_code="DE")), sent=at("11:30"))
+    shop.sql("DELETE FROM {silver} WHERE payment.payment_id = 'Y0000000003'")
+    assert shop.build().tables["gold.agg_hourly_metrics"].updated == 2
+    assert hourly(shop) == {
+        (10, "order", "DE", "XXX"): (True, 2, Decimal("2700000.000"), 3_600_000, None),
+        (10, "order", "unknown", "XXX"): (True, *unknown),
+        (10, "payment", "DE", "EUR"): (True, 2, Decimal("450000.000"), 600_000, Decimal("44.88")),
+        (11, "order", "unknown", "XXX"): (False, *at_once),
+    }
+    # Without what closed them they are open again, and an hour without events is none.
+    shop.sql("DELETE FROM {silver} WHERE order.order_id IN ('O0000000002', 'O0000000003')")
+    shop.build()
+    assert hourly(shop) == {
+        (10, "order", "DE", "XXX"): (False, *half_an_hour),
+        (10, "order", "unknown", "XXX"): (False, *unknown),
+        (10, "payment", "DE", "EUR"): (
+            False, 2, Decimal("450000.000"), 600_000, Decimal("44.88"),
+        ),
+    }  # fmt: skip
+    assert shop.build(rebuild=True).rows == 0

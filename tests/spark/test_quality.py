@@ -64,12 +64,15 @@ def test_what_breaks_a_contract_is_kept_from_the_warehouse(shop: Shop) -> None:
     rows = table(settings, "ops/quality").to_pylist()
     assert {row["table"]: (row["rows"], row["score"]) for row in rows} == {
         "gold.agg_category_metrics": (1, 100.0),
+        # One hour and region of each of six types.
+        "gold.agg_hourly_metrics": (6, 100.0),
         "gold.agg_user_metrics": (1, 100.0),
         "gold.dim_category": (1, 100.0),
         "gold.dim_date": (365, 100.0),
         "gold.dim_location": (1, 100.0),
         "gold.dim_product": (1, 100.0),
         "gold.dim_store": (1, 100.0),
+        "gold.dim_telco_customer": (0, 100.0),
         "gold.dim_time": (8_760, 100.0),
         "gold.dim_users": (1, 100.0),
         "gold.fact_inventory": (0, 100.0),
@@ -211,6 +214,7 @@ def test_a_version_that_passed_is_not_looked_at_again(
     demand(shop)
     assert set(looked_at) == {
         "gold.agg_category_metrics",
+        "gold.agg_hourly_metrics",
         "gold.agg_user_metrics",
         "gold.fact_order_items",
         "gold.fact_orders",

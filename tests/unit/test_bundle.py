@@ -235,7 +235,7 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
         ("batch.yml", "[quality, --env, azure,", "[contracts, check, --env, azure,",
          "jobs.gold_hourly", "no task that runs quality"),
         ("streaming.yml", "[stream, silver,", "[stream, bronze,",
-         "jobs.streaming", "no task that runs stream silver"),
+         "jobs.streaming", "no task that runs stream silver metrics"),
         ("batch.yml", "    maintenance:\n", "    upkeep:\n", "jobs.maintenance", "no such job"),
         ("batch.yml", "        - task_key: audit\n          job_cluster_key: batch\n"
          "          max_retries: 0\n          timeout_seconds: 3600\n          python_wheel_task:\n"
@@ -295,7 +295,7 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
          "jobs.gold_daily.gold", "gold without --rebuild"),
         ("batch.yml", "[maintain, --env, azure]", "[maintain, --dry-run, --env, azure]",
          "jobs.maintenance.maintain", "it only looks"),
-        ("streaming.yml", "[stream, silver, --env", "[stream, silver, --available-now, --env",
+        ("streaming.yml", "metrics, --env", "metrics, --available-now, --env",
          "jobs.streaming.silver", "it would end, and start, all the time"),
         ("streaming.yml", "value: 300", "value: 3000000", "jobs.streaming", "3600 at most"),
         ("streaming.yml", "pause_status: ${var.pause_status}", "pause_status: PAUSED",

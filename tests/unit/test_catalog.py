@@ -34,6 +34,10 @@ FORMS = {
         rf"CREATE OR REPLACE VIEW (?P<name>{FULL}) AS SELECT (?P<items>{ITEM}(?:, {ITEM})*) "
         rf"FROM (?P<source>{FULL})(?: WHERE \w+ = {TEXT}(?: AND \w+ = {TEXT})*)?"
     ),
+    # Of metrics: what its parts are made of is for tests/spark/test_serving.py.
+    "serving": re.compile(
+        rf"CREATE OR REPLACE VIEW (?P<name>{FULL}) AS (?P<parts>SELECT .+ UNION ALL SELECT .+)"
+    ),
     "mask": re.compile(
         rf"ALTER TABLE (?P<name>{FULL}) ALTER COLUMN (?P<column>{NAME}) "
         rf"SET MASK (?P<function>{FULL})"
@@ -94,6 +98,11 @@ def test_every_statement_has_a_form_and_names_what_is_there(
             assert name.startswith("`main-1`")
             if LEVELS[parts["kind"]] == 3:
                 assert name in (tables if parts["kind"] == "TABLE" else made)
+        if form == "serving":
+            assert set(re.findall(FULL, parts["parts"])) == {
+                catalog.named(unity, "gold", "agg_hourly_metrics"),
+                catalog.named(unity, "silver", "minute_metrics"),
+            }
         if form == "view":
             assert parts["source"] in tables
             assert set(re.findall(rf"({FULL})\(", parts["items"])) <= made

@@ -22,7 +22,7 @@ def test_pauses_grow_to_a_minute_and_end_with_the_restarts(
     pauses: list[float] = []
     last = [0.0]
 
-    def start(_: str) -> Any:
+    def start(_name: str, _failures: int) -> Any:
         pauses.append(clock[0] - last[0])
         last[0] = clock[0]
         raise StreamError("the broker does not answer")

@@ -1,0 +1,138 @@
+"""Metrics by the minute, from what silver.events takes in and lets go of.
+
+Whatever else changes Silver counts as well: what a reconcile brings late is added, what it finds to
+be a conflict is taken off. Nothing here is not in Silver, so that a checkpoint that is lost, or
+cannot be gone on from, is begun anew: its first batch counts all of Silver and takes the place of
+what the table holds.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lakehouse import checkpoints, metrics, tables
+from lakehouse.contracts import Contracts
+from lakehouse.settings import Settings
+from lakehouse.silver import ACCEPTED
+from streaming import query
+
+NAME = checkpoints.METRICS
+# What is tried once more as it is: a column that came while it ran is no trouble after a restart.
+FAILED_ANEW = 2
+
+
+def transform(changes: DataFrame, contracts: Contracts, kept_hours: int) -> DataFrame:
+    """Changes of silver.events to rows of silver.minute_metrics, each with all that it has by now.
+
+    kept_hours: how long after its time an event is still counted.
+    """
+    came = F.col("_change_type").isin("insert", "update_postimage")
+    accepted = changes.where(F.col("outcome") == ACCEPTED)
+    signed = accepted.withColumn("sign", F.when(came, 1).otherwise(-1))
+    return (
+        metrics.measured(signed, contracts, "sign")
+        .withWatermark("time", f"{kept_hours} hours")
+        .groupBy(F.window("time", "1 minute").alias("minute"), *metrics.KEYS)
+        .agg(*metrics.added(F.col("sign")))
+        .withColumn("minute", F.col("minute.start"))
+        .withColumn("date", F.to_date("minute"))
+    )
+
+
+def start(
+    spark: SparkSession,
+    settings: Settings,
+    contracts: Contracts,
+    available_now: bool,
+    failures: int = 0,
+) -> query.Running:
+    """Starts the query that writes silver.minute_metrics. Raises TableError where Silver is not as
+    its contracts say.
+
+    failures: how often it has failed without a batch between.
+    """
+    silver, table = tables.silver(contracts), tables.minutes()
+    tables.read(spark, settings, silver)
+    tables.check(spark, settings, silver)
+    tables.ensure(spark, settings, table)
+    if failures >= FAILED_ANEW:
+        checkpoints.SparkFiles(spark, settings, NAME).clear()
+
+    def write(batch: DataFrame, _: str, number: int) -> None:
+        # Worked out once, for its state is written along with it; and one file a day is enough.
+        rows = batch.localCheckpoint().coalesce(1)
+        if number == 0:
+            tables.overwrite(rows.where("events > 0"), settings, table)
+        else:
+            _put(rows, settings, table)
+
+    changes = spark.readStream.format("delta").option("readChangeFeed", "true")
+    rows = transform(changes.load(silver.path(settings)), contracts, settings.stream.metrics_hours)
+    trigger = settings.stream.metrics_trigger
+    return query.start(
+        spark,
+        settings,
+        NAME,
+        rows,
+        write,
+        available_now,
+        [],
+        trigger=trigger,
+        output="update",
+        derived=True,
+    )
+
+
+def count(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
+    """Counts all that Silver has now, anew where its checkpoint does not let it go on.
+
+    Raises StreamError where that fails, too.
+    """
+    failure = None
+    for failures in (0, FAILED_ANEW):
+        running = start(spark, settings, contracts, available_now=True, failures=failures)
+        with suppress(StreamingQueryException):
+            running.query.awaitTermination()
+        failure = running.failure()
+        if failure is None:
+            return
+    assert failure is not None
+    raise failure
+
+
+def _put(rows: DataFrame, settings: Settings, table: tables.Table) -> None:
+    """Rows in the place of those of the same key; the same ones again change nothing."""
+    from delta.tables import DeltaTable
+
+    days = [row.date for row in rows.select("date").distinct().collect()]
+    if not days:
+        return
+    # A constant first: no file of another day is read.
+    on = F.col("old.date").isin(days)
+    for name in ("date", "minute", *metrics.KEYS):
+        on = on & (F.col(f"old.{name}") == F.col(f"new.{name}"))
+    values = {name: F.col(f"new.{name}") for name in table.columns}
+    there = F.col("new.events") > 0
+
+    def attempt() -> None:
+        (
+            DeltaTable.forPath(rows.sparkSession, table.path(settings))
+            .alias("old")
+            .merge(rows.alias("new"), on)
+            .whenMatchedDelete(~there)
+            .whenMatchedUpdate(set=dict(values))
+            .whenNotMatchedInsert(there, values=dict(values))
+            .execute()
+        )
+
+    tables.merge(settings, table, attempt)
+
+
+if __name__ == "__main__":
+    from streaming.command import main
+
+    main([NAME])
