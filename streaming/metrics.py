@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from lakehouse import checkpoints, metrics, tables
 from lakehouse.contracts import Contracts
+from lakehouse.errors import CheckpointError, StreamError, TableError
 from lakehouse.settings import Settings
 from lakehouse.silver import ACCEPTED
 from streaming import query
@@ -50,17 +51,22 @@ def start(
     available_now: bool,
     failures: int = 0,
 ) -> query.Running:
-    """Starts the query that writes silver.minute_metrics. Raises TableError where Silver is not as
-    its contracts say.
+    """Starts the query that writes silver.minute_metrics. Raises TableError where there is no
+    Silver, and StreamError where it is not yet as its contracts say.
 
     failures: how often it has failed without a batch between.
     """
+    files = checkpoints.SparkFiles(spark, settings, NAME)
     silver, table = tables.silver(contracts), tables.minutes()
     tables.read(spark, settings, silver)
-    tables.check(spark, settings, silver)
+    try:
+        tables.check(spark, settings, silver)
+    except TableError as error:
+        # Which the query that writes it puts right.
+        raise StreamError(f"stream {NAME}: {error}") from None
     tables.ensure(spark, settings, table)
-    if failures >= FAILED_ANEW:
-        checkpoints.SparkFiles(spark, settings, NAME).clear()
+    if failures >= FAILED_ANEW or not _is_known(files):
+        files.clear()
 
     def write(batch: DataFrame, _: str, number: int) -> None:
         # Worked out once, for its state is written along with it; and one file a day is enough.
@@ -85,6 +91,15 @@ def start(
         output="update",
         derived=True,
     )
+
+
+def _is_known(files: checkpoints.SparkFiles) -> bool:
+    """Whether it can be told whose checkpoint it is, which Spark asks before there is a query."""
+    try:
+        checkpoints.query_id(files)
+    except CheckpointError:
+        return False
+    return True
 
 
 def count(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -223,6 +225,22 @@ def test_every_event_is_served_once_at_every_step(
     served.build()
     served.check()
     assert shop.build(rebuild=True).rows == 0
+
+
+@pytest.mark.parametrize("lost", ["offsets/0", "commits/0", "metadata", "state"])
+def test_a_checkpoint_that_it_cannot_go_on_from_is_begun_anew(shop: Shop, lost: str) -> None:
+    served = Served(shop)
+    shop.say(("10:00", "order", order(1, "10:00")), sent=moment("10:01"))
+    served.count()
+    place = Path(shop.settings.checkpoints) / metrics.NAME / lost
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.write_text("v1\n{")
+    shop.say(("10:00", "order", order(2, "10:00")), sent=moment("10:02"))
+    metrics.count(shop.spark, shop.settings, shop.contracts)
+    served.stream = served.version()
+    assert [row[4] for row in served.check()] == [2]
 
 
 def test_later_than_is_counted_by_the_minute(shop: Shop) -> None:
