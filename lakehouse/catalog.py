@@ -122,7 +122,7 @@ def serving_view(settings: Settings, *layers: tuple[str, str]) -> str:
     speed = (
         f"SELECT {keys}, {measures}, {metrics.AVERAGE} AS latency_avg_ms, "
         f"{metrics.P95} AS latency_p95_ms, 'speed' AS layer FROM (SELECT {keys}, {sums} "
-        f"FROM ({by_hour}){later} GROUP BY {keys})"
+        f"FROM ({by_hour}){later} GROUP BY {keys}) WHERE events > 0"
     )
     parts = {HOURS: batch, MINUTES: speed}
     union = " UNION ALL ".join(parts[one] for one in layers)

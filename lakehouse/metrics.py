@@ -29,15 +29,17 @@ BOUNDS = (
 )
 WITHIN = {f"latency_le_{bound}": bound for bound in BOUNDS}
 MONEY = "decimal(18,2)"
+# An event may say that it is of the year 1: some hundred thousand of these are more than a bigint.
+SUM_OF_TIME = "decimal(25,0)"
 # What is counted, by column and Spark SQL type.
 MEASURES = {
     "events": "bigint",
-    "latency_sum_ms": "bigint",
+    "latency_sum_ms": SUM_OF_TIME,
     **dict.fromkeys(WITHIN, "bigint"),
     "revenue": MONEY,
 }
-# What is told of it, as SQL. Products of whole numbers, so that no engine rounds them otherwise.
-AVERAGE = "CAST(round(CAST(latency_sum_ms AS decimal(20,0)) / events, 3) AS decimal(18,3))"
+# What is told of it, as SQL. Of whole numbers, so that no engine rounds them otherwise.
+AVERAGE = "CAST(round(latency_sum_ms / events, 3) AS decimal(18,3))"
 P95 = when(*((f"{name} * 100 >= events * 95", f"{bound}L") for name, bound in WITHIN.items()))
 
 
@@ -93,7 +95,7 @@ def added(sign: Column) -> list[Column]:
     one, latency = sign.cast("bigint"), F.col("latency")
     sums = {
         "events": one,
-        "latency_sum_ms": one * latency,
+        "latency_sum_ms": one * latency.cast(SUM_OF_TIME),
         **{
             name: F.when(latency <= bound, one).otherwise(F.lit(0).cast("bigint"))
             for name, bound in WITHIN.items()

@@ -157,9 +157,12 @@ def silver(contracts: Contracts) -> Table:
 def minutes() -> Table:
     """Accepted events by the minute of their own time. By streaming.metrics.
 
-    date: that of the minute, UTC.
+    date: that of the minute, UTC. window_start: of the stream's window, which is the minute but for
+    events that were ahead of the stream's clock; what such a one had too much is taken off in the
+    window of then, so that all rows of a minute are to be added up.
     """
-    columns = {"minute": "timestamp", "date": "date", **dict.fromkeys(metrics.KEYS, "string")}
+    moments = {"minute": "timestamp", "window_start": "timestamp", "date": "date"}
+    columns = moments | dict.fromkeys(metrics.KEYS, "string")
     stats = {STATISTICS: ",".join(("minute", *metrics.KEYS))}
     return Table("silver", "minute_metrics", columns | metrics.MEASURES, ("date",), stats)
 

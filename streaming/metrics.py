@@ -34,12 +34,17 @@ def transform(changes: DataFrame, contracts: Contracts, kept_hours: int) -> Data
     came = F.col("_change_type").isin("insert", "update_postimage")
     accepted = changes.where(F.col("outcome") == ACCEPTED)
     signed = accepted.withColumn("sign", F.when(came, 1).otherwise(-1))
+    # A clock that runs ahead, of who makes events as of who sends them, moves the watermark no
+    # further than this one's: the window of such an event is not that of its minute.
+    ahead = F.make_dt_interval(secs=F.lit(contracts.clock_tolerance_seconds))
     return (
         metrics.measured(signed, contracts, "sign")
-        .withWatermark("time", f"{kept_hours} hours")
-        .groupBy(F.window("time", "1 minute").alias("minute"), *metrics.KEYS)
+        .withColumn("seen", F.least("time", F.current_timestamp() + ahead))
+        .withColumn("minute", F.date_trunc("minute", "time"))
+        .withWatermark("seen", f"{kept_hours} hours")
+        .groupBy(F.window("seen", "1 minute").alias("window"), "minute", *metrics.KEYS)
         .agg(*metrics.added(F.col("sign")))
-        .withColumn("minute", F.col("minute.start"))
+        .withColumn("window_start", F.col("window.start"))
         .withColumn("date", F.to_date("minute"))
     )
 
@@ -72,7 +77,7 @@ def start(
         # Worked out once, for its state is written along with it; and one file a day is enough.
         rows = batch.localCheckpoint().coalesce(1)
         if number == 0:
-            tables.overwrite(rows.where("events > 0"), settings, table)
+            tables.overwrite(rows.where("events != 0"), settings, table)
         else:
             _put(rows, settings, table)
 
@@ -128,10 +133,10 @@ def _put(rows: DataFrame, settings: Settings, table: tables.Table) -> None:
         return
     # A constant first: no file of another day is read.
     on = F.col("old.date").isin(days)
-    for name in ("date", "minute", *metrics.KEYS):
+    for name in ("date", "minute", "window_start", *metrics.KEYS):
         on = on & (F.col(f"old.{name}") == F.col(f"new.{name}"))
     values = {name: F.col(f"new.{name}") for name in table.columns}
-    there = F.col("new.events") > 0
+    there = F.col("new.events") != 0
 
     def attempt() -> None:
         (

@@ -66,7 +66,9 @@ STORE = {
 
 def when(clock: str) -> str:
     """As events have it: a time of the day on which all of this happens, or of another one of its
-    month (`04T10:00`)."""
+    month (`04T10:00`), or any time as it stands in an event."""
+    if clock.endswith("Z"):
+        return clock
     return f"2026-03-{clock}:00Z" if "T" in clock else f"2026-03-01T{clock}:00Z"
 
 

@@ -90,9 +90,9 @@ def open_from(rows: DataFrame, watermark_seconds: int) -> datetime | None:
     """The first hour that the watermark has not passed, from accepted rows of silver.events; None
     without any.
 
-    A clock that runs ahead, of who makes events, closes no hour: no event is later than the broker.
+    A clock that runs ahead, of who makes events as of who sends them, closes no hour.
     """
-    at = F.max(F.least("time", "timestamp"))
+    at = F.max(F.least("time", "timestamp", F.current_timestamp()))
     delay = F.make_dt_interval(secs=F.lit(watermark_seconds))
     newest = rows.agg(F.max("date").alias("date")).collect()[0].date
     for some in (rows.where(F.col("date") == F.lit(newest)), rows):
