@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch.star.build import ITEMS, ORDERS, PAYMENTS, STAR, Builder, Say
+from batch.star.build import HOURLY_METRICS, ITEMS, ORDERS, PAYMENTS, STAR, Builder, Say
 from lakehouse.command import moment, run, settings_options
 
 if TYPE_CHECKING:
@@ -161,11 +161,12 @@ def build(
     ContractError where a table has no contract.
     """
     from batch.star.history import Source
-    from lakehouse import runs, tables
+    from lakehouse import metrics, runs, tables
     from lakehouse.redact import redacted
     from lakehouse.silver import ACCEPTED
 
     demand(settings, layouts)
+    counted = metrics.fingerprint(contracts)
     with runs.recorded(spark, settings, JOB) as run:
         silver = tables.silver(contracts)
         tables.read(spark, settings, silver)
@@ -177,11 +178,13 @@ def build(
         else:
             until, advanced = _check_unchanged(spark, settings, silver, layouts, last, until)
             outgrown = _outgrown(spark, settings, layouts, last.written)
-            if not outgrown and not _reported_otherwise(spark, settings, layouts):
+            same = (json.loads(last.details or "{}").get("counted") or counted) == counted
+            if same and not outgrown and not _reported_otherwise(spark, settings, layouts):
                 after = last.read[SILVER]
         if last is not None and after is not None:
             run.read, run.written = {SILVER: until}, dict(last.written)
             run.commits = _commits(spark, settings, layouts, silver, until, run.written)
+            run.details = {"counted": counted}
             if after == until and again is None:
                 return Result("nothing", after, until)
             changed = _changed(spark, settings, silver, after, until, again)
@@ -190,7 +193,7 @@ def build(
         rows = tables.read(spark, settings, silver, until).where(f"outcome = '{ACCEPTED}'")
         mode = "full" if after is None else "increment"
         result = Result(mode, after, until, held_against=held_against)
-        source = Source(rows, changed)
+        source = Source(rows, tables.committed_at(spark, settings, silver, until), changed)
         result.tables = Builder(spark, settings, contracts, layouts, source, advanced, say).build()
         run.rows = result.rows
         run.read = {SILVER: until}
@@ -198,7 +201,7 @@ def build(
             spark, settings, map(tables.gold, layouts.gold), last.written if last else {}
         )
         run.commits = _commits(spark, settings, layouts, silver, until, run.written)
-        run.details = {"mode": result.mode, "after": after}
+        run.details = {"mode": result.mode, "after": after, "counted": counted}
         if held_against == INCREMENTS:
             run.details["different"] = {n: d.rows for n, d in result.tables.items() if d.rows}
         elif held_against:
@@ -346,7 +349,7 @@ def _reported_otherwise(spark: SparkSession, settings: Settings, layouts: Layout
         rows = tables.read(spark, settings, tables.gold(layouts[name]))
         return not rows.where(other).isEmpty()
 
-    return any(side_by_side(has_others, (ORDERS, ITEMS, PAYMENTS)))
+    return any(side_by_side(has_others, (ORDERS, ITEMS, PAYMENTS, HOURLY_METRICS)))
 
 
 if __name__ == "__main__":

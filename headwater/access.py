@@ -34,7 +34,7 @@ def catalog_sql(column_masks: bool, settings: Settings) -> None:
     for readers; a column mask would keep Headwater's own jobs, which go by paths, from a table:
     --column-masks is for a copy of Gold (a deep clone, a share) in a catalog of its own.
     """
-    from lakehouse import catalog, tables
+    from lakehouse import catalog, metrics, tables
 
     contracts, layouts = _known(settings)
     if column_masks:
@@ -56,7 +56,7 @@ def catalog_sql(column_masks: bool, settings: Settings) -> None:
         catalog.quarantine_view(settings),
         *views,
         *masked,
-        catalog.serving_view(settings, catalog.HOURS, catalog.MINUTES),
+        catalog.serving_view(settings, metrics.HOURS, metrics.MINUTES),
         *catalog.grants(settings, contracts, layouts),
     ):
         click.echo(f"{statement};")

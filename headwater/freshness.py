@@ -3,8 +3,7 @@
 A table is as far behind as the oldest record is old that is there and not in it yet: for a stream's
 table the oldest one that its query has not read from the broker, for metrics by the minute and for
 one of Gold the oldest commit of silver.events that their query, or the last good run of Gold, did
-not read. Where nothing is missing, it is not
-behind at all, however long ago its last commit was.
+not read. Where nothing is missing, it is not behind at all, however long ago its last commit was.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from typing import Any
 
 from lakehouse import arrow, checkpoints, tables
 from lakehouse.contracts import Contracts
+from lakehouse.errors import CheckpointError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 
-SILVER = "silver.events"
+SILVER, MINUTES = "silver.events", tables.minutes().full_name
 # Commits that bring no record.
 NO_ROWS = tables.KEEP_ROWS | {"CREATE TABLE", "ADD COLUMNS", "CHANGE COLUMN"}
 
@@ -54,9 +54,8 @@ def of_tables(
         behind: float | None
         if table.layer == "gold":
             behind = _of_silver(settings, contracts, _last_read(settings))
-        elif table.full_name == tables.minutes().full_name:
-            files = checkpoints.ArrowFiles(settings, checkpoints.METRICS)
-            behind = _of_silver(settings, contracts, checkpoints.version_read(files))
+        elif table.full_name == MINUTES:
+            behind = _of_metrics(settings, contracts)
         else:
             behind = _of_stream(unread[table.layer])
         found.append(_judged(table.full_name, layout.latency, behind))
@@ -65,7 +64,8 @@ def of_tables(
 
 def _judged(name: str, promised: float, behind: float | None) -> Freshness:
     if behind is None:
-        said = f"{name}: how far it is behind cannot be told without the broker"
+        lacking = "a checkpoint of its query" if name == MINUTES else "the broker"
+        said = f"{name}: how far it is behind cannot be told without {lacking}"
         return Freshness(name, promised, None, None, "?", said)
     kept = behind <= promised
     said = f"{name} is {_span(behind)} behind, where its contract promises {_span(promised)}"
@@ -80,6 +80,15 @@ def _of_stream(stream: dict[str, Any]) -> float | None:
         return None
     oldest = stream["oldest_unread"]
     return float(oldest["age"]) if oldest else 0.0
+
+
+def _of_metrics(settings: Settings, contracts: Contracts) -> float | None:
+    """None where the query's checkpoint does not say what it has read: it is begun anew then."""
+    try:
+        done = checkpoints.version_read(checkpoints.ArrowFiles(settings, checkpoints.METRICS))
+    except CheckpointError:
+        return None
+    return None if done is None else _of_silver(settings, contracts, done)
 
 
 def _of_silver(settings: Settings, contracts: Contracts, done: int) -> float:

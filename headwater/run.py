@@ -123,7 +123,6 @@ def _run(
             with doing("building Gold, counting by the minute, auditing"):
                 built = gold.build(spark, settings, loaded, known)
                 found = auditing.result()
-                counting.result()
             click.echo(gold.describe(built))
             _unless(stopping, "Gold is built, and not published")
             with doing("maintaining tables, publishing to the warehouse, summing up"):
@@ -131,6 +130,7 @@ def _run(
                 keeping = pool.submit(maintain.keep, spark, settings, loaded, known, vacuum=False)
                 published = publish.copy(spark, settings, known, settings.publish_to)
                 keeping.result()
+                counting.result()
                 summary = _summary(settings, loaded, known)
             click.echo(publish.describe(published))
     _show(summary, settings)

@@ -14,14 +14,12 @@ from collections.abc import Iterable
 from lakehouse import metrics
 from lakehouse.contracts import Column, Contract, Contracts
 from lakehouse.layouts import Layout, Layouts
+from lakehouse.metrics import HOURS, MINUTES, SERVING
 from lakehouse.privacy import MASK
 from lakehouse.settings import Settings
 from lakehouse.sql import literal, quoted
 
 MASKED = "_masked"
-# What is counted by the hour in Gold, by the minute in the stream, and the view of both.
-HOURS, MINUTES = ("gold", "agg_hourly_metrics"), ("silver", "minute_metrics")
-SERVING = ("gold", "hourly_metrics")
 
 
 def parts(settings: Settings, layer: str, name: str = "") -> list[str]:

@@ -89,14 +89,20 @@ def position(files: Files) -> Offsets:
     return _offsets(files, name, lines[1] if len(lines) > 1 else "")
 
 
-def version_read(files: Files) -> int:
-    """The last version of a Delta table that its reader has committed all of; -1 for none."""
+def version_read(files: Files) -> int | None:
+    """The last version of a Delta table that its reader has committed all of; None for none yet.
+
+    Raises CheckpointError where the file that says so is damaged.
+    """
     last = newest_commit(files)
     if last is None:
-        return -1
+        return None
     name = f"offsets/{last}"
     lines = (files.text(name) or "").splitlines()
-    return int(_parsed(files, name, lines[2] if len(lines) > 2 else "")["reservoirVersion"]) - 1
+    found = _parsed(files, name, lines[2] if len(lines) > 2 else "").get("reservoirVersion")
+    if found is None:
+        raise _damaged(files, name)
+    return int(found) - 1
 
 
 def newest_commit(files: Files) -> int | None:

@@ -41,9 +41,9 @@ MAX_SECONDS = 366 * 86400
 RESERVED = frozenset(
     """
     topic partition offset timestamp timestamp_type date hour key value headers raw digest entity
-    outcome violations written_by source id type time subject events quarantine doc data problems
-    record_problem envelope_problems parsed unreadable enveloped envelope dedup_key event_time
-    action existing rescued unknown_fields of_columns was wrote yields waits
+    outcome violations written_by source id type time subject events quarantine minute_metrics doc
+    data problems record_problem envelope_problems parsed unreadable enveloped envelope dedup_key
+    event_time action existing rescued unknown_fields of_columns was wrote yields waits
     """.split()  # noqa: SIM905
 )
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}

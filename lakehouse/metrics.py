@@ -8,6 +8,8 @@ counts, alike by each layer, as the smallest bound that enough of the events are
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from lakehouse.sql import when
@@ -17,11 +19,16 @@ if TYPE_CHECKING:
 
     from lakehouse.contracts import Contracts
 
+# What is counted by the hour in Gold, by the minute in the stream, and the view of both.
+HOURS, MINUTES = ("gold", "agg_hourly_metrics"), ("silver", "minute_metrics")
+SERVING = ("gold", "hourly_metrics")
 KEYS = ("type", "region", "currency")
 # Of an event whose contract marks no region, or that does not say it.
 UNKNOWN = "unknown"
 # ISO 4217 of what no currency is involved in.
 NO_CURRENCY = "XXX"
+# As the table's contract has it; what a region says beyond that is left out.
+LONGEST_REGION = 100
 # Of latencies, ms.
 BOUNDS = (
     *(100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000),
@@ -48,6 +55,15 @@ def net_amount(status: Column, amount: Column) -> Column:
     from pyspark.sql import functions as F
 
     return F.when(status == "captured", amount).when(status == "refunded", -amount)
+
+
+def fingerprint(contracts: Contracts) -> str:
+    """What tells one way to count from another: metrics of one are no metrics of the other."""
+    marks = [
+        [c.name, column.name] for c in contracts.values() for column in c.columns if column.region
+    ]
+    counted = [marks, list(MEASURES), "payment" in contracts]
+    return sha256(json.dumps(counted).encode()).hexdigest()[:16]
 
 
 def measured(rows: DataFrame, contracts: Contracts, *more: str) -> DataFrame:
@@ -79,7 +95,7 @@ def measured(rows: DataFrame, contracts: Contracts, *more: str) -> DataFrame:
     return rows.select(
         "time",
         "type",
-        F.coalesce(*regions, F.lit(UNKNOWN)).alias("region"),
+        F.substring(F.coalesce(*regions, F.lit(UNKNOWN)), 1, LONGEST_REGION).alias("region"),
         F.coalesce(currency, F.lit(NO_CURRENCY)).alias("currency"),
         F.greatest(late, F.lit(0).cast("bigint")).alias("latency"),
         revenue.cast(MONEY).alias("revenue"),

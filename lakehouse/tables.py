@@ -164,7 +164,7 @@ def minutes() -> Table:
     moments = {"minute": "timestamp", "window_start": "timestamp", "date": "date"}
     columns = moments | dict.fromkeys(metrics.KEYS, "string")
     stats = {STATISTICS: ",".join(("minute", *metrics.KEYS))}
-    return Table("silver", "minute_metrics", columns | metrics.MEASURES, ("date",), stats)
+    return Table(*metrics.MINUTES, columns | metrics.MEASURES, ("date",), stats)
 
 
 def gold(layout: Layout) -> Table:
@@ -507,6 +507,14 @@ def _version_of(spark: SparkSession, settings: Settings, table: Table, number: i
     return Version(number, int(at))
 
 
+def committed_at(spark: SparkSession, settings: Settings, table: Table, version: int) -> datetime:
+    """When a version of the table was committed, UTC."""
+    from datetime import UTC, datetime
+
+    moment = _version_of(spark, settings, table, version).committed
+    return datetime.fromtimestamp(moment / 1000, UTC)
+
+
 def commits(spark: SparkSession, settings: Settings, table: Table) -> dict[int, int]:
     """When each version that is still known was committed, ms since 1970."""
     from delta.tables import DeltaTable
@@ -740,13 +748,13 @@ def register(
             spark.sql(view)
             names.append(catalog.shown(settings, table.layer, table.name + catalog.MASKED))
     counted = [
-        one for one in (catalog.HOURS, catalog.MINUTES) if catalog.shown(settings, *one) in names
+        one for one in (metrics.HOURS, metrics.MINUTES) if catalog.shown(settings, *one) in names
     ]
     if counted:
         if not in_unity:
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {catalog.named(settings, 'gold')}")
         spark.sql(catalog.serving_view(settings, *counted))
-        names.append(catalog.shown(settings, *catalog.SERVING))
+        names.append(catalog.shown(settings, *metrics.SERVING))
     if catalog.shown(settings, "silver", "events") not in names:
         return names
     there = set(spark.table(catalog.named(settings, "silver", "events")).columns)

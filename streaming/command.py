@@ -82,32 +82,27 @@ def run_queries(
         for name in names:
             where = f"checkpoint {checkpoints.location(settings, name)}"
             stack.enter_context(held(settings, f"{STREAM}{name}", where))
-        # Metrics are made of what Silver has: to its end only once that has come to its own.
-        first = [name for name in names if name != checkpoints.METRICS or not available_now]
+        # Metrics are there for who looks: beside others they begin when these run, whatever is
+        # wrong with them, or, where there is an end, once Silver has come to it.
+        first = [name for name in names if name != checkpoints.METRICS] or list(names)
         later = [name for name in names if name not in first]
         with doing("starting Spark and the streams"):
             spark = make_session(settings, "stream")
             stop_on_signals(stopping)
             reload = Reload(spark, settings, loaded, say)
-            running = start_all(spark, settings, loaded, first or later, available_now, accept_gap)
-            watch = TopicWatch(settings, loaded.topics(settings.topics.events))
-            stack.callback(watch.close)
-
-        def watched(running: list[Running]) -> list[Supervised]:
-            # One that is to end is left to whoever calls it, but for what can be begun anew.
-            once = settings.stream.model_copy(update={"restarts": 0})
-            anew = settings.stream.model_copy(update={"restarts": metrics.FAILED_ANEW})
-            return [
-                Supervised(
-                    query,
-                    again,
-                    settings.stream if not available_now else anew if query.derived else once,
-                    say,
-                )
-                for query in running
-            ]
-
-        queries = watched(running)
+            running = start_all(spark, settings, loaded, first, available_now, accept_gap)
+            watch = None
+            if checkpoints.METRICS not in first:
+                watch = TopicWatch(settings, loaded.topics(settings.topics.events))
+                stack.callback(watch.close)
+        stream = settings.stream
+        if available_now:
+            # Left to whoever calls it, but for what can be begun anew.
+            restarts = 0 if watch is not None else metrics.FAILED_ANEW
+            stream = stream.model_copy(update={"restarts": restarts})
+        queries = [Supervised(query.name, query, again, stream, say) for query in running]
+        if not available_now:
+            queries += [Supervised(name, None, again, stream, say, beside=True) for name in later]
         ticker = stack.enter_context(Ticker())
 
         def follow() -> None:
@@ -115,7 +110,8 @@ def run_queries(
             while any(query.active for query in queries) and not stopping.wait(POLL_SECONDS):
                 for query in queries:
                     query.tend()
-                watch.check()
+                if watch is not None:
+                    watch.check()
                 if not available_now and reload.changed():
                     for query in queries:
                         say(f"contracts changed: {query.name} starts again under the new ones")
@@ -124,8 +120,9 @@ def run_queries(
 
         try:
             follow()
-            if first and later and not stopping.is_set():
-                queries += watched(start_all(spark, settings, loaded, later, available_now))
+            if later and available_now and not stopping.is_set():
+                stream = stream.model_copy(update={"restarts": metrics.FAILED_ANEW})
+                queries += [Supervised(name, None, again, stream, say) for name in later]
                 follow()
         finally:
             for query in queries:

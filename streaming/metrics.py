@@ -22,28 +22,37 @@ from lakehouse.silver import ACCEPTED
 from streaming import query
 
 NAME = checkpoints.METRICS
-# What is tried once more as it is: a column that came while it ran is no trouble after a restart.
-FAILED_ANEW = 2
+# A file of the checkpoint: how what it has was counted.
+COUNTED = "counted"
+MOST_FILES = 2**31 - 1
+# After so many failures, and each so many more, it is begun anew: what passes by itself is waited
+# for, and a column that came while it ran is no trouble after a restart.
+FAILED_ANEW = 4
+# An hour takes that long, and whoever brings late what belongs to it comes after its end.
+HOUR_SECONDS = 3600
 
 
 def transform(changes: DataFrame, contracts: Contracts, kept_hours: int) -> DataFrame:
     """Changes of silver.events to rows of silver.minute_metrics, each with all that it has by now.
 
-    kept_hours: how long after its time an event is still counted.
+    kept_hours: how long after its time an event is still counted; as long as its hour is open it
+    always is.
     """
+    kept = max(kept_hours * HOUR_SECONDS, contracts.watermark_seconds + HOUR_SECONDS)
     came = F.col("_change_type").isin("insert", "update_postimage")
-    accepted = changes.where(F.col("outcome") == ACCEPTED)
-    signed = accepted.withColumn("sign", F.when(came, 1).otherwise(-1))
+    # One that was erased for a person says no time any more.
+    accepted = changes.where((F.col("outcome") == ACCEPTED) & F.col("time").isNotNull())
+    signed = accepted.withColumn("_sign", F.when(came, 1).otherwise(-1))
     # A clock that runs ahead, of who makes events as of who sends them, moves the watermark no
     # further than this one's: the window of such an event is not that of its minute.
     ahead = F.make_dt_interval(secs=F.lit(contracts.clock_tolerance_seconds))
     return (
-        metrics.measured(signed, contracts, "sign")
+        metrics.measured(signed, contracts, "_sign")
         .withColumn("seen", F.least("time", F.current_timestamp() + ahead))
         .withColumn("minute", F.date_trunc("minute", "time"))
-        .withWatermark("seen", f"{kept_hours} hours")
+        .withWatermark("seen", f"{kept} seconds")
         .groupBy(F.window("seen", "1 minute").alias("window"), "minute", *metrics.KEYS)
-        .agg(*metrics.added(F.col("sign")))
+        .agg(*metrics.added(F.col("_sign")))
         .withColumn("window_start", F.col("window.start"))
         .withColumn("date", F.to_date("minute"))
     )
@@ -69,9 +78,11 @@ def start(
     except TableError as error:
         # Which the query that writes it puts right.
         raise StreamError(f"stream {NAME}: {error}") from None
-    tables.ensure(spark, settings, table)
-    if failures >= FAILED_ANEW or not _is_known(files):
+    made, counted = tables.ensure(spark, settings, table), metrics.fingerprint(contracts)
+    failed = failures > 0 and failures % FAILED_ANEW == 0
+    if made or failed or not _is_known(files) or files.text(COUNTED) != counted:
         files.clear()
+        files.write(COUNTED, counted)
 
     def write(batch: DataFrame, _: str, number: int) -> None:
         # Worked out once, for its state is written along with it; and one file a day is enough.
@@ -82,6 +93,8 @@ def start(
             _put(rows, settings, table)
 
     changes = spark.readStream.format("delta").option("readChangeFeed", "true")
+    # The first batch takes the place of the table, so it has to have all that there is.
+    changes = changes.option("maxFilesPerTrigger", MOST_FILES)
     rows = transform(changes.load(silver.path(settings)), contracts, settings.stream.metrics_hours)
     trigger = settings.stream.metrics_trigger
     return query.start(
@@ -108,7 +121,7 @@ def _is_known(files: checkpoints.SparkFiles) -> bool:
 
 
 def count(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:
-    """Counts all that Silver has now, anew where its checkpoint does not let it go on.
+    """Counts all that Silver has now; once more and anew where that fails.
 
     Raises StreamError where that fails, too.
     """

@@ -85,13 +85,8 @@ class Running:
                 f"stream {self.name} ended: its state cannot be read: "
                 f"{checkpoints.remedy(self.checkpoint)} ({said})"
             )
-        advice = ADVICE
-        if self.derived:
-            advice = (
-                f"; all of it is in Silver: delete the folder {self.checkpoint} to begin it anew"
-            )
         return StreamError(
-            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}{advice}"
+            f"stream {self.name} (checkpoint {self.checkpoint}) ended: {said}{ADVICE}"
         )
 
 

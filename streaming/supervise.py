@@ -42,6 +42,10 @@ class Meter:
         self.position: Offsets = {}
         self._last = -1
 
+    def begin(self) -> None:
+        """What is reported from now on is another query's, whose batches may count from 0 again."""
+        self._last = -1
+
     def take(self, reports: Iterable[Any]) -> None:
         """Adds Spark's progress reports; one that was seen before is left out."""
         for report in reports:
@@ -78,17 +82,21 @@ class Supervised:
 
     start: starts the query of this name anew, told how often it has failed since a batch. A batch
     that is committed sets the count of restarts back. What another try cannot put right (records
-    that are gone, a table or contract that is not as it should be) is not tried.
+    that are gone, a table or contract that is not as it should be) is not tried. beside: whether it
+    is there for others, which it is not to end: then any failure is said, and it is tried again.
     """
 
     def __init__(
         self,
-        running: Running,
+        name: str,
+        running: Running | None,
         start: Callable[[str, int], Running],
         stream: Stream,
         say: Callable[[str], None],
+        beside: bool = False,
     ) -> None:
-        self.name = running.name
+        self.name = name
+        self._beside = beside
         self.meter = Meter()
         self.restarts = 0
         self._start, self._stream, self._say = start, stream, say
@@ -131,6 +139,7 @@ class Supervised:
     def _start_again(self) -> None:
         try:
             self._running = self._start(self.name, self.restarts)
+            self.meter.begin()
         except (HeadwaterError, PySparkException, Py4JError, OSError) as error:
             self._failed(error)
 
@@ -138,10 +147,10 @@ class Supervised:
         if not isinstance(error, HeadwaterError):
             # The JVM's, or of the storage behind it.
             error = StreamError(f"stream {self.name} could not start: {reason(str(error))}{ADVICE}")
-        if not _may_pass(error):
+        if not _may_pass(error) and not self._beside:
             raise error
         said = str(error)
-        if self.restarts >= self._stream.restarts:
+        if self.restarts >= self._stream.restarts and not self._beside:
             if not self.restarts:
                 raise error
             raise StreamError(f"{said} (given up after {self.restarts} restarts)") from None
@@ -149,9 +158,10 @@ class Supervised:
         pause = min(LONGEST_PAUSE_SECONDS, doubled)
         self.restarts += 1
         self._running, self._due = None, time.monotonic() + pause
+        most = "" if self._beside else f" of {self._stream.restarts}"
         self._say(
             f"{said.removesuffix(ADVICE)}; {self.name} starts again in {pause:g} s "
-            f"(restart {self.restarts} of {self._stream.restarts})"
+            f"(restart {self.restarts}{most})"
         )
 
     def _passed(self, running: Running) -> bool:

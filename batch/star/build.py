@@ -490,8 +490,10 @@ class Builder:
         from batch.star import metrics
         from batch.star.history import among, keys_of
 
-        rows = self.source.rows.withColumn("hour", F.date_trunc("hour", "time"))
-        open_from = metrics.open_from(rows, self.contracts.watermark_seconds)
+        # One that was erased for a person says no time any more.
+        rows = self.source.rows.where(F.col("time").isNotNull())
+        rows = rows.withColumn("hour", F.date_trunc("hour", "time"))
+        open_from = metrics.open_from(rows, self.contracts.watermark_seconds, self.source.at)
         hours = None
         if self.source.changed is not None:
             there = self._existing(HOURLY_METRICS)
@@ -502,9 +504,10 @@ class Builder:
             )
         if hours is not None:
             # Constants first, that leave out partitions and files: no event came to the broker
-            # much before its own time.
+            # much before its own time, and a day more is for tolerances that were larger once.
             first, last = hours.frame.agg(F.min("hour"), F.max("hour")).collect()[0]
-            ahead = F.make_dt_interval(secs=F.lit(self.contracts.clock_tolerance_seconds))
+            tolerance = F.lit(self.contracts.clock_tolerance_seconds)
+            ahead = F.make_dt_interval(days=F.lit(1), secs=tolerance)
             rows = rows.where(
                 (F.col("date") >= F.to_date(F.lit(first).cast("timestamp") - ahead))
                 & (F.col("time") >= F.lit(first))

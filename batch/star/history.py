@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Window
@@ -31,11 +32,13 @@ class Keys:
 class Source:
     """Accepted rows of silver.events at one version.
 
-    rows: all of them. changed: those that came or went since another version, with `_change_type`
-    (AGAIN for those that did not) and `_commit_version`; None where everything is worked out.
+    rows: all of them. at: when that version was committed. changed: those that came or went since
+    another version, with `_change_type` (AGAIN for those that did not) and `_commit_version`; None
+    where everything is worked out.
     """
 
     rows: DataFrame
+    at: datetime
     changed: DataFrame | None
 
     def history(self, entity: str, keys: Keys | None, *more: str) -> DataFrame:

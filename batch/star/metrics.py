@@ -86,16 +86,18 @@ def is_closed(open_from: datetime | None) -> Column:
     return F.lit(False) if open_from is None else F.col("hour") < F.lit(open_from)
 
 
-def open_from(rows: DataFrame, watermark_seconds: int) -> datetime | None:
+def open_from(rows: DataFrame, watermark_seconds: int, now: datetime) -> datetime | None:
     """The first hour that the watermark has not passed, from accepted rows of silver.events; None
     without any.
 
-    A clock that runs ahead, of who makes events as of who sends them, closes no hour.
+    now: when Silver was as these rows have it. A clock that runs ahead, of who makes events as of
+    who sends them, closes no hour that has not passed by then.
     """
-    at = F.max(F.least("time", "timestamp", F.current_timestamp()))
+    at = F.max(F.least("time", "timestamp", F.lit(now)))
     delay = F.make_dt_interval(secs=F.lit(watermark_seconds))
-    newest = rows.agg(F.max("date").alias("date")).collect()[0].date
-    for some in (rows.where(F.col("date") == F.lit(newest)), rows):
+    days = rows.where(F.col("date") <= F.to_date(F.lit(now)))
+    newest = days.agg(F.max("date").alias("date")).collect()[0].date
+    for some in (rows.where(F.col("date") >= F.lit(newest)), rows):
         last, hour = some.agg(at, F.date_trunc("hour", at - delay)).collect()[0]
         # What came on an earlier day cannot be later than that day.
         if last is not None and last.date() >= newest:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -16,9 +19,9 @@ from pyspark.sql import SparkSession
 
 from batch import merge
 from lakehouse import checkpoints, tables
-from lakehouse.contracts import Contracts
+from lakehouse.contracts import Contract, Contracts
 from lakehouse.layouts import Layouts
-from lakehouse.settings import Settings
+from lakehouse.settings import Settings, Stream
 from streaming import metrics
 from tests.helpers import table
 from tests.samples_gold import Shop, order, payment, when
@@ -38,12 +41,12 @@ COUNTED = f"""
       greatest(0, epoch_ms(timestamp) - epoch_ms(time)) AS late,
       CASE entity WHEN 'payment' THEN payment.amount * CASE payment.status
         WHEN 'captured' THEN 1 WHEN 'refunded' THEN -1 ELSE 0 END END AS net
-    FROM {{0}} WHERE outcome = 'accepted') GROUP BY ALL))
+    FROM {{0}} WHERE outcome = 'accepted' AND time IS NOT NULL) GROUP BY ALL))
 """
 # closed: Silver as Gold has read it. now: as the stream has.
 SERVED = f"""
 WITH passed AS (SELECT max(least(time, timestamp, now())) - INTERVAL 10 MINUTE AS until
-  FROM closed WHERE outcome = 'accepted'),
+  FROM closed WHERE outcome = 'accepted' AND time IS NOT NULL),
 batch AS (SELECT * FROM {COUNTED.format("closed")}
   WHERE hour + INTERVAL 1 HOUR <= (SELECT until FROM passed)),
 speed AS (SELECT * FROM {COUNTED.format("now")}
@@ -80,13 +83,18 @@ class Served:
         self.shop.build()
         self.gold = self.version()
 
+    def register(self) -> None:
+        """Has SQL know the tables that there are by now."""
+        shop = self.shop
+        if (self.gold is None, self.stream is None) != self.known:
+            names = tables.register(shop.spark, shop.settings, shop.contracts, shop.layouts)
+            assert "gold.hourly_metrics" in names
+            self.known = (self.gold is None, self.stream is None)
+
     def check(self) -> list[tuple[Any, ...]]:
         """Holds the view against DuckDB; its rows."""
         shop, spark = self.shop, self.shop.spark
-        if (self.gold is None, self.stream is None) != self.known:
-            names = tables.register(spark, shop.settings, shop.contracts, shop.layouts)
-            assert "gold.hourly_metrics" in names
-            self.known = (self.gold is None, self.stream is None)
+        self.register()
         found = spark.sql(
             "SELECT hour, type, region, currency, events, latency_sum_ms, latency_p95_ms, revenue, "
             "layer, latency_avg_ms FROM gold.hourly_metrics"
@@ -107,19 +115,41 @@ class Served:
         return shown
 
 
-@pytest.fixture
-def shop(
-    spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts
-) -> Iterator[Shop]:
-    """Names in SQL are the session's: those of this shop alone."""
+@pytest.fixture(autouse=True)
+def names(spark: SparkSession) -> Iterator[None]:
+    """Those that SQL knows are the session's: of one test alone."""
 
     def forget() -> None:
         for layer in ("bronze", "silver", "gold", "ops"):
             spark.sql(f"DROP DATABASE IF EXISTS {layer} CASCADE")
 
     forget()
-    yield Shop(spark, settings, contracts, layouts)
+    yield
     forget()
+
+
+@pytest.fixture
+def shop(spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts) -> Shop:
+    return Shop(spark, settings, contracts, layouts)
+
+
+@contextmanager
+def looking(spark: SparkSession, totals: set[int]) -> Iterator[None]:
+    """Looks at the view all the time: how many events there are by it."""
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            [row] = spark.sql("SELECT sum(events) AS n FROM gold.hourly_metrics").collect()
+            totals.add(row.n)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        looker.join()
 
 
 def moment(clock: str) -> datetime:
@@ -182,17 +212,21 @@ def test_every_event_is_served_once_at_every_step(
     # What a reconcile finds to be a conflict counts no more; another one is gone.
     shop.sql("UPDATE {silver} SET outcome = 'conflict' WHERE offset IN (1, 41)")
     shop.sql("DELETE FROM {silver} WHERE offset IN (45, 46)")
+    # Nor does one that was erased for a person.
+    erased = "entity = NULL, type = NULL, time = NULL, order = NULL, payment = NULL"
+    shop.sql("UPDATE {silver} SET " + erased + " WHERE offset IN (2, 47)")
     served.count()
     before = served.check()
 
     # While Gold is built: before each of its tables is brought, and after.
-    bring, steps = merge.bring, []
+    bring, steps, totals = merge.bring, [], set[int]()
 
     def watched(*arguments: Any, **more: Any) -> Any:
         if arguments[2].name != "agg_hourly_metrics":
             return bring(*arguments, **more)
         steps.append(served.check())
-        found = bring(*arguments, **more)
+        with looking(shop.spark, totals):
+            found = bring(*arguments, **more)
         served.gold = served.version()
         steps.append(served.check())
         return found
@@ -201,6 +235,9 @@ def test_every_event_is_served_once_at_every_step(
     served.build()
     assert steps[0] == before
     assert steps[1] != before
+    # Whoever looks while it commits sees what was there before, or after.
+    assert totals
+    assert totals <= {sum(row[4] for row in step) for step in steps}
     assert {(row[0].hour, row[8]) for row in served.check()} == {
         *((8, "batch"), (9, "batch"), (10, "batch"), (11, "speed")),
     }
@@ -228,12 +265,14 @@ def test_every_event_is_served_once_at_every_step(
     assert shop.build(rebuild=True).rows == 0
 
 
-@pytest.mark.parametrize("lost", ["offsets/0", "commits/0", "metadata", "state"])
+@pytest.mark.parametrize("lost", ["offsets/0", "commits/0", "metadata", "state", "table"])
 def test_a_checkpoint_that_it_cannot_go_on_from_is_begun_anew(shop: Shop, lost: str) -> None:
     served = Served(shop)
     shop.say(("10:00", "order", order(1, "10:00")), sent=moment("10:01"))
     served.count()
     place = Path(shop.settings.checkpoints) / metrics.NAME / lost
+    if lost == "table":
+        place = Path(tables.minutes().path(shop.settings))
     if place.is_dir():
         shutil.rmtree(place)
     else:
@@ -244,6 +283,58 @@ def test_a_checkpoint_that_it_cannot_go_on_from_is_begun_anew(shop: Shop, lost: 
     assert [row[4] for row in served.check()] == [2]
 
 
+def test_an_hour_that_is_open_for_long_is_counted_for_as_long(
+    spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts
+) -> None:
+    """A contract's watermark is longer than what the settings have counted by the minute."""
+    slow = [replace(one, watermark_seconds=3 * 3600) for one in contracts.values()]
+    short = settings.model_copy(update={"stream": Stream(metrics_hours=1)})
+    shop = Shop(spark, short, Contracts(slow), layouts)
+    served = Served(shop)
+    for clock in ("10:00", "13:30", "13:31"):
+        shop.say((clock, "order", order(1, clock)), sent=moment(clock))
+        served.count()
+    # The watermark is at 10:31: hour ten is open, and this is 3 h 20 min behind the newest.
+    shop.say(("10:11", "order", order(2, "10:11")), sent=moment("13:32"))
+    served.count()
+    served.build()
+    served.register()
+    [ten] = [row for row in shop.rows("agg_hourly_metrics") if row["hour"].hour == 10]
+    assert not ten["is_closed"]
+    rows = spark.sql("SELECT hour, events FROM gold.hourly_metrics ORDER BY hour").collect()
+    assert [(row.hour.hour, row.events) for row in rows] == [(10, 2), (13, 2)]
+
+
+def test_another_region_is_counted_anew_by_both(shop: Shop) -> None:
+    served = Served(shop)
+    shop.say(
+        ("10:00", "payment", payment(1, 1, country_code="DE")),
+        ("10:00", "payment", payment(2, 2, country_code="FR")),
+        ("12:00", "payment", payment(3, 3, country_code="FR")),
+        sent=moment("12:00"),
+    )
+    served.count()
+    served.build()
+    assert {row[2] for row in served.check()} == {"DE", "FR"}
+
+    def marked(contract: Contract) -> Contract:
+        if contract.name != "payment":
+            return contract
+        columns = (replace(c, region=c.name == "method") for c in contract.columns)
+        return replace(contract, columns=tuple(columns))
+
+    shop.contracts = Contracts([marked(one) for one in shop.contracts.values()])
+    shop.sql("DELETE FROM {silver} WHERE payment.payment_id = 'Y0000000002'")
+    served.count()
+    assert shop.build().mode == "full"
+    shown = shop.spark.sql("SELECT hour, region, events FROM gold.hourly_metrics").collect()
+    assert sorted((row.hour.hour, row.region, row.events) for row in shown) == [
+        (10, "card", 1),
+        (12, "card", 1),
+    ]
+    assert shop.build(rebuild=True).rows == 0
+
+
 def test_a_clock_that_is_centuries_ahead_is_in_the_way_of_nobody(shop: Shop) -> None:
     """Of who makes events and of who sends them."""
     served, ahead = Served(shop), "2199-12-31T23:00:00Z"
@@ -251,7 +342,7 @@ def test_a_clock_that_is_centuries_ahead_is_in_the_way_of_nobody(shop: Shop) -> 
     served.count()
     shop.say((ahead, "order", order(2, "10:00")), sent=moment(ahead))
     served.count()
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(microsecond=0)
     for minutes in (3, 2, 1):
         at = f"{now - timedelta(minutes=minutes):%Y-%m-%dT%H:%M:00Z}"
         shop.say((at, "order", order(minutes, "10:00")), sent=now)

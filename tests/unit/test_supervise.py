@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lakehouse.errors import StreamError
+from lakehouse.errors import StreamError, TableError
 from lakehouse.settings import Stream
 from streaming import supervise
 
@@ -32,7 +32,7 @@ def test_pauses_grow_to_a_minute_and_end_with_the_restarts(
     failed.query = SimpleNamespace(recentProgress=[])
     stream = Stream(restarts=restarts, restart_seconds=1)
     running: Any = failed
-    kept = supervise.Supervised(running, start, stream, said.append)
+    kept = supervise.Supervised("silver", running, start, stream, said.append)
 
     def until_it_gives_up() -> None:
         while True:
@@ -45,3 +45,65 @@ def test_pauses_grow_to_a_minute_and_end_with_the_restarts(
     assert pauses[:3] == [1.0, 2.0, 4.0]
     assert max(pauses) <= 60.5
     assert said[0].endswith(f"silver starts again in 1 s (restart 1 of {restarts})")
+
+
+class Reported:
+    """A query that runs, as far as it is looked at: its batches and why it ended, if it did."""
+
+    def __init__(self, batches: list[int], error: StreamError | None = None) -> None:
+        reports = [
+            SimpleNamespace(
+                batchId=number, numInputRows=1, processedRowsPerSecond=1.0, json='{"sources": []}',
+                sources=[], stateOperators=[], observedMetrics={},
+            )
+            for number in batches
+        ]  # fmt: skip
+        self.query = SimpleNamespace(recentProgress=reports, isActive=error is None)
+        self.name, self.passing = "metrics", list[Any]()
+        self._error = error
+
+    def failure(self) -> StreamError | None:
+        return self._error
+
+
+def test_what_is_there_for_others_does_not_end_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again without end, told how often, whatever is wrong; and a batch of a checkpoint
+    that was begun anew, whose number was there before, counts as one."""
+    clock = [0.0]
+    monkeypatch.setattr("streaming.supervise.time.monotonic", lambda: clock[0])
+    told: list[int] = []
+    made: list[Any] = [Reported([498, 499], StreamError("gone"))]
+    lasting = 30
+
+    def start(_name: str, failures: int) -> Any:
+        told.append(failures)
+        if len(told) <= lasting:
+            raise TableError("no table silver.events")
+        made.append(Reported([0, 1]))
+        return made[-1]
+
+    said: list[str] = []
+    stream = Stream(restarts=2, restart_seconds=1)
+    kept = supervise.Supervised("metrics", made[0], start, stream, said.append, beside=True)
+    while len(made) == 1:
+        kept.tend()
+        clock[0] += 61
+    assert told == list(range(1, lasting + 2))
+    assert said[0] == "gone; metrics starts again in 1 s (restart 1)"
+    kept.tend()
+    assert (kept.restarts, kept.meter.rows) == (0, 4)
+
+
+def test_what_is_beside_others_begins_with_them_and_not_before() -> None:
+    """It is started by who looks after it, and by nobody else."""
+    started: list[tuple[str, int]] = []
+
+    def start(name: str, failures: int) -> Any:
+        started.append((name, failures))
+        return Reported([0])
+
+    kept = supervise.Supervised("metrics", None, start, Stream(), print, beside=True)
+    assert kept.active
+    assert started == []
+    kept.tend()
+    assert started == [("metrics", 0)]
