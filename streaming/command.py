@@ -28,7 +28,7 @@ POLL_SECONDS = 0.2
 @click.option(
     "--available-now",
     is_flag=True,
-    help="End once everything that the broker holds now is written.",
+    help="End once everything that the broker holds now is written, and counted.",
 )
 @click.option(
     "--accept-gap",

@@ -143,9 +143,9 @@ OF_SHOPS = """
       UNION ALL SELECT store_id, snapshot_date::TIMESTAMPTZ FROM stock) GROUP BY ALL
 """
 FORCE = "{0} >= {1}.effective_from AND ({1}.effective_to IS NULL OR {0} < {1}.effective_to)"
-# All that the shop sells is in the currency that is reported in.
 BOUNDS = [100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 3_600_000]
 BOUNDS += [86_400_000]
+# All that the shop sells is in the currency that is reported in.
 RATE = "'EUR' AS reporting_currency, 1::DECIMAL(18,8) AS reporting_rate"
 ENDED = "(snapshot_date + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)::TIMESTAMPTZ"
 HOUR = "strftime({0}, '%Y%m%d%H')::BIGINT"
