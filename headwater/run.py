@@ -119,13 +119,13 @@ def _run(
             # What stands beside something else here neither waits for it nor changes its rows.
             auditing = pool.submit(audit.audit_tables, spark, settings, loaded)
             pool.submit(quality.load)
-            counting = pool.submit(metrics.count, spark, settings, loaded)
-            with doing("building Gold, counting by the minute, auditing"):
+            with doing("building Gold, auditing"):
                 built = gold.build(spark, settings, loaded, known)
                 found = auditing.result()
             click.echo(gold.describe(built))
             _unless(stopping, "Gold is built, and not published")
-            with doing("maintaining tables, publishing to the warehouse, summing up"):
+            with doing("maintaining tables, counting minutes, publishing, summing up"):
+                counting = pool.submit(metrics.count, spark, settings, loaded)
                 # Looking for old files takes a second a table: left to `headwater maintain`.
                 keeping = pool.submit(maintain.keep, spark, settings, loaded, known, vacuum=False)
                 published = publish.copy(spark, settings, known, settings.publish_to)

@@ -2,12 +2,13 @@
 
 Whatever else changes Silver counts as well: what a reconcile brings late is added, what it finds to
 be a conflict is taken off. Nothing here is not in Silver, so that a checkpoint that is lost, or
-cannot be gone on from, is begun anew: its first batch counts all of Silver and takes the place of
-what the table holds.
+cannot be gone on from, is begun anew: its first batch counts what Silver has of the hours that Gold
+has not closed, and of some before, and takes the place of what the table holds.
 """
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 
 from pyspark.errors import StreamingQueryException
@@ -38,7 +39,7 @@ def transform(changes: DataFrame, contracts: Contracts, kept_hours: int) -> Data
     kept_hours: how long after its time an event is still counted; as long as its hour is open it
     always is.
     """
-    kept = max(kept_hours * HOUR_SECONDS, contracts.watermark_seconds + HOUR_SECONDS)
+    kept = _kept_seconds(contracts, kept_hours)
     came = F.col("_change_type").isin("insert", "update_postimage")
     # One that was erased for a person says no time any more.
     accepted = changes.where((F.col("outcome") == ACCEPTED) & F.col("time").isNotNull())
@@ -80,9 +81,11 @@ def start(
         raise StreamError(f"stream {NAME}: {error}") from None
     made, counted = tables.ensure(spark, settings, table), metrics.fingerprint(contracts)
     failed = failures > 0 and failures % FAILED_ANEW == 0
-    if made or failed or not _is_known(files) or files.text(COUNTED) != counted:
+    how = {} if made or failed else _how(files)
+    if how.get("counted") != counted:
         files.clear()
-        files.write(COUNTED, counted)
+        how = {"counted": counted, "begin": _begin(spark, settings, contracts)}
+        files.write(COUNTED, json.dumps(how))
 
     def write(batch: DataFrame, _: str, number: int) -> None:
         # Worked out once, for its state is written along with it; and one file a day is enough.
@@ -95,7 +98,10 @@ def start(
     changes = spark.readStream.format("delta").option("readChangeFeed", "true")
     # The first batch takes the place of the table, so it has to have all that there is.
     changes = changes.option("maxFilesPerTrigger", MOST_FILES)
-    rows = transform(changes.load(silver.path(settings)), contracts, settings.stream.metrics_hours)
+    read = changes.load(silver.path(settings))
+    if how["begin"] is not None:
+        read = read.where(F.col("time") >= F.lit(how["begin"]).cast("timestamp"))
+    rows = transform(read, contracts, settings.stream.metrics_hours)
     trigger = settings.stream.metrics_trigger
     return query.start(
         spark,
@@ -111,13 +117,32 @@ def start(
     )
 
 
-def _is_known(files: checkpoints.SparkFiles) -> bool:
-    """Whether it can be told whose checkpoint it is, which Spark asks before there is a query."""
+def _kept_seconds(contracts: Contracts, kept_hours: int) -> int:
+    return max(kept_hours * HOUR_SECONDS, contracts.watermark_seconds + HOUR_SECONDS)
+
+
+def _begin(spark: SparkSession, settings: Settings, contracts: Contracts) -> str | None:
+    """From which time of events on they are counted: of closed hours, which are Gold's, as many as
+    may be open again. ISO 8601; None for all, where Gold has closed none.
+    """
+    hours = tables.Table(*metrics.HOURS, columns={})
+    if not tables.is_there(spark, settings, hours):
+        return None
+    closed = tables.read(spark, settings, hours).where("is_closed")
+    kept = F.make_dt_interval(secs=F.lit(_kept_seconds(contracts, settings.stream.metrics_hours)))
+    text = F.date_format(F.max("hour") - kept, "yyyy-MM-dd'T'HH:mm:ss'Z'")
+    [row] = closed.agg(text.alias("begin")).collect()
+    return None if row.begin is None else str(row.begin)
+
+
+def _how(files: checkpoints.SparkFiles) -> dict[str, str | None]:
+    """What COUNTED says: `counted`, a fingerprint, and `begin`. Nothing where it is not known whose
+    checkpoint it is, which Spark asks before there is a query."""
     try:
         checkpoints.query_id(files)
-    except CheckpointError:
-        return False
-    return True
+        return dict(json.loads(files.text(COUNTED) or "{}"))
+    except (CheckpointError, ValueError):
+        return {}
 
 
 def count(spark: SparkSession, settings: Settings, contracts: Contracts) -> None:

@@ -53,6 +53,8 @@ speed AS (SELECT * FROM {COUNTED.format("now")}
   WHERE hour > coalesce((SELECT max(hour) FROM batch), TIMESTAMP '0001-01-01'))
 SELECT *, 'batch' AS layer FROM batch UNION ALL SELECT *, 'speed' FROM speed ORDER BY ALL
 """
+# Of a checkpoint.
+FILES = ("offsets/0", "commits/0", "metadata", "counted", "state")
 COLUMNS = ["time", "timestamp", "outcome", "entity", "type", "order", "payment"]
 
 
@@ -265,7 +267,9 @@ def test_every_event_is_served_once_at_every_step(
     assert shop.build(rebuild=True).rows == 0
 
 
-@pytest.mark.parametrize("lost", ["offsets/0", "commits/0", "metadata", "state", "table"])
+@pytest.mark.parametrize(
+    "lost", ["table", *(pytest.param(one, marks=pytest.mark.long) for one in FILES)]
+)
 def test_a_checkpoint_that_it_cannot_go_on_from_is_begun_anew(shop: Shop, lost: str) -> None:
     served = Served(shop)
     shop.say(("10:00", "order", order(1, "10:00")), sent=moment("10:01"))
@@ -283,6 +287,23 @@ def test_a_checkpoint_that_it_cannot_go_on_from_is_begun_anew(shop: Shop, lost: 
     assert [row[4] for row in served.check()] == [2]
 
 
+def test_what_gold_has_closed_is_not_counted_once_more(shop: Shop) -> None:
+    """But for the last day of it, whose hours may be open again."""
+    served = Served(shop)
+    for clock in ("10:00", "03T10:00", "04T11:00"):
+        shop.say((clock, "order", order(1, clock)), sent=moment(clock))
+    served.build()
+    served.count()
+    counted = table(shop.settings, "silver/minute_metrics").to_pylist()
+    # The last closed hour is ten on the third day.
+    assert sorted(row["minute"] for row in counted) == [
+        datetime(2026, 3, 3, 10, 0, tzinfo=UTC),
+        datetime(2026, 3, 4, 11, 0, tzinfo=UTC),
+    ]
+    assert [row[8] for row in sorted(served.check())] == ["batch", "batch", "speed"]
+
+
+@pytest.mark.long
 def test_an_hour_that_is_open_for_long_is_counted_for_as_long(
     spark: SparkSession, settings: Settings, contracts: Contracts, layouts: Layouts
 ) -> None:
@@ -305,6 +326,7 @@ def test_an_hour_that_is_open_for_long_is_counted_for_as_long(
     assert [(row.hour.hour, row.events) for row in rows] == [(10, 2), (13, 2)]
 
 
+@pytest.mark.long
 def test_another_region_is_counted_anew_by_both(shop: Shop) -> None:
     served = Served(shop)
     shop.say(
@@ -356,6 +378,7 @@ def test_a_clock_that_is_centuries_ahead_is_in_the_way_of_nobody(shop: Shop) -> 
     assert sum(row[4] for row in served.check()) == 4
 
 
+@pytest.mark.long
 def test_later_than_is_counted_by_the_minute(shop: Shop) -> None:
     """A day after its time an event is told by the hour alone."""
     served = Served(shop)
