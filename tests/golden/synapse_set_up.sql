@@ -39,7 +39,7 @@ CREATE TABLE [fact].[agg_hourly_metrics] (
   [revenue] DECIMAL(18,2) NULL,
   [reporting_currency] VARCHAR(12) COLLATE Latin1_General_100_BIN2_UTF8 NULL,
   [reporting_revenue] DECIMAL(18,2) NULL,
-  [latency_sum_ms] BIGINT NOT NULL,
+  [latency_sum_ms] DECIMAL(25,0) NOT NULL,
   [latency_le_100] BIGINT NOT NULL,
   [latency_le_250] BIGINT NOT NULL,
   [latency_le_500] BIGINT NOT NULL,
