@@ -357,6 +357,7 @@ def test_another_region_is_counted_anew_by_both(shop: Shop) -> None:
     assert shop.build(rebuild=True).rows == 0
 
 
+@pytest.mark.long
 def test_a_clock_that_is_centuries_ahead_is_in_the_way_of_nobody(shop: Shop) -> None:
     """Of who makes events and of who sends them."""
     served, ahead = Served(shop), "2199-12-31T23:00:00Z"
