@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
     from lakehouse.tables import Table
 
-JOB, BRONZE = "maintain", "bronze"
+JOB = "maintain"
 SMALL_BYTES = 32 * 1024 * 1024
 # A rewrite for fewer costs the seconds of one, and leaves few files where few were: with 4 here,
 # maintenance in a first `headwater run` of 100,000 records took 6 to 13 s.
@@ -267,8 +267,8 @@ def _plan(
 def _old(
     spark: SparkSession, settings: Settings, layout: Layout, table: Table
 ) -> tuple[date, int] | None:
-    """The day before which the contract does not have rows kept, and how many there are; of Bronze
-    none of a day on which a record has no outcome yet. None where there is none."""
+    """The day before which the contract does not have rows kept, and how many there are; none of a
+    day on which a record has no outcome yet. None where there is none."""
     from pyspark.sql import functions as F
 
     from batch.judge import within
@@ -280,8 +280,6 @@ def _old(
     rows = tables.read(spark, settings, table).where(F.col("date") < until)
     if rows.isEmpty():
         return None
-    if table.layer != BRONZE:
-        return until, rows.count()
     closed = runs.closed_range(spark, settings)
     open_since = rows.where(~within({}, closed)).agg(F.min("date")).collect()[0][0]
     until = min(until, open_since or until)
@@ -290,7 +288,7 @@ def _old(
 
 
 def _retire(spark: SparkSession, settings: Settings, table: Table, until: date) -> None:
-    """Removes the rows of before a day; those of Bronze once they are written down.
+    """Removes the rows of before a day, once they are written down.
 
     Of days that were over when it was planned, all of them. But a record whose sender's clock is so
     far behind may have come in since: it has no outcome yet, and stays.
@@ -301,11 +299,7 @@ def _retire(spark: SparkSession, settings: Settings, table: Table, until: date) 
     from batch.judge import within
     from lakehouse import gaps, runs, tables
 
-    old = F.col("date") < until
-    if table.layer != BRONZE:
-        DeltaTable.forPath(spark, table.path(settings)).delete(old)
-        return
-    old = old & within({}, runs.closed_range(spark, settings))
+    old = (F.col("date") < until) & within({}, runs.closed_range(spark, settings))
     rows = tables.read(spark, settings, table).where(old)
     tables.ensure(spark, settings, tables.gaps())
     known = gaps.accepted(spark, settings, table.layer)

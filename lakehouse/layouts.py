@@ -4,8 +4,7 @@ They say how a table is laid out and kept, and of Gold's tables what columns the
 have to meet and where they are published to. `customProperties` of such a contract: the keys of
 LAYOUT_KEYS; of a property: `pii: true`, `references: TABLE` for a surrogate key of another table.
 `slaProperties`: latency, how far the table may be behind what there is; `headwater status` tells.
-retention, how long rows of Bronze, or of metrics by the minute, are kept; `headwater maintain`
-removes older ones.
+retention, how long rows of Bronze are kept; `headwater maintain` removes older ones.
 `quality` of a property: as in the contract of an entity; a check of `severity: warning` lowers the
 table's score, any other one keeps the table from the warehouses.
 """
@@ -20,7 +19,7 @@ from typing import Any
 
 from lakehouse.contracts import ERROR, WARNING, Column, Contracts, Finding, Path_, Reader
 from lakehouse.errors import ContractError
-from lakehouse.metrics import MINUTES, SERVING
+from lakehouse.metrics import SERVING
 
 LAYERS = ("bronze", "silver", "gold", "ops")
 LAYOUT_KEYS = {
@@ -34,8 +33,6 @@ LAYOUT_KEYS = {
     "vacuumHours": "how long older versions are kept: their files, and their log, h",
     "warehouse": "its name by kind of warehouse, where that is not its own: {mysql: dw_users}",
 }
-# Whose rows are removed, by days.
-RETIRED = (("bronze", "events"), MINUTES)
 PROMISES = ("latency", "retention")
 # Of a promise, in s.
 UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -181,9 +178,8 @@ class _Reader(Reader):
             self.find_custom("vacuumHours", f"{hours!r} is no number of hours")
             hours = 720
         promised = self._promises(raw)
-        if "retention" in promised and (layer, table["name"]) not in RETIRED:
-            said = " and ".join(".".join(one) for one in RETIRED)
-            self.find(("slaProperties",), f"retention: rows are removed from {said} alone")
+        if "retention" in promised and layer != "bronze":
+            self.find(("slaProperties",), "retention: rows are removed from Bronze alone")
         if (layer, table["name"]) == SERVING:
             self.find(("schema", 0, "name"), f"{'.'.join(SERVING)} is a view's name already")
         warehouse = custom.get("warehouse", {})
