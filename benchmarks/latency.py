@@ -63,14 +63,15 @@ def main(rate: int, minutes: float, warm: float, as_json: bool) -> None:
     sent = report.sent / report.seconds
     if sent < 0.95 * rate:
         raise click.ClickException(f"only {sent:,.0f} records/s were sent, not {rate:,}")
-    cases = by_minute(found)
+    lines = by_minute(found)
     notes = {
         "records": found.num_rows,
         "sent, records/s": round(sent),
         **{name: f"{quantile(found, share):.2f} s" for name, share in QUANTILES.items()},
     }
-    title = f"From send to visible in Silver at {rate:,} records/s, by minute"
-    measure.show(measure.Result(title, "seconds", "p50", cases, notes), as_json)
+    title = f"From send to visible in Silver at {rate:,} records/s"
+    points = [minute + 1.0 for minute in range(len(lines["p50"]))]
+    measure.show(measure.Curve(title, "seconds", "minute", points, lines, notes), as_json)
 
 
 def start_stream(local: Settings, said: Path) -> subprocess.Popen[bytes]:
@@ -97,9 +98,9 @@ def wait_for(stream: subprocess.Popen[bytes], condition: Any, seconds: float, wh
         time.sleep(0.5)
 
 
-def commits(local: Settings) -> list[tuple[float, list[str]]]:
-    """Of each version of silver.events: when it was committed (s since 1970), and its new files."""
-    folder = Path(local.tables, "silver/events")
+def commits(local: Settings, table: str = "silver/events") -> list[tuple[float, list[str]]]:
+    """Of each version of a table: when it was committed (s since 1970), and its new files."""
+    folder = Path(local.tables, table)
     found = []
     for entry in sorted((folder / "_delta_log").glob("*.json")):
         actions = [json.loads(line) for line in entry.read_text().splitlines()]

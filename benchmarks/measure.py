@@ -1,8 +1,10 @@
-"""What all measurements share: rounds that take turns, and how a result is shown.
+"""What all measurements share: rounds that take turns, and how a result or a curve is shown.
 
 A figure is worth something beside another one of the same run alone. So what is compared takes
 turns, the first round of each is not counted, and what is told is a ratio of medians, with the
-spread of the rounds beside it.
+spread of the rounds beside it. What changes along a run is a curve.
+
+Both are told as a Markdown table and, below it, a chart as Mermaid draws it from text.
 """
 
 from __future__ import annotations
@@ -55,6 +57,21 @@ class Result:
         ]
 
 
+@dataclass
+class Curve:
+    """Lines over the same points: what was measured, in `unit`, along a run.
+
+    along: what the points are, with their unit. notes: as of a Result.
+    """
+
+    title: str
+    unit: str
+    along: str
+    points: list[float]
+    lines: dict[str, list[float]]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
 def seconds(work: Callable[[], object]) -> Callable[[], float]:
     """The same work, which returns how long it took."""
 
@@ -100,33 +117,73 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(result: Result, as_json: bool) -> None:
-    """Prints a result as one line of JSON, or as Markdown."""
-    if as_json:
-        told: dict[str, Any] = {"title": result.title, "unit": result.unit, "base": result.base}
-        told |= {"cases": result.rows(), "notes": result.notes, "machine": machine()}
-        click.echo(json.dumps(told, default=str))
+def show(result: Result | Curve, as_json: bool) -> None:
+    """Prints a result or a curve as one line of JSON, or as Markdown."""
+    if not as_json:
+        click.echo(markdown(result))
         return
-    click.echo(markdown(result))
+    told: dict[str, Any] = {"title": result.title, "unit": result.unit}
+    if isinstance(result, Curve):
+        told |= {"along": result.along, "points": result.points, "lines": result.lines}
+    else:
+        told |= {"base": result.base, "cases": result.rows()}
+    told |= {"notes": result.notes, "machine": machine()}
+    click.echo(json.dumps(told, default=str))
 
 
-def markdown(result: Result) -> str:
-    """A result as a table, with what it was made on below."""
+def markdown(result: Result | Curve) -> str:
+    """As a table and a chart, with what it was made on below."""
+    told = _curve(result) if isinstance(result, Curve) else _result(result)
+    said = {**result.notes, **machine()}
+    below = ", ".join(f"{name} {value}" for name, value in said.items())
+    return "\n".join([f"**{result.title}**, {result.unit}", "", *told, "", below])
+
+
+def _result(result: Result) -> list[str]:
+    rows = result.rows()
     lines = [
-        f"**{result.title}**, {result.unit}",
-        "",
         "| case | median | min | max | rounds | ratio | target |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in result.rows():
+    for row in rows:
         target = "" if row["target"] is None else f"{row['target']:g}"
         spread = " | ".join(_figure(row[name]) for name in ("median", "min", "max"))
         lines.append(
             f"| {row['case']} | {spread} | {row['rounds']} | {row['ratio']:.2f} | {target} |"
         )
-    said = {**result.notes, **machine()}
-    lines += ["", ", ".join(f"{name} {value}" for name, value in said.items())]
-    return "\n".join(lines)
+    names = [f'"{row["case"]}"' for row in rows]
+    medians = {"bar": [row["median"] for row in rows]}
+    return [*lines, "", *_chart(result.title, f"[{', '.join(names)}]", result.unit, medians)]
+
+
+def _curve(curve: Curve) -> list[str]:
+    lines = [
+        f"| {curve.along} | {' | '.join(curve.lines)} |",
+        f"|---{'|---' * len(curve.lines)}|",
+    ]
+    for point, *values in zip(curve.points, *curve.lines.values(), strict=True):
+        lines.append(f"| {' | '.join(map(_figure, (point, *values)))} |")
+    axis = f"[{', '.join(f'{point:g}' for point in curve.points)}]"
+    drawn = {f'line "{name}"': values for name, values in curve.lines.items()}
+    return [*lines, "", *_chart(curve.title, f'"{curve.along}" {axis}', curve.unit, drawn)]
+
+
+def _chart(title: str, x: str, unit: str, drawn: dict[str, list[float]]) -> list[str]:
+    """In the language of Mermaid's xychart (mermaid.js.org/syntax/xyChart.html)."""
+
+    def numbers(values: list[float]) -> str:
+        return ", ".join(_figure(value).replace(",", "") for value in values)
+
+    highest = max(max(values) for values in drawn.values())
+    return [
+        "```mermaid",
+        "xychart-beta",
+        f'    title "{title}"',
+        f"    x-axis {x}",
+        f'    y-axis "{unit}" 0 --> {numbers([highest])}',
+        *(f"    {what} [{numbers(values)}]" for what, values in drawn.items()),
+        "```",
+    ]
 
 
 def _figure(value: float) -> str:

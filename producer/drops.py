@@ -16,10 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import file_digest
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -38,11 +39,17 @@ SOURCE = "/headwater/files"
 UNFINISHED = re.compile(r"^[._]|[.](part|partial|tmp|temp|crc|filepart)$", re.IGNORECASE)
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?")
 SEPARATORS = re.compile(r"[ _-]")
-NAIVE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]+)?)")
+# A day, and of it a time and an offset, as databases, spreadsheets and pandas write them.
+MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[ T]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:[.][0-9]+)?)? ?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
+)
 # How many layouts of rows are remembered: objects of JSON may each have another one.
 LAYOUTS_KEPT = 1_000
 NUMERIC = re.compile(r"int|bigint|smallint|tinyint|float|double|decimal.*")
 ROWS_A_BATCH = 10_000
+# Fewer of them are never too many for what writes JSON.
+LEVELS = 200
 # Of an object of JSON in a file, and of a row of CSV: Bronze's own limit is a setting.
 LONGEST_FIELD = 16 * 2**20
 
@@ -96,21 +103,28 @@ class Manifest:
         self.known[known.sha256] = known
 
 
-def ready(folder: Path, settle: float, now: float) -> tuple[list[Path], int]:
-    """Files of a folder, and of those in it, that nobody is writing any more, by name; and how many
-    are not whole yet. settle: for how long a file has to have been left alone, s."""
+def ready(folder: Path, settle: float, now: float) -> tuple[list[Path], int, list[str]]:
+    """Files of a folder, and of those in it, that nobody is writing any more, by name; how many are
+    not whole yet; and why folders could not be looked into. settle: for how long a file has to have
+    been left alone, s."""
     found, waiting = [], 0
-    for place, folders, names in os.walk(folder):
+    closed: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = [name for name in folders if not UNFINISHED.search(name)]
         for name in names:
             file = Path(place, name)
-            if not file.is_file():
+            try:
+                written = file.stat()
+            except OSError:
+                # Taken away meanwhile, or a link to nothing.
                 continue
-            if UNFINISHED.search(name) or now - file.stat().st_mtime < settle:
+            if not S_ISREG(written.st_mode):
+                continue
+            if UNFINISHED.search(name) or now - written.st_mtime < settle:
                 waiting += 1
             else:
                 found.append(file)
-    return sorted(found), waiting
+    return sorted(found), waiting, [f"{e.filename} cannot be read: {e.strerror}" for e in closed]
 
 
 def rows(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
@@ -159,7 +173,7 @@ def _letters(name: str) -> str:
 
 def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     """Texts become what their columns are: numbers where they are spelled as JSON has them."""
-    kinds = {key: column.spark_type for column in contract.columns for key in column.json_keys}
+    kinds = _kinds(contract)
     csv.field_size_limit(LONGEST_FIELD)
     read: list[str] = []
 
@@ -175,14 +189,22 @@ def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
             raise ValueError(f"line 1 names no columns, or one of them twice: {names}")
         read.clear()
         for values in found:
-            line = "".join(read).rstrip("\r\n").encode("utf-8", "surrogateescape")
+            whole = "".join(read)
+            line = whole.rstrip("\r\n").encode("utf-8", "surrogateescape")
             read.clear()
             if not values:
                 continue
             if len(values) != len(names) or not _is_text(line):
+                if whole[-1] not in "\r\n":
+                    raise ValueError(f"line {found.line_num}, its last one, is cut off")
                 yield line
                 continue
             yield {n: _typed(v, kinds.get(n, "string")) for n, v in zip(names, values, strict=True)}
+
+
+def _kinds(contract: Contract) -> dict[str, str]:
+    """Spark's types of a contract's columns by their names in JSON."""
+    return {key: column.spark_type for column in contract.columns for key in column.json_keys}
 
 
 def _is_text(line: bytes) -> bool:
@@ -200,31 +222,70 @@ def _typed(text: str, kind: str) -> Any:
         return orjson.Fragment(text)
     if kind in {"date", "timestamp"} and not text.strip():
         return None
-    if kind == "timestamp" and (naive := NAIVE.fullmatch(text.strip())):
-        # As a moment of Parquet without a zone is taken.
-        return f"{naive[1]}T{naive[2]}Z"
+    if kind == "timestamp":
+        return _moment(text)
     if kind == "boolean" and text.lower() in {"true", "false"}:
         return text.lower() == "true"
     return text
 
 
+def _moment(text: str) -> str:
+    """A moment as JSON's are written, ISO-8601 with an offset: without one it is UTC, as a moment
+    of Parquet without a zone is. What is none stays as it is."""
+    found = MOMENT.fullmatch(text.strip())
+    if found is None:
+        return text
+    day, minute, seconds, offset = found.groups()
+    if offset and offset != "Z":
+        digits = offset[1:].replace(":", "").ljust(4, "0")
+        offset = f"{offset[0]}{digits[:2]}:{digits[2:]}"
+    return f"{day}T{minute or '00:00'}{seconds or ':00'}{offset or 'Z'}"
+
+
 def _json(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     """An object a line, or one list of objects."""
     names = Names(contract)
+    moments = _moments(contract)
     with file.open("rb") as lines:
         if _first_sign(file) == b"[":
-            whole = lines.read()
-            for one in orjson.loads(whole):
-                yield names.renamed(one) if isinstance(one, dict) else orjson.dumps(one)
+            for one in _parsed(lines.read()):
+                is_row = isinstance(one, dict)
+                yield _timed(names.renamed(one), moments) if is_row else orjson.dumps(one)
             return
         for line in lines:
             if not (text := line.strip()):
                 continue
             try:
-                one = orjson.loads(text)
-            except orjson.JSONDecodeError:
+                one = _parsed(text)
+            except ValueError:
+                if not line.endswith(b"\n"):
+                    raise ValueError("its last line is cut off") from None
                 one = None
-            yield names.renamed(one) if isinstance(one, dict) else text
+            yield _timed(names.renamed(one), moments) if isinstance(one, dict) else text
+
+
+def _parsed(text: bytes) -> Any:
+    """JSON whose numbers stay as they are spelled: a float would not hold all of a decimal's
+    digits. Raises ValueError, also where it is nested too deep to be written again."""
+    # Stricter than the library that leaves numbers alone, so that it comes first.
+    if (whole := orjson.loads(text)) and text.count(b"{") + text.count(b"[") > LEVELS:
+        try:
+            orjson.dumps(whole)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+    return json.loads(text, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
+
+
+def _moments(contract: Contract) -> set[str]:
+    return {name for name, kind in _kinds(contract).items() if kind == "timestamp"}
+
+
+def _timed(row: dict[str, Any], moments: set[str]) -> dict[str, Any]:
+    """The same row, its moments as `_moment` has them."""
+    for name in moments & row.keys():
+        if isinstance(value := row[name], str):
+            row[name] = _moment(value)
+    return row
 
 
 def _first_sign(file: Path) -> bytes:
@@ -240,9 +301,10 @@ def _parquet(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]
 
     try:
         for batch in pq.ParquetFile(file).iter_batches(ROWS_A_BATCH):
-            names = Names(contract).of(batch.schema.names)
+            names, moments = Names(contract).of(batch.schema.names), _moments(contract)
             for row in batch.to_pylist():
-                yield {n: _plain(value) for n, value in zip(names, row.values(), strict=True)}
+                plain = {n: _plain(value) for n, value in zip(names, row.values(), strict=True)}
+                yield _timed(plain, moments)
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None
 
@@ -257,7 +319,11 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return value
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, timedelta) else value
 
 
 KINDS: dict[str, Callable[[Path, Contract], Iterator[dict[str, Any] | bytes]]] = {
@@ -278,11 +344,9 @@ def events(file: Path, digest: str, contract: Contract, at: str | None) -> Itera
     from producer.defects import Record
 
     source = f"{SOURCE}/{contract.name}"
+    moment = _when(contract, at)
     written = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
     natural = [column.json_keys for column in contract.columns if column.primary_key]
-    moment = tuple(Names(contract).of([at])) if at else ()
-    if at is None and contract.time_column is not None:
-        moment = contract.column(contract.time_column).json_keys
     for number, row in enumerate(rows(file, contract), start=1):
         if isinstance(row, bytes):
             yield Record(0, None, row, None, None, contract.name, None, None, None)
@@ -302,19 +366,45 @@ def events(file: Path, digest: str, contract: Contract, at: str | None) -> Itera
         try:
             text = orjson.dumps(row if contract.topic else value)
         except TypeError:
-            # A number or a text that JSON has no words for: as it stands, it is refused by name.
+            # What JSON has no words for: as it stands, it is refused by name.
             text = repr(row).encode("utf-8", "backslashreplace")
         yield Record(0, subject.encode(), text, source, ident, contract.name, None, None, None)
 
 
+def _when(contract: Contract, at: str | None) -> tuple[str, ...]:
+    """Names of the column with the time of a row; none where there is none."""
+    if at is not None:
+        return tuple(Names(contract).of([at]))
+    named = contract.time_column
+    return () if named is None else contract.column(named).json_keys
+
+
+def _count(file: Path, contract: Contract, at: str | None) -> int:
+    """Rows of a file, read to its end. Raises SettingsError where that cannot be, and where no row
+    has the column `at`."""
+    count, names = 0, set[str]()
+    for row in rows(file, contract):
+        count += 1
+        if isinstance(row, dict):
+            names |= row.keys()
+    if at is not None and names and not names & set(_when(contract, at)):
+        raise SettingsError(
+            f"{file} has no column {at} (--time): it has {', '.join(sorted(names))}"
+        )
+    return count
+
+
 def _value(row: dict[str, Any], names: tuple[str, ...]) -> Any:
     found = next((row[name] for name in names if row.get(name) is not None), None)
-    return orjson.dumps(found).decode() if isinstance(found, orjson.Fragment) else found
+    as_json = isinstance(found, orjson.Fragment | dict | list)
+    return orjson.dumps(found).decode() if as_json else found
 
 
 def _told(moment: Any) -> Any:
     """None for a blank."""
-    return None if isinstance(moment, str) and not moment.strip() else moment
+    if not isinstance(moment, str):
+        return moment
+    return _moment(moment) if moment.strip() else None
 
 
 def take_in(
@@ -332,7 +422,7 @@ def take_in(
     """
     taken = Taken()
     manifest = Manifest(settings.runtime_dir / "files" / f"{contract.name}.jsonl")
-    files, taken.waiting = ready(folder, settle, time.time())
+    files, taken.waiting, taken.failed = ready(folder, settle, time.time())
     for file in files:
         if stop():
             taken.interrupted = True
@@ -340,19 +430,22 @@ def take_in(
         if file.suffix.lower() not in KINDS:
             taken.unlike.append(str(file))
             continue
-        before = file.stat()
-        with file.open("rb") as content:
-            digest = file_digest(content, "sha256").hexdigest()
-        if digest in manifest.known:
-            taken.known += 1
-            continue
-        say(str(file))
         try:
+            before = file.stat()
+            with file.open("rb") as content:
+                digest = file_digest(content, "sha256").hexdigest()
+            if digest in manifest.known:
+                taken.known += 1
+                continue
+            say(str(file))
             # To its end before a row is sent: one that is mended has other ids.
-            wanted = sum(1 for _ in rows(file, contract))
+            wanted = _count(file, contract, at)
             sent = _send(settings, file, events(file, digest, contract, at), contract, stop)
         except SettingsError as error:
             taken.failed.append(str(error))
+            continue
+        except OSError as error:
+            taken.failed.append(f"{file} cannot be read: {error.strerror or error}")
             continue
         taken.rows += sent
         if sent < wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from lakehouse import contracts as contract_files
 from lakehouse.contracts import Contract, Contracts
 from lakehouse.errors import SettingsError
+from lakehouse.settings import Settings
+from producer import drops
 from producer.drops import Known, Manifest, Names, events, ready, rows
 
 SAMPLE = """\
@@ -34,6 +37,7 @@ schema:
       - {name: column_one, logicalType: string}
       - {name: column_two, logicalType: string}
 """
+KNOWN = "files/telco_customer.jsonl"
 LONG_AGO = time.time() - 3_600
 
 
@@ -56,10 +60,53 @@ def test_only_whole_files_are_read(tmp_path: Path) -> None:
         old(tmp_path / name)
     old(tmp_path / "_temporary/f.csv")
     (tmp_path / "fresh.csv").write_bytes(b"being written")
-    found, waiting = ready(tmp_path, 10, time.time())
-    assert (found, waiting) == (wanted, 6)
-    found, waiting = ready(tmp_path, 0, time.time())
-    assert (found, waiting) == ([*wanted[:1], tmp_path / "fresh.csv", *wanted[1:]], 5)
+    assert ready(tmp_path, 10, time.time()) == (wanted, 6, [])
+    every = [*wanted[:1], tmp_path / "fresh.csv", *wanted[1:]]
+    assert ready(tmp_path, 0, time.time()) == (every, 5, [])
+
+
+def test_a_link_to_nothing_and_a_folder_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").symlink_to(tmp_path / "nothing")
+    assert ready(tmp_path, 10, time.time()) == ([], 0, [])
+    gone = tmp_path / "gone"
+    said = f"{gone} cannot be read: No such file or directory"
+    assert ready(gone, 10, time.time()) == ([], 0, [said])
+
+
+def test_a_file_that_cannot_be_read_stops_no_other(
+    tmp_path: Path, settings: Settings, contracts: Contracts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, telco = tmp_path / "drops", contracts["telco_customer"]
+    locked = old(folder / "a.csv")
+    good = old(folder / "b.csv", b"customerID,seen\n1,2026-03-01 09:00\n")
+    other = old(folder / "c.csv", b"customerID,when\n1,2026-03-01 09:00\n")
+    opened = Path.open
+
+    def refuse(file: Path, *how: Any, **more: Any) -> Any:
+        if file == locked:
+            raise PermissionError(13, "Permission denied")
+        return opened(file, *how, **more)
+
+    sent: list[Any] = []
+
+    def send(_: Settings, __: Path, records: Iterator[Any], *___: Any) -> int:
+        made = [json.loads(record.value) for record in records]
+        sent.extend(made)
+        return len(made)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(drops, "_send", send)
+    taken = drops.take_in(settings, folder, telco, "seen")
+    assert (taken.files, taken.rows) == (1, 1)
+    assert taken.failed == [
+        f"{locked} cannot be read: Permission denied",
+        f"{other} has no column seen (--time): it has customer_id, when",
+    ]
+    # A time in a column that no contract knows.
+    assert [one["time"] for one in sent] == ["2026-03-01T09:00:00Z"]
+    assert [known.file for known in Manifest(settings.runtime_dir / KNOWN).known.values()] == [
+        str(good)
+    ]
 
 
 def told(file: Path, contract: Contract) -> list[Any]:
@@ -211,6 +258,49 @@ def test_json_lines_and_a_list(tmp_path: Path, order: Contract) -> None:
     assert told(listed, order) == [{"order_id": "O1"}, b"7", {"order_id": "O2"}]
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2026-03-01", "2026-03-01T00:00:00Z"),
+        (" 2026-03-01 09:30 ", "2026-03-01T09:30:00Z"),
+        ("2026-03-01T09:30:05.25", "2026-03-01T09:30:05.25Z"),
+        ("2026-03-01 09:30:05+00:00", "2026-03-01T09:30:05+00:00"),
+        ("2026-03-01 09:30:05.1-0330", "2026-03-01T09:30:05.1-03:30"),
+        ("2026-03-01 09:30:05+02", "2026-03-01T09:30:05+02:00"),
+        ("2026-03-01T09:30:05Z", "2026-03-01T09:30:05Z"),
+        ("01.03.2026 09:30", "01.03.2026 09:30"),
+        ("2026-03-01 9:30", "2026-03-01 9:30"),
+    ],
+)
+def test_moments_as_they_are_written_in_files_of_any_kind(
+    tmp_path: Path, contracts: Contracts, written: str, meant: str
+) -> None:
+    telco = contracts["telco_customer"]
+    row = {"customerID": "a", "updated_at": written}
+    files = {
+        "a.csv": f"customerID,updated_at\na,{written}\n".encode(),
+        "a.jsonl": json.dumps(row).encode(),
+        "a.json": json.dumps([row]).encode(),
+    }
+    made = [old(tmp_path / name, content) for name, content in files.items()]
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    for file in (*made, tmp_path / "a.parquet"):
+        assert told(file, telco) == [{"customer_id": "a", "updated_at": meant}]
+        [one] = events(file, "f" * 64, telco, None)
+        assert json.loads(one.value or b"")["time"] == meant
+
+
+def test_numbers_of_json_stay_as_they_are_spelled(tmp_path: Path, order: Contract) -> None:
+    numbers = b'{"order_id":123456789012345678901234,"total":1234567890123456.78,"x":[1.10,-1e30]}'
+    for name, content in (("a.jsonl", numbers + b"\n"), ("b.json", b"[" + numbers + b"]")):
+        [one] = events(old(tmp_path / name, content), "f" * 64, order, None)
+        assert numbers in (one.value or b"")
+        assert one.key == b"123456789012345678901234"
+    # Too deep to be written again: sent as it is.
+    deep = b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"
+    assert list(rows(old(tmp_path / "c.jsonl", deep + b"\n"), order)) == [deep]
+
+
 def test_parquet(tmp_path: Path, order: Contract) -> None:
     table = pa.table(
         {
@@ -245,7 +335,10 @@ def test_parquet(tmp_path: Path, order: Contract) -> None:
     [
         ("a.parquet", b"PAR1 cut off", "Parquet"),
         ("a.json", b'[{"a":1},', "unexpected end of data"),
+        ("a.jsonl", b'{"a":1}\n{"a":2,"b', "its last line is cut off"),
         ("a.csv", b'a,b\n1,"2', "unexpected end of data"),
+        ("a.csv", b"a,b\n1,2\n3", "line 3, its last one, is cut off"),
+        ("a.csv", b"a,b\n1,2\n3,caf\xc3", "line 3, its last one, is cut off"),
         ("a.csv", b"a,a\n1,2", "names no columns, or one of them twice"),
         ("a.csv", b"a,\n1,2", "names no columns, or one of them twice"),
     ],

@@ -27,7 +27,22 @@ def test_a_result_is_told_by_medians_and_their_ratio() -> None:
     plain, ours = RESULT.rows()
     assert (plain["median"], plain["min"], plain["max"], plain["ratio"]) == (4.0, 2.0, 9.0, 1.0)
     assert (ours["median"], ours["min"], ours["max"], ours["ratio"]) == (2.0, 1.0, 3.0, 0.5)
-    assert "| ours | 2.00 | 1.00 | 3.00 | 3 | 0.50 | 0.6 |" in measure.markdown(RESULT)
+    told = measure.markdown(RESULT)
+    assert "| ours | 2.00 | 1.00 | 3.00 | 3 | 0.50 | 0.6 |" in told
+    assert 'x-axis ["plain", "ours"]' in told
+    assert 'y-axis "seconds" 0 --> 4.00\n    bar [4.00, 2.00]\n```' in told
+
+
+def test_a_curve_is_told_as_its_points_and_as_a_chart(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = {"p50": [1.0, 2.5], "p99": [12345.6, 0.25]}
+    curve = measure.Curve("A way", "seconds", "minute", [1.0, 2.0], lines, {"records": 7})
+    told = measure.markdown(curve)
+    assert "| minute | p50 | p99 |\n|---|---|---|\n| 1.00 | 1.00 | 12,346 |" in told
+    assert 'x-axis "minute" [1, 2]' in told
+    assert 'y-axis "seconds" 0 --> 12346' in told
+    assert '    line "p99" [12346, 0.25]' in told
+    measure.show(curve, as_json=True)
+    assert json.loads(capsys.readouterr().out)["lines"] == lines
 
 
 def test_a_result_as_json_says_on_what_it_was_made(capsys: pytest.CaptureFixture[str]) -> None:
