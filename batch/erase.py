@@ -6,9 +6,10 @@ were, and what had become of them, is kept (ops.erasures, and rows without conte
 balance holds. Then VACUUM removes the files that older versions were made of.
 
 A record names a person where its JSON holds one of the identifiers as a whole text, however that is
-escaped, where a column that its contract marks as `subject` says so, or where an identifier stands
-in its key or a header as a word of its own; one that is quarantined, also where it stands in any of
-its bytes, or in a payload that was put in their place. Copies of such a record go with it.
+escaped, or as a number of 8 digits or more, where a column that its contract marks as `subject`
+says so, or where an identifier stands in its key or a header as a word of its own; one that is
+quarantined, also where it stands in any of its bytes, or in a payload that was put in their place.
+Copies of such a record go with it.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ WRITERS = (
     "maintain",
     "quality",
 )
+# A number of fewer is no identifier.
+DIGITS = 8
 LEFT_TO_OTHERS = (
     "the broker, until its retention ends: records that are read from it again come back",
     "smallest and largest values of columns in the logs of tables, until log retention ends",
@@ -342,6 +345,7 @@ def _holds(texts: Iterable[str]) -> Column:
             found = found | F.coalesce(raw.contains(_bytes_of(spelt)), F.lit(False))
         whole = json.dumps(text, ensure_ascii=False)
         found = found | F.coalesce(read.contains(whole), F.lit(False))
+    found = found | _has_number(raw, texts)
     values = F.transform("headers", lambda header: _has_word(header["value"], texts))
     return found | F.coalesce(F.array_contains(values, F.lit(True)), F.lit(False))
 
@@ -350,11 +354,19 @@ def _names(rows: DataFrame, texts: Iterable[str]) -> Column:
     """Whether a row of any table holds one of the texts: whole in text, as a word in bytes."""
     from pyspark.sql import functions as F
 
+    from lakehouse.silver import COORDINATES
+
     binary = [name for name, kind in rows.dtypes if kind == "binary"]
-    said = [F.to_json(F.struct(*(name for name in rows.columns if name not in binary)))]
+    plain = [name for name in rows.columns if name not in binary]
+    said = [F.to_json(F.struct(*plain))]
+    # Where a record was is not what it said.
+    numbers = [F.to_json(F.struct(*(name for name in plain if name not in COORDINATES)))]
     if "rescued" in rows.columns:
         said.append(F.col("rescued"))
+        numbers.append(F.col("rescued"))
     found = F.lit(False)
+    for one in numbers:
+        found = found | _has_number(one, texts)
     for text in texts:
         whole = json.dumps(text, ensure_ascii=False)
         for one in said:
@@ -362,6 +374,18 @@ def _names(rows: DataFrame, texts: Iterable[str]) -> Column:
     for name in binary:
         found = found | _has_word(F.col(name), texts)
     return found
+
+
+def _has_number(said: Column, texts: Iterable[str]) -> Column:
+    """Whether one of the texts stands in JSON as a number: a telephone's without its +, say. Short
+    ones do not count: amounts are numbers too."""
+    from pyspark.sql import functions as F
+
+    numbers = [text for text in texts if re.fullmatch(rf"[1-9][0-9]{{{DIGITS - 1},}}", text)]
+    if not numbers:
+        return F.lit(False)
+    found = said.rlike(rf"[:,\[\s](?:{'|'.join(numbers)})(?=[,\]}}\s])")
+    return F.coalesce(found, F.lit(False))
 
 
 def _has_word(value: Column, texts: Iterable[str]) -> Column:

@@ -74,13 +74,15 @@ def gold(
     from lakehouse.progress import Ticker, doing
     from lakehouse.session import spark as make_session
 
-    if rebuild and begin:
+    if rebuild and begin is not None:
         raise click.UsageError("--rebuild and --from: one of them")
-    if end and not begin:
+    if end is not None and begin is None:
         raise click.UsageError("--to wants --from")
     again = None
-    if begin:
-        again = (moment(begin, "--from"), moment(end, "--to") if end else LAST)
+    if begin is not None:
+        again = (moment(begin, "--from"), LAST if end is None else moment(end, "--to"))
+        if again[1] <= again[0]:
+            raise click.UsageError("--to has to be after --from")
     loaded = contracts.load(settings.contracts_dir)
     known = layouts.load(settings.contracts_dir, loaded)
     with held(settings, JOB, "gold.* (job gold)"):

@@ -119,6 +119,7 @@ def copy(
     """
     from batch import quality
     from batch.warehouses import connect
+    from batch.warehouses.base import STATE
     from lakehouse import runs
 
     result = Result()
@@ -136,6 +137,9 @@ def copy(
             for kind in kinds:
                 warehouse = connect(kind, settings)
                 try:
+                    if not warehouse.columns(STATE):
+                        # It may die once something is there: whoever erases a person has to know.
+                        runs.begun(spark, settings, JOB, {warehouse.where: []})
                     tables = _bring(
                         spark, settings, layouts, warehouse, newest, passing.result, full, say
                     )

@@ -106,8 +106,10 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
         until: str | None,
         **kwargs: Any,
     ) -> Any:
-        first = moment(since, "--since") if since else None
-        last = moment(until, "--until") if until else None
+        first = None if since is None else moment(since, "--since")
+        last = None if until is None else moment(until, "--until")
+        if first is not None and last is not None and last <= first:
+            raise click.UsageError("--until has to be after --since")
         wanted = Filter(rule, source, entity, first, last, kwargs.pop("records", ()))
         return function(*args, wanted=wanted, **kwargs)
 
@@ -476,7 +478,8 @@ def repair(
     schema = ", ".join(f"{name} {table.columns[name]}" for name in given)
     row = spark.createDataFrame([tuple(given.values())], schema)
     nothing = {n: F.lit(None).cast(table.columns[n]) for n in ("outcome", "violations")}
-    tables.append(row.withColumns({"at": F.current_timestamp(), **nothing}), settings, table)
+    stamped = tables.stamped(spark, settings, table, row.withColumns(nothing), "at")
+    tables.append(stamped, settings, table)
 
 
 def replay(

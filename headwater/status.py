@@ -71,12 +71,16 @@ def _table(settings: Settings, table: tables.Table) -> dict[str, Any] | None:
 
 
 def jobs(settings: Settings) -> list[dict[str, Any]]:
-    """The last run of each job: the columns of ops.runs, plain."""
+    """The last run of each job that came to an end: the columns of ops.runs, plain."""
+    from lakehouse.runs import BEGUN
+
     last: dict[str, dict[str, Any]] = {}
     columns = ["job", "started_at", "ended_at", "result", "rows", "read", "written", "details"]
     parts = arrow.rows(settings, tables.runs(), columns)
     found = [row for part in parts for row in part.to_pylist()]
     for row in sorted(found, key=lambda row: row["ended_at"]):
+        if row["result"] == BEGUN:
+            continue
         versions = {key: dict(row.get(key) or []) for key in ("read", "written")}
         last[row["job"]] = {key: plain(value) for key, value in (row | versions).items()}
     return list(last.values())

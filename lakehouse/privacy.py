@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lakehouse.contracts import Contracts
+if TYPE_CHECKING:
+    from lakehouse.contracts import Contracts
 
 MASK = "***"
 ENVELOPE = frozenset(

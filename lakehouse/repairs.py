@@ -74,8 +74,11 @@ def announce(
         .localCheckpoint()
     )
     changed = after.where(~F.col("violations").eqNullSafe(F.col("was")))
-    step = {"at": F.current_timestamp(), "by": F.lit(by), "action": F.lit(REPLAYING)}
-    _append(spark, settings, changed.withColumns(step))
+    step = {"by": F.lit(by), "action": F.lit(REPLAYING)}
+    table = tables.repairs()
+    tables.ensure(spark, settings, table)
+    begun = tables.stamped(spark, settings, table, changed.withColumns(step), "at")
+    _append(spark, settings, begun)
     return after
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
     from pyspark.sql.types import Row
 
+# The result of a row that says what a job is about to do.
+BEGUN = "begun"
+
 
 @dataclass
 class Run:
@@ -50,6 +53,11 @@ def recorded(spark: SparkSession, settings: Settings, job: str) -> Iterator[Run]
     _append(spark, settings, run, "succeeded")
 
 
+def begun(spark: SparkSession, settings: Settings, job: str, details: dict[str, Any]) -> None:
+    """Writes down what a job is about to do: it may die before it can say that it did."""
+    _append(spark, settings, Run(job, datetime.now(UTC), details=details), BEGUN)
+
+
 def _append(spark: SparkSession, settings: Settings, run: Run, result: str) -> None:
     table = tables.runs()
     tables.ensure(spark, settings, table)
@@ -57,7 +65,6 @@ def _append(spark: SparkSession, settings: Settings, run: Run, result: str) -> N
         "run_id": str(uuid.uuid4()),
         "job": run.job,
         "started_at": run.started_at,
-        "ended_at": datetime.now(UTC),
         "result": result,
         "rows": run.rows,
         "offsets": [(topic, part, end) for (topic, part), end in sorted(run.offsets.items())],
@@ -66,9 +73,9 @@ def _append(spark: SparkSession, settings: Settings, run: Run, result: str) -> N
         "written": run.written,
         "commits": run.commits,
     }
-    schema = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
-    frame = spark.createDataFrame([tuple(row[name] for name in table.columns)], schema)
-    tables.append(frame, settings, table)
+    schema = ", ".join(f"{name} {table.columns[name]}" for name in row)
+    frame = spark.createDataFrame([tuple(row.values())], schema)
+    tables.append(tables.stamped(spark, settings, table, frame, "ended_at"), settings, table)
 
 
 def last(spark: SparkSession, settings: Settings, job: str) -> Row | None:

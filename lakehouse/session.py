@@ -94,6 +94,7 @@ def spark(settings: Settings, name: str) -> SparkSession:
     # They write every error to stderr, stack trace and all, before whoever asked has caught it.
     for logger in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         PySparkLogger.getLogger(logger).setLevel(logging.CRITICAL)
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     builder = SparkSession.builder.appName(f"headwater-{name}")
     # spark-submit has said where it runs.
     if not {"PYSPARK_GATEWAY_PORT", "MASTER", "SPARK_REMOTE"} & os.environ.keys():

@@ -616,6 +616,19 @@ def read(
     return (reader if version is None else reader.option("versionAsOf", version)).load(path)
 
 
+def stamped(
+    spark: SparkSession, settings: Settings, table: Table, rows: DataFrame, column: str
+) -> DataFrame:
+    """The rows with now in a column, or a moment after the latest that the table has there: this
+    machine's clock may have been put back, and what is newest is told by it."""
+    from pyspark.sql import functions as F
+
+    latest = read(spark, settings, table).agg(F.max(column).alias("_latest"))
+    after = F.col("_latest") + F.expr("INTERVAL '0.000001' SECOND")
+    joined = rows.crossJoin(F.broadcast(latest))
+    return joined.withColumn(column, F.greatest(F.current_timestamp(), after)).drop("_latest")
+
+
 def create(rows: DataFrame, settings: Settings, table: Table) -> None:
     """Makes a table that is not there, with its rows, in one commit."""
     from pyspark.sql import functions as F

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -60,22 +60,35 @@ def run_queries(
     accept_gap: bool = False,
 ) -> None:
     """Runs queries until all have ended or `stopping` is set. Raises StreamError, LockedError …"""
+    from py4j.protocol import Py4JNetworkError
+
     from lakehouse import contracts
+    from lakehouse.errors import BrokerError, StreamError
     from lakehouse.locks import STREAM, held
+    from lakehouse.privacy import printable
     from lakehouse.progress import Ticker, console, doing
     from lakehouse.session import spark as make_session
     from streaming import metrics
+    from streaming.query import ADVICE
     from streaming.reload import Reload
     from streaming.supervise import Supervised
     from streaming.watch import TopicWatch
 
+    # Nobody is at the other end any more.
+    gone = Py4JNetworkError, ConnectionError
+    # Queries that have not begun yet: once they have, records that are gone are an error again.
+    accepting = set(names) if accept_gap else set[str]()
+
     def again(name: str, failures: int) -> Running:
-        return start_all(
-            spark, settings, reload.contracts, (name,), available_now, False, failures
-        )[0]
+        accept = name in accepting
+        [running] = start_all(
+            spark, settings, reload.contracts, (name,), available_now, accept, failures
+        )
+        accepting.discard(name)
+        return running
 
     def say(line: str) -> None:
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+        console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     loaded = contracts.load(settings.contracts_dir)
     with ExitStack() as stack:
@@ -90,7 +103,15 @@ def run_queries(
             spark = make_session(settings, "stream")
             stop_on_signals(stopping)
             reload = Reload(spark, settings, loaded, say)
-            running = start_all(spark, settings, loaded, first, available_now, accept_gap)
+            running: list[Running] = []
+            try:
+                running = start_all(spark, settings, loaded, first, available_now, accept_gap)
+                accepting.clear()
+            except BrokerError:
+                if available_now:
+                    raise
+                # It may come, as it may come back later: each is started until it runs.
+                later = list(names)
             watch = None
             if checkpoints.METRICS not in first:
                 watch = TopicWatch(settings, loaded.topics(settings.topics.events))
@@ -102,7 +123,10 @@ def run_queries(
             stream = stream.model_copy(update={"restarts": restarts})
         queries = [Supervised(query.name, query, again, stream, say) for query in running]
         if not available_now:
-            queries += [Supervised(name, None, again, stream, say, beside=True) for name in later]
+            queries += [
+                Supervised(name, None, again, stream, say, beside=name not in first)
+                for name in later
+            ]
         ticker = stack.enter_context(Ticker())
 
         def follow() -> None:
@@ -124,9 +148,15 @@ def run_queries(
                 stream = stream.model_copy(update={"restarts": metrics.FAILED_ANEW})
                 queries += [Supervised(name, None, again, stream, say) for name in later]
                 follow()
+        except gone:
+            raise StreamError(
+                "the JVM that Spark runs in has ended (killed, or out of memory?), and all streams "
+                f"with it{ADVICE}"
+            ) from None
         finally:
             for query in queries:
-                query.stop()
+                with suppress(*gone):
+                    query.stop()
     said = ", ".join(f"{query.name} {query.meter.rows:,} records" for query in queries)
     click.echo(f"streams ended at a batch boundary: {said}", err=True)
 

@@ -151,6 +151,12 @@ def _accept(
 ) -> None:
     """Writes down the gaps that were not yet accepted; raises GapError where that is not wanted."""
     unknown = gaps.without(found, gaps.accepted(spark, settings, query))
+    if unknown and query != BRONZE:
+        # What Bronze does not have either was gone before anyone began, or accepted as gone.
+        missed = gaps.without(unknown, gaps.accepted(spark, settings, BRONZE))
+        if of_both := gaps.without(unknown, missed):
+            gaps.accept(spark, settings, query, of_both)
+        unknown = missed
     if unknown and not accept_gap:
         raise GapError(
             f"stream {query}: the broker let go of records before they were read: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from lakehouse import kafka
 from lakehouse.errors import BrokerError, StreamError
@@ -21,7 +22,9 @@ class TopicWatch:
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
         self._settings, self._topics = settings, topics
-        self._ids = kafka.topic_ids(settings, topics)
+        self._ids: dict[str, str] = {}
+        with suppress(BrokerError):  # which the streams meet themselves
+            self._ids = kafka.topic_ids(settings, topics)
         self._asking: Future[dict[str, str]] | None = None
         self._due = time.monotonic() + EVERY_SECONDS
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="topics")
@@ -39,7 +42,9 @@ class TopicWatch:
         try:
             now = asked.result()
         except BrokerError:
-            return  # which the streams meet themselves
+            return
+        # What was not there, or could not be asked for, when the streams began.
+        self._ids = now | self._ids
         for topic, ident in self._ids.items():
             if now.get(topic, ident) != ident:
                 raise StreamError(

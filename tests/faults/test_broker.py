@@ -186,6 +186,37 @@ def test_a_broker_that_does_not_answer_for_a_minute(
     all_has_its_outcome(spark, contracts, settings, 2 * events)
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("_own_signals")
+def test_a_broker_that_comes_after_the_streams(
+    spark: SparkSession,
+    contracts: Contracts,
+    own_broker: Settings,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    send_shop(own_broker, Sending(events=1_000, seed=75))
+    broker.stop(own_broker)
+    settings = own_broker.model_copy(update={"stream": Stream(restart_seconds=0.5)})
+    came = threading.Event()
+
+    def come() -> None:
+        wait_until(lambda: "bronze starts again in" in capfd.readouterr().err, 240, "a try")
+        broker.start(own_broker)
+        came.set()
+
+    later = threading.Thread(target=come)
+    later.start()
+
+    def script() -> None:
+        assert came.wait(300)
+        wait_until(lambda: in_bronze(settings) == 1_000, 240, "all of Bronze")
+        wait_until(lambda: lag(settings) == 0, 120, "all of Silver")
+
+    while_streaming(settings, script)
+    later.join()
+    all_has_its_outcome(spark, contracts, settings, 1_000)
+
+
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Settings]:
     """A broker that the test may kill. Queries try again at once."""

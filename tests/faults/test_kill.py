@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psutil
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -26,6 +27,7 @@ from tests.helpers import (
     ROOT,
     drain,
     environment,
+    headwater,
     put,
     settings_for,
     table,
@@ -270,3 +272,31 @@ def test_a_stop_ends_at_a_batch_boundary(
         committed, written = batches(settings, query)
         assert committed == written, f"{query}: the table is ahead of the checkpoint"
         assert 0 < committed < 39
+
+
+@pytest.mark.long
+def test_the_jvm_killed_alone_ends_the_command(bootstrap: str, tmp_path: Path) -> None:
+    """As by who looks after a machine's memory: Python is left, and has to say so and end."""
+    settings = settings_for(tmp_path, bootstrap)
+    send_shop(settings, Sending(events=1_000, seed=23))
+    process = subprocess.Popen(
+        [str(BIN / "headwater"), "stream"],
+        env=environment(settings),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: batches(settings, "silver")[0] >= 0, 300, "the first Silver batch")
+        [jvm] = [p for p in psutil.Process(process.pid).children(True) if p.name() == "java"]
+        jvm.kill()
+        said = process.communicate(timeout=120)[1]
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("headwater: the JVM that Spark runs in has ended")
+    headwater(settings, *STREAM)
+    headwater(settings, "reconcile")
+    headwater(settings, "audit")
+    assert unlike_the_ledger(settings) == []

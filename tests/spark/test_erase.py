@@ -10,7 +10,8 @@ import pytest
 from click import UsageError
 from pyspark.sql import SparkSession
 
-from batch import erase, quality, quarantine, replay
+from batch import erase, publish, quality, quarantine, replay
+from headwater import status
 from lakehouse import runs, tables
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
@@ -147,3 +148,56 @@ def test_a_person_is_erased(spark: SparkSession, house: House, layouts: Layouts)
 def test_texts_that_would_be_found_in_others_records_are_refused() -> None:
     with pytest.raises(UsageError, match="too short"):
         erase._demand(["C1", "x"])
+
+
+@pytest.mark.long
+def test_a_number_that_names_a_person(house: House) -> None:
+    """As of a telephone, in a field that no contract knows; an offset, or a part of another number,
+    is none."""
+    number = 4915199988877
+
+    def contact(ident: str, value: Any) -> bytes:
+        return event("category", {"category_id": "K001", "name": "B", "contact": value}, id=ident)
+
+    house.bronze(
+        (0, 0, 0, contact("0", number)),
+        (0, 1, 1, contact("1", {"phones": [1, number]})),
+        (0, 2, 2, contact("2", number * 10 + 1)),
+        (0, 3, 3, contact("3", f"{number}.5")),
+        (0, number, 4, contact("4", 5)),
+    )
+    house.reconcile()
+
+    def found(text: str) -> set[int]:
+        rows = erase.find(house.spark, house.settings, house.contracts, ["nobody", text]).collect()
+        return {row.offset for row in rows}
+
+    assert found(str(number)) == {0, 1}
+    silver = tables.read(house.spark, house.settings, house.silver_table)
+    named = silver.where(erase._names(silver, [str(number)]))
+    assert {row.offset for row in named.collect()} == {0, 1}
+    # An amount may be this long by chance.
+    house.bronze((0, 5, 5, contact("5", 1234567)))
+    assert found("1234567") == set()
+
+
+def test_a_warehouse_that_a_publish_died_over_is_known(
+    house: House, layouts: Layouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one that the settings publish to, and the first time: there is no other trace of it."""
+    settings = house.settings.model_copy(update={"publish_to": ("mysql",)})
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "_bring", dies)
+    monkeypatch.setattr(quality, "newest_of", lambda *_: {})
+    monkeypatch.setattr(publish, "_check_unchanged", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        publish.copy(house.spark, settings, layouts, ("duckdb",), gate=False)
+    kinds, out_of_reach = erase._published(house.spark, settings)
+    assert kinds == ("duckdb",)
+    [said] = out_of_reach
+    assert said.startswith("mysql, which the settings publish to")
+    # It is no run that anyone has to look at.
+    assert status.jobs(settings) == []

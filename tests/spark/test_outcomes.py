@@ -82,6 +82,8 @@ def deep(levels: int) -> bytes:
     return stock(extra=0).replace(b'"extra": 0', f'"extra": {inner}'.encode())
 
 
+# Under 1 MiB, and minutes of work for who looks at the names in it pair by pair.
+MANY_NAMES = [{f"n{number}": 1} for number in range(60_000)]
 GOOD = stock()
 # what, the record, the rules that it breaks; none: accepted
 CASES: list[tuple[str, bytes | None, list[str]]] = [
@@ -128,6 +130,10 @@ CASES: list[tuple[str, bytes | None, list[str]]] = [
     ("a number as id", event("inventory", STOCK, id=7), ["id.type"]),
     ("no source", event("inventory", STOCK, source=None), ["source.required"]),
     ("a list as source", event("inventory", STOCK, source=[]), ["source.type"]),
+    ("a list of nothing as source", event("inventory", STOCK, source=[None]), ["source.type"]),
+    ("many names in an id", event("inventory", STOCK, id=MANY_NAMES), ["id.type"]),
+    ("many names in a reason", stock(reason=MANY_NAMES), ["reason.type"]),
+    ("many names in a quantity", stock(quantity={"a": MANY_NAMES}), ["quantity.type"]),
     ("no specversion", event("inventory", STOCK, specversion=None), ["specversion.required"]),
     ("specversion 2", event("inventory", STOCK, specversion="2.0"), ["specversion.unsupported"]),
     ("no type", event("inventory", STOCK, type=None), ["type.required"]),

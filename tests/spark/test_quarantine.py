@@ -118,6 +118,22 @@ def test_every_kind_of_repair_gets_the_outcome_of_its_new_bytes(house: House) ->
 
 
 @pytest.mark.long
+def test_the_newest_repair_counts_though_the_clock_was_put_back(house: House) -> None:
+    house_of(house, (0, 0, 0, category("1", "")))
+    repaired(house, 0, category("1", "Wrong"))
+    path = tables.quoted_path(tables.repairs().path(house.settings))
+    house.spark.sql(f"UPDATE {path} SET at = at + INTERVAL 365 DAYS")
+    repaired(house, 0, category("1", "Right"))
+    replayed(house)
+    silver = tables.read(house.spark, house.settings, house.silver_table)
+    [row] = silver.where("outcome = 'accepted'").collect()
+    assert row.category.name == "Right"
+    story = quarantine.story(house.spark, house.settings, house.contracts, at(0), True)
+    actions = [step["action"] for step in story["history"]]
+    assert actions == ["quarantined", "repaired", "repaired", "replayed"]
+
+
+@pytest.mark.long
 def test_a_rule_made_milder_lets_its_records_in_by_rule(house: House) -> None:
     long_name = "x" * 101
     house_of(

@@ -12,8 +12,8 @@ from deltalake import DeltaTable as RustTable
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import udf
 
-from headwater import doctor
-from lakehouse import tables
+from headwater import doctor, status
+from lakehouse import runs, tables
 from lakehouse.contracts import Contracts
 from lakehouse.delta_log import DeltaLog
 from lakehouse.errors import TableError
@@ -145,6 +145,26 @@ def test_a_commit_that_came_between_is_met_by_another_try(
     assert len(calls) == 2, "once more"
     found = RustTable(path).to_pyarrow_table().to_pylist()
     assert {row["k"]: row["v"] for row in found} == {1: 5, 2: 12}
+
+
+def test_the_last_run_is_the_last_one_though_the_clock_was_put_back(
+    spark: SparkSession, settings: Settings
+) -> None:
+    with runs.recorded(spark, settings, "gold") as run:
+        run.rows = 1
+    path = tables.quoted_path(tables.runs().path(settings))
+    ahead = "ended_at = ended_at + INTERVAL 365 DAYS, started_at = started_at + INTERVAL 365 DAYS"
+    spark.sql(f"UPDATE {path} SET {ahead}")
+    for rows in (2, 3):
+        with runs.recorded(spark, settings, "gold") as run:
+            run.rows = rows
+        last = runs.last(spark, settings, "gold")
+        assert last is not None
+        assert last.rows == rows
+        assert {job["job"]: job["rows"] for job in status.jobs(settings)} == {"gold": rows}
+    # What a job is about to do is no run of it.
+    runs.begun(spark, settings, "gold", {"there": []})
+    assert runs.last(spark, settings, "gold") == last
 
 
 def test_what_doctor_knows_of_delta_is_what_this_delta_can(spark: SparkSession) -> None:
