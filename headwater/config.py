@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Broker, Settings
 
 # What conf/environments/azure.yml has in the place of names that only its user knows.
-PLACEHOLDER = re.compile(r"(?:^|(?<=[/@]))(?:ACCOUNT|NAMESPACE|SERVER)(?=[.@/])")
+PLACEHOLDER = re.compile(r"(?:^|(?<=[/@]))(?:ACCOUNT|CONTAINER|NAMESPACE|SERVER)(?=[.@/])")
 
 
 @dataclass(frozen=True)
@@ -392,11 +392,20 @@ def _odd_logins(settings: Settings) -> Iterator[str]:
             text = resolve_secret(broker.sasl_password) if broker.sasl_password else ""
         except SettingsError:
             continue  # told already
-        if text and not text.startswith("Endpoint="):
+        if text and not _is_connection(text):
             yield (
                 f"{secret}: {broker.sasl_password} is no connection string of Event Hubs "
-                "(Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…): put one there"
+                "(Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…): put one there, whole: "
+                "a shell ends it at the first ; that stands in no quotes"
             )
+
+
+def _is_connection(text: str) -> bool:
+    """Whether it is a whole connection string of Event Hubs, in whatever order."""
+    pairs = (part.partition("=") for part in text.strip().split(";") if part.strip())
+    found = {name.strip().lower() for name, _, value in pairs if value.strip()}
+    by_key = {"sharedaccesskeyname", "sharedaccesskey"} <= found
+    return "endpoint" in found and (by_key or "sharedaccesssignature" in found)
 
 
 def _without_tls(settings: Settings) -> Iterator[str]:

@@ -32,7 +32,8 @@ NAMES = (
 # Names of properties whose whole value is a secret, and a signature in a value; as Spark's own
 # spark.redaction.regex, which it holds against both.
 SECRET_NAMES = (
-    "(?i)secret|password|token|credential|access[.]?key|account[.]key|[.]sas[.]|jaas"
+    "(?i)secret|passw(or)?d|passphrase|token|credential|access[._]?key|account[._]key|api[._]?key"
+    "|[.]sas[.]|jaas"
     "|connection[.]?(string|url)|[?&;]sig="
 )
 QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
@@ -51,7 +52,8 @@ OPTION = re.compile(rf"(--[\w-]*{NAMES}[\w-]*\s+)(?!-){TOLD}", re.IGNORECASE)
 ELEMENT = re.compile(rf"(<[\w.:-]*{NAMES}>)[^<]+", re.IGNORECASE)
 TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
-IN_URL = re.compile(r"(?<=://)([^\s:/@]*):([^\s\"'<>]+)@(?=[^\s@])")
+# A path has one slash where a URL has two.
+IN_URL = re.compile(r"(:/{1,2})([^\s:/@]*):([^\s\"'<>]+)@(?=[^\s@])")
 
 _known: set[str] = set()
 _lock = threading.Lock()
@@ -95,7 +97,7 @@ def redacted(text: str) -> str:
     for shape in (OPTION, ELEMENT):
         text = shape.sub(lambda found: f"{found[1]}{MASK}", text)
     text = TOKEN.sub(MASK, text)
-    return IN_URL.sub(lambda found: f"{found[1]}:{MASK}@", text)
+    return IN_URL.sub(lambda found: f"{found[1]}{found[2]}:{MASK}@", text)
 
 
 class Redacted:

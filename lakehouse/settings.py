@@ -55,6 +55,7 @@ ADLS = re.compile(
 # Where tables can be, by Hadoop's file systems; and what is sent for anyone to read.
 SCHEMES = ("abfss", "dbfs", "file", "gs", "hdfs", "s3", "s3a", "viewfs")
 WITHOUT_TLS = {"abfs", "adl", "http", "wasb"}
+AUTHORITY = r"[A-Za-z0-9.-]+(:[0-9]{1,5})?"
 TOPIC = "[A-Za-z0-9._-]{1,249}"
 EVENT_HUBS = re.compile(r"\.servicebus\.[a-z.]+:", re.IGNORECASE)
 SecretRef = Annotated[str, StringConstraints(pattern=SECRET)]
@@ -154,6 +155,11 @@ class Broker(_Strict):
         return self
 
 
+def _host(value: Any) -> Any:
+    """A host, also where it is written as it stands in a URL."""
+    return value.removeprefix("https://").rstrip("/") if isinstance(value, str) else value
+
+
 class Identity(_Strict):
     """Who this is to Microsoft Entra ID.
 
@@ -163,10 +169,12 @@ class Identity(_Strict):
     authority: the host that gives tokens. ssl_ca: as the broker's.
     """
 
-    tenant_id: str = ""
-    client_id: str = ""
+    tenant_id: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*$")
+    client_id: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*$")
     client_secret: SecretRef | None = None
-    authority: str = "login.microsoftonline.com"
+    authority: Annotated[str, BeforeValidator(_host)] = Field(
+        default="login.microsoftonline.com", pattern=rf"^{AUTHORITY}$"
+    )
     ssl_ca: str = ""
 
     @model_validator(mode="after")

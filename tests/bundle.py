@@ -71,6 +71,8 @@ NAME = re.compile(r"[a-z0-9_-]+")
 # Who may have what: by Databricks' documentation of permissions of a bundle.
 GRANTEES = {"group_name", "user_name", "service_principal_name"}
 LEVELS = {"CAN_VIEW", "CAN_MANAGE", "CAN_RUN"}
+# Fields of tasks, libraries and resources that are texts, which the models do not look at.
+TEXTS = {"whl", "requirements", "file_path", "entry_point", "package_name", "description"}
 PATHS = {"requirements", "file_path", "notebook_path", "python_file", "jar", "egg"}
 REQUIREMENTS = re.compile(r"(?:-r|--requirement)[ =]*(.+)")
 VOLUME = re.compile(r"/Volumes/([^/]*)/([^/]*)/([^/]*)")
@@ -107,6 +109,8 @@ KNOWN = {
 }
 KNOWN_AT_RUN_TIME = re.compile(r"job\.run_id")
 SAMPLE = "2026-11-01"
+# What of the wheel a task starts.
+ENTRY_POINT = "headwater-job"
 
 
 @dataclass
@@ -348,11 +352,20 @@ class _Resolver:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         target = bundle.raw["targets"][bundle.target]
-        chosen = {**target.get("variables", {}), **bundle.given}
         self._variables = bundle.raw.get("variables") or {}
-        for name in sorted(set(chosen) - set(self._variables)):
-            bundle.find(f"targets.{bundle.target}.variables", f"undefined variable {name}")
-        self._chosen = chosen
+        # Of every target: the next deploy may be to another one.
+        for key, one in bundle.raw["targets"].items():
+            for name in sorted(set(one.get("variables", {})) - set(self._variables)):
+                bundle.find(f"targets.{key}.variables", f"undefined variable {name}")
+            if key != bundle.target:
+                for _, text in _strings(one):
+                    for name in REFERENCE.findall(text):
+                        kind, _, rest = name.partition(".")
+                        if kind == "var" and rest not in self._variables:
+                            bundle.find(f"targets.{key}", f"undefined variable {rest}")
+        for name in sorted(set(bundle.given) - set(self._variables)):
+            bundle.find("--var", f"undefined variable {name}")
+        self._chosen = {**target.get("variables", {}), **bundle.given}
 
     def all(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -370,6 +383,8 @@ class _Resolver:
             return [self.value(v, f"{where}[{i}]", depth) for i, v in enumerate(value)]
         if not isinstance(value, str):
             return value
+        if "${" in REFERENCE.sub("", value):
+            self._bundle.find(where, f"{value} has a reference that is not closed")
         if whole := REFERENCE.fullmatch(value):
             return self._referred(whole[1], where, depth)
         return REFERENCE.sub(lambda found: str(self._referred(found[1], where, depth)), value)
@@ -469,9 +484,11 @@ def _artifacts(bundle: Bundle, artifacts: dict[str, Any]) -> None:
 def _paths(bundle: Bundle, where: str, value: Any) -> None:
     """Paths are relative to the file that they stand in, which is one of resources/."""
     base = bundle.root / "resources"
+    for key, other in _no_texts(value):
+        bundle.find(where, f"{key}: {other!r} is no text")
     for key, text in _strings(value):
         for found in VOLUME.finditer(text):
-            if found.groups() not in bundle.volumes:
+            if found.groups() not in bundle.volumes or ".." in text.split("/"):
                 bundle.find(where, f"{text} is in no volume of the bundle")
         if key == "destination":
             bundle.find(where, f"{text}: init scripts are nothing that is checked here")
@@ -489,6 +506,25 @@ def _paths(bundle: Bundle, where: str, value: Any) -> None:
 def _is_built(bundle: Bundle, place: Path) -> bool:
     built = (bundle.root / "dist").resolve() / bundle.wheel.name
     return place.parent.resolve() == built.parent and fnmatch(built.name, place.name)
+
+
+def _no_texts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What stands in the place of a text, by its field."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from _no_texts(inner)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in {"spark_env_vars", "spark_conf", "tags", "custom_tags"}:
+                yield from (
+                    (f"{key}.{name}", one)
+                    for name, one in inner.items()
+                    if isinstance(one, dict | list)
+                )
+            elif key in TEXTS and not isinstance(inner, str):
+                yield key, inner
+            else:
+                yield from _no_texts(inner)
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -572,7 +608,10 @@ def _rules(bundle: Bundle, where: str, job: dict[str, Any]) -> None:
 
 
 def _dashboard(bundle: Bundle, where: str, board: dict[str, Any]) -> None:
-    file = bundle.root / "resources" / str(board.get("file_path"))
+    if not isinstance(path := board.get("file_path"), str):
+        bundle.find(where, "no file_path: it would be empty")
+        return
+    file = bundle.root / "resources" / path
     if not file.is_file():
         return  # told already
     try:
@@ -677,6 +716,9 @@ def _task(
             f"no entry point {wheel.get('entry_point')} in {bundle.wheel.name}; there are: "
             f"{', '.join(sorted(entry_points))}",
         )
+    elif wheel["entry_point"] != ENTRY_POINT:
+        # The command itself ends by an exit code, and Databricks takes any exit for a failure.
+        bundle.find(where, f"entry point {wheel['entry_point']}: a task's is {ENTRY_POINT}")
     if "environment_key" in task:
         _libraries(bundle, where, brought, wheel.get("parameters", []))
     else:
@@ -729,12 +771,19 @@ def _parameters(
         return SAMPLE
 
     words = [RUN_TIME.sub(filled, str(word)) for word in words]
-    said = _commands(bundle.wheel)({"words": words, "variables": variables})
+    told = {key: value for key, value in variables.items() if not isinstance(value, dict | list)}
+    texts = {key: _as_text(value) for key, value in told.items()}
+    said = _commands(bundle.wheel)({"words": words, "variables": texts})
     for error in said["errors"]:
         bundle.find(where, error)
     for path in said["paths"]:
         if not path.startswith(("/Volumes/", "abfss://")):
             bundle.find(where, f"{path} is the machine's own, which goes away with it")
+
+
+def _as_text(value: object) -> str:
+    """As the CLI writes a number or a truth value that stands in the place of a text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @cache
@@ -768,6 +817,8 @@ def _commands(wheel: Path) -> Callable[[dict[str, Any]], dict[str, list[str]]]:
         if not answer:
             said = complaints.read().strip().splitlines()
             process.wait()
+            # Whoever asks next gets another one.
+            _commands.cache_clear()
             return {"errors": [f"{wheel.name}: {said[-1] if said else 'no answer'}"], "paths": []}
         return answer
 

@@ -6,11 +6,14 @@ warehouse filled with what was not checked, a stream on machines that go away.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
 from headwater.job import SETTING
+from lakehouse.redact import SECRET_NAMES
+from lakehouse.settings import SECRET
 
 Find = Callable[[str, str], None]
 Raw = dict[str, Any]
@@ -206,6 +209,10 @@ def _cluster(name: str, streams: bool, cluster: Raw, find: Find) -> None:
         find(where, f"cluster {key}: data_security_mode {spec['data_security_mode']}")
     for lacking in sorted(ENVIRONMENT - set(spec.get("spark_env_vars") or {})):
         find(where, f"cluster {key}: no {lacking} in spark_env_vars")
+    given = {**(spec.get("spark_env_vars") or {}), **(spec.get("spark_conf") or {})}
+    for name, value in given.items():
+        if re.search(SECRET_NAMES, name) and not _is_reference(str(value)):
+            find(where, f"cluster {key}: {name} is in plain text: {{{{secrets/SCOPE/KEY}}}} is not")
     availability = (spec.get("azure_attributes") or {}).get("availability")
     if streams:
         if availability != "ON_DEMAND_AZURE":
@@ -216,6 +223,13 @@ def _cluster(name: str, streams: bool, cluster: Raw, find: Find) -> None:
         scale = spec.get("autoscale") or {}
         if not 1 <= scale.get("min_workers", 1) <= scale.get("max_workers", 1):
             find(where, f"cluster {key}: autoscale {scale}")
+
+
+def _is_reference(value: str) -> bool:
+    """Whether a secret is somewhere else: in a scope of Databricks', or as settings name it."""
+    return bool(
+        re.fullmatch(r"\{\{secrets/[^/{}]+/[^/{}]+\}\}", value) or re.fullmatch(SECRET, value)
+    )
 
 
 def _order(name: str, tasks: list[Raw], find: Find) -> None:

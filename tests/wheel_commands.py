@@ -73,6 +73,14 @@ def answer(words: list[str], variables: dict[str, str]) -> dict[str, list[str]]:
     root = loaded.checkpoint_root
     if root and not root.startswith(("/Volumes/", "abfss://")):
         errors.append(f"checkpoint_root: {root} is the machine's own, which goes away with it")
+    for name in ("HEADWATER_CONTRACTS", "HEADWATER_MYSQL__SSL_CA", "HEADWATER_BROKER__SSL_CA"):
+        place = given.get(name, "")
+        if place and not place.startswith("/Volumes/"):
+            errors.append(f"{name}: {place} is on no machine that Databricks starts")
+    for kind in set(loaded.publish_to) - {"mysql", "postgresql", "synapse"}:
+        errors.append(f"publish_to: {kind} is a file of the machine's, which goes away with it")
+    if "duckdb" in context.params.get("kinds", ()):
+        errors.append("publish --to duckdb: is a file of the machine's, which goes away with it")
     if variables and not root:
         errors.append("checkpoint_root: none, and checkpoints belong in a volume")
     # Of secrets that lie in the process's environment, only what the task gives it is there.

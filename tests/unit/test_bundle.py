@@ -62,6 +62,20 @@ def test_the_bundle_is_right(target: str, wheel: Path) -> None:
         ("databricks.yml", "autoscale:", "autoscaling:", "jobs.reconcile", "autoscaling"),
         ("batch.yml", "entry_point: headwater-job", "entry_point: headwater-jobs",
          "jobs.reconcile.reconcile", "no entry point headwater-jobs"),
+        ("batch.yml", "entry_point: headwater-job", "entry_point: headwater",
+         "jobs.reconcile.reconcile", "entry point headwater: a task's is headwater-job"),
+        ("batch.yml", "- whl: ../dist/*.whl", "- whl: []", "jobs.reconcile", "whl: [] is no text"),
+        ("dashboard.yml", "file_path: ", "display_name2: ", "dashboards.operations", ""),
+        ("dashboard.yml", "file_path: ", "file_path: []\n      #", "dashboards.operations",
+         "no text"),
+        ("databricks.yml", "HEADWATER_STORAGE: ${var.storage}", "HEADWATER_STORAGE: ${var.storage",
+         "variables.environment", "a reference that is not closed"),
+        ("databricks.yml", "HEADWATER_STORAGE: ${var.storage}", "HEADWATER_STORAGE: ${var.storage}"
+         "\n      HEADWATER_CONTRACTS: /no/such", "jobs.reconcile", "CONTRACTS: /no/such"),
+        ("databricks.yml", "HEADWATER_STORAGE: ${var.storage}", "HEADWATER_STORAGE: ${var.storage}"
+         "\n      MYSQL_PASSWORD: hunter22", "jobs.reconcile", "MYSQL_PASSWORD is in plain text"),
+        ("databricks.yml", "HEADWATER_STORAGE: ${var.storage}", "HEADWATER_STORAGE: ${var.storage}"
+         "\n      HEADWATER_PUBLISH_TO: duckdb", "jobs.gold_hourly", "publish_to: duckdb is"),
         ("batch.yml", "${var.alerts_to}", "${var.alert_to}",
          "jobs.reconcile.email_notifications", "undefined variable alert_to"),
         ("databricks.yml", "${resources.schemas.ops.name}", "${resources.schemas.opps.name}",
@@ -375,6 +389,26 @@ def test_a_mistake_is_named_with_its_place(
     path.write_text(text.replace(old, new))
     found = bundle.check(copy, "prod", GIVEN, wheel)
     assert [line for line in found if line.startswith(where) and named in line], found
+
+
+def test_another_target_is_looked_at_too(copy: Path, wheel: Path) -> None:
+    path = copy / "databricks.yml"
+    text = path.read_text()
+    assert text.count("  dev:\n") == 1
+    wrong = '  dev:\n    variables: {katalog: x}\n    presets: {tags: {a: "${var.nope}"}}\n'
+    whole = yaml.safe_load(text)
+    whole["targets"]["dev"] |= yaml.safe_load(wrong)["dev"]
+    path.write_text(yaml.safe_dump(whole, sort_keys=False))
+    found = bundle.check(copy, "prod", GIVEN, wheel)
+    assert "targets.dev.variables: undefined variable katalog" in found
+    assert "targets.dev: undefined variable nope" in found
+
+
+def test_a_number_in_the_environment_is_its_text(copy: Path, wheel: Path) -> None:
+    path = copy / "databricks.yml"
+    more = "HEADWATER_STORAGE: ${var.storage}\n      HEADWATER_STREAM__STATE_PARTITIONS: 64"
+    path.write_text(path.read_text().replace("HEADWATER_STORAGE: ${var.storage}", more))
+    assert bundle.check(copy, "prod", GIVEN, wheel) == []
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,43 @@ def in_azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "HEADWATER_BROKER__BOOTSTRAP": "example.servicebus.windows.net:9093",
         "HEADWATER_MYSQL__HOST": "example.mysql.database.azure.com",
         "HEADWATER_MYSQL__SSL_CA": str(certificates),
-        "EVENTHUB_CONNECTION_STRING": "Endpoint=sb://example.servicebus.windows.net/;planted",
+        "EVENTHUB_CONNECTION_STRING": (
+            "SharedAccessKeyName=send;SharedAccessKey=planted=;Endpoint=sb://example.servicebus"
+            ".windows.net/"
+        ),
         "MYSQL_PASSWORD": "planted",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("in_azure")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EVENTHUB_CONNECTION_STRING", "Endpoint=sb://example.servicebus.windows.net/",
+         "broker.sasl_password: env:EVENTHUB_CONNECTION_STRING is no connection string"),
+        ("EVENTHUB_CONNECTION_STRING", "Endpoint=sb://x/;SharedAccessKeyName=a;SharedAccessKey=",
+         "broker.sasl_password: env:EVENTHUB_CONNECTION_STRING is no connection string"),
+        ("HEADWATER_STORAGE", "abfss://CONTAINER@example.dfs.core.windows.net/x",
+         "storage: CONTAINER in abfss://CONTAINER@example.dfs.core.windows.net/x stands for"),
+        ("HEADWATER_IDENTITY__TENANT_ID", "my tenant", "identity.tenant_id: "),
+        ("HEADWATER_IDENTITY__AUTHORITY", "http://evil.example", "identity.authority: "),
+    ],
+)  # fmt: skip
+def test_what_would_only_be_refused_later_is_said(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, lines = check("--env", "azure")
+    assert code == 1
+    assert [line for line in lines if line.startswith(said)], lines
+
+
+@pytest.mark.usefixtures("in_azure")
+def test_an_authority_may_be_written_as_in_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_IDENTITY__AUTHORITY", "https://login.microsoftonline.us/")
+    loaded = settings_files.load("azure")
+    assert loaded.identity.authority == "login.microsoftonline.us"
 
 
 @pytest.mark.usefixtures("in_azure")

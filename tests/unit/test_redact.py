@@ -33,6 +33,7 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         f"jdbc:mysql://host:3306/db?user=u&password={PLANTED}&useSSL=true",
         f'org.apache.PlainLoginModule required username="u" password="{PLANTED}";',
         f"mysql://someone:{PLANTED.replace('/', '_')}@host/db",
+        f"contracts: no folder https:/someone:{PLANTED.replace('/', '_')}@host/contracts",
         f"https://account.example.net/c?sv=1&sig={PLANTED}&se=2",
         f"Authorization: Bearer {PLANTED}",
         f"redis://:{PLANTED}@host",
