@@ -496,7 +496,11 @@ def test_one_mistake_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     ("given", "wanted"),
     [
         (
-            {"HEADWATER_BROKER__SASL_USERNAME": "", "HEADWATER_MYSQL__SSL_MODE": "preferred"},
+            {
+                "HEADWATER_BROKER__SASL_USERNAME": "",
+                "HEADWATER_MYSQL__SSL_MODE": "preferred",
+                "HEADWATER_MYSQL__SSL_CA": "/a.pem",
+            },
             ("broker: sasl_username: wanted with PLAIN", "mysql: ssl_mode `preferred` verifies"),
         ),
         (
