@@ -168,7 +168,12 @@ def build(
     from lakehouse.silver import ACCEPTED
 
     demand(settings, layouts)
-    counted = metrics.fingerprint(contracts)
+    # What else than Silver the tables follow from.
+    under = {
+        "counted": metrics.fingerprint(contracts),
+        "fiscal_year_start": settings.fiscal_year_start,
+    }
+    moved = False
     with runs.recorded(spark, settings, JOB) as run:
         silver = tables.silver(contracts)
         tables.read(spark, settings, silver)
@@ -180,17 +185,19 @@ def build(
         else:
             until, advanced = _check_unchanged(spark, settings, silver, layouts, last, until)
             outgrown = _outgrown(spark, settings, layouts, last.written)
-            same = (json.loads(last.details or "{}").get("counted") or counted) == counted
+            was = under | json.loads(last.details or "{}")
+            moved = was["fiscal_year_start"] != under["fiscal_year_start"]
+            same = was["counted"] == under["counted"]
             if same and not outgrown and not _reported_otherwise(spark, settings, layouts):
                 after = last.read[SILVER]
         if last is not None and after is not None:
             run.read, run.written = {SILVER: until}, dict(last.written)
             run.commits = _commits(spark, settings, layouts, silver, until, run.written)
-            run.details = {"counted": counted}
-            if after == until and again is None:
+            run.details = dict(under)
+            if after == until and again is None and not moved:
                 return Result("nothing", after, until)
             changed = _changed(spark, settings, silver, after, until, again)
-            if changed.isEmpty():
+            if changed.isEmpty() and not moved:
                 return Result("increment", after, until)
         rows = tables.read(spark, settings, silver, until).where(f"outcome = '{ACCEPTED}'")
         mode = "full" if after is None else "increment"
@@ -203,7 +210,7 @@ def build(
             spark, settings, map(tables.gold, layouts.gold), last.written if last else {}
         )
         run.commits = _commits(spark, settings, layouts, silver, until, run.written)
-        run.details = {"mode": result.mode, "after": after, "counted": counted}
+        run.details = {"mode": result.mode, "after": after, **under}
         if held_against == INCREMENTS:
             run.details["different"] = {n: d.rows for n, d in result.tables.items() if d.rows}
         elif held_against:

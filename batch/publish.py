@@ -17,7 +17,7 @@ import click
 
 from batch.warehouses import KINDS
 from lakehouse.command import run, settings_options
-from lakehouse.errors import WarehouseError
+from lakehouse.errors import TableError, WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +50,11 @@ class Published:
 
 @dataclass
 class Result:
-    """Tables by the warehouse that they are in."""
+    """Tables by the warehouse that they are in. unusual: what the quality gate let pass, and is
+    unlike its own past."""
 
     warehouses: dict[str, list[Published]] = field(default_factory=dict)
+    unusual: list[str] = field(default_factory=list)
 
     @property
     def staged(self) -> int:
@@ -99,7 +101,7 @@ def describe(result: Result) -> str:
             f"({t.mode}, {t.staged:,} rows sent)"
             for t in tables
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *result.unusual])
 
 
 def copy(
@@ -129,7 +131,7 @@ def copy(
 
         def looked_at() -> None:
             if gate:
-                quality.demand(spark, settings, layouts, newest, say)
+                result.unusual = quality.demand(spark, settings, layouts, newest, say)
 
         # Beside the staging: it is over before anything is merged.
         with ThreadPoolExecutor(1) as pool:
@@ -245,8 +247,11 @@ def _prepare(
 ) -> tuple[Target, DataFrame | None]:
     """What a table has to become, and the rows for its stage; None where nothing has changed.
 
-    newest: what passed the quality gate. held: what the warehouse has.
+    newest: what passed the quality gate. held: what the warehouse has. All rows are brought where
+    it has none, or where nobody can tell any more what has changed since.
     """
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
     from pyspark.sql import functions as F
 
     from batch.warehouses.base import DELETED, Target
@@ -260,14 +265,18 @@ def _prepare(
     if not full and held == newest:
         return Target(layout, name, newest, False, 0, expected), None
     key = list(layout.primary_key)
-    if full or held is None:
-        stage, count = rows.withColumn(DELETED, F.lit(False)), expected.rows
-    else:
-        changed = tables.changes(spark, settings, table, held.number, newest.number)
-        keys = warehouse.storable(changed, layout).select(*key).distinct().localCheckpoint()
-        there = rows.withColumn(DELETED, F.lit(False))
-        stage = keys.join(there, key, "left").fillna({DELETED: True})
-        count = keys.count()
+    there = rows.withColumn(DELETED, F.lit(False))
+    stage, count = there, expected.rows
+    if not full and held is not None:
+        try:
+            changed = tables.changes(spark, settings, table, held.number, newest.number)
+            keys = warehouse.storable(changed, layout).select(*key).distinct().localCheckpoint()
+        except (TableError, PySparkException, Py4JError):
+            # Between the two a type is another one, or files of the changes are gone.
+            full = True
+        else:
+            stage = keys.join(there, key, "left").fillna({DELETED: True})
+            count = keys.count()
     if not full and count == 0:
         return Target(layout, name, newest, False, 0, expected), None
     return Target(layout, name, newest, full, count, expected), stage.select(

@@ -127,8 +127,8 @@ def show(checked: list[Checked]) -> None:
         for broken in one.broken:
             kind = "critical" if broken.critical else "warning"
             click.echo(f"{kind}: {_said(one, broken)}")
-        for line in one.anomalies:
-            click.echo(f"unusual: {one.table}: {line}")
+    for line in unusual(checked):
+        click.echo(line)
 
 
 def _said(one: Checked, broken: Broken) -> str:
@@ -155,11 +155,11 @@ def demand(
     layouts: Layouts,
     newest: Mapping[str, Version],
     say: Say = lambda _: None,
-) -> None:
+) -> list[str]:
     """Raises QualityError where something critical is broken in the newest of these versions.
 
     newest: as `newest_of` has them. A version that passed before is not looked at again, unless
-    something else is expected of it now.
+    something else is expected of it now. Returns what is unusual about the others, a line each.
     """
     passed = {
         (row.table, row.version, row.committed, row.suite)
@@ -171,9 +171,16 @@ def demand(
         suite = _suite(layout).fingerprint
         if (layout.full_name, *newest[layout.full_name], suite) not in passed:
             unknown.append(layout.full_name)
-    if unknown:
-        docs = pages(settings)
-        refuse(check(spark, settings, layouts, tuple(unknown), docs, say, newest))
+    if not unknown:
+        return []
+    checked = check(spark, settings, layouts, tuple(unknown), pages(settings), say, newest)
+    refuse(checked)
+    return unusual(checked)
+
+
+def unusual(checked: Iterable[Checked]) -> list[str]:
+    """What is unlike its own past, a line each."""
+    return [f"unusual: {one.table}: {line}" for one in checked for line in one.anomalies]
 
 
 def check(
@@ -206,7 +213,12 @@ def check(
         checked = []
         for suite, frame, outcome in results:
             name = suite.layout.full_name
-            before = [row for row in past if row.table == name]
+            # Of this very version there may be a check already, which is no past of it.
+            before = [
+                row
+                for row in past
+                if row.table == name and (row.version, row.committed) != newest[name]
+            ]
             checked.append(_judged(suite, frame, outcome, newest[name], before))
         _keep(spark, settings, checked)
         run.rows = sum(one.rows for one in checked)

@@ -41,15 +41,20 @@ def of_tables(
     layouts: Layouts,
     streams: list[dict[str, Any]],
 ) -> list[Freshness]:
-    """Every table that is there, and whose contract promises a latency.
+    """Every table whose contract promises a latency, and that is there, or could be: one of Gold is
+    made from Silver, whether that was ever done or not.
 
     streams: as `headwater.status` has them, by query: the table's layer.
     """
     unread = {stream["query"]: stream for stream in streams}
+    silver = arrow.open_table(settings, tables.silver(contracts)) is not None
     found = []
     for table in tables.all_tables(contracts, layouts):
         layout = layouts.get(table.full_name)
-        if layout is None or layout.latency is None or arrow.open_table(settings, table) is None:
+        if layout is None or layout.latency is None:
+            continue
+        due = table.layer == "gold" and silver
+        if not due and arrow.open_table(settings, table) is None:
             continue
         behind: float | None
         if table.layer == "gold":

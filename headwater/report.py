@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Of what there are many, so many are drawn: the largest.
 SHOWN = 12
+# Of cohorts, and of the months after each: an order of another century makes no thousand of them.
+MONTHS = 24
 # States that an order goes through, each after the one before.
 STATES = ("placed", "paid", "shipped", "delivered")
 
@@ -145,10 +147,11 @@ def opened(settings: Settings, contracts: Contracts, layouts: Layouts) -> DuckDB
         return tables.gold(layouts[f"gold.{name}"])
 
     metrics = ("category_id", "sales_date", "currency", "revenue", "units")
-    put("sales", gold("agg_category_metrics"), *metrics)
+    reported = "reporting_currency"
+    put("sales", gold("agg_category_metrics"), *metrics, reported, "reporting_revenue")
     put("categories", gold("dim_category"), "category_id", "name")
-    facts = ("order_id", "customer_id", "placed_at", "location_key", "status", "total", "currency")
-    put("orders", gold("fact_orders"), *facts)
+    facts = ("order_id", "customer_id", "placed_at", "location_key", "status")
+    put("orders", gold("fact_orders"), *facts, reported, "reporting_total")
     put("places", gold("dim_location"), "location_key", "country_code")
     if arrow.open_table(settings, tables.quality()) is not None:
         put("quality", tables.quality(), "checked_at", "table", "score")
@@ -167,12 +170,17 @@ def _tiles(database: DuckDBPyConnection) -> list[tuple[str, str]]:
         "SELECT count(*) FILTER (outcome = 'accepted'), count(*) FILTER (outcome = 'quarantined') "
         "FROM outcomes"
     ).fetchall()
+    [(unpriced,)] = database.sql(
+        "SELECT count(*) FROM orders WHERE reporting_total IS NULL"
+    ).fetchall()
     revenue = database.sql(
         "SELECT currency, sum(revenue) FROM sales GROUP BY currency ORDER BY 2 DESC"
     ).fetchall()
     return [
         *((f"revenue, {currency}", f"{amount:,.2f}") for currency, amount in revenue),
         ("orders", f"{orders:,}"),
+        # Whose currency has no rate: in no sum of the reporting currency.
+        *([("orders without a rate", f"{unpriced:,}")] if unpriced else []),
         ("customers who ordered", f"{customers:,}"),
         ("events accepted", f"{accepted:,}"),
         ("records quarantined", f"{quarantined:,}"),
@@ -193,11 +201,11 @@ def _categories(database: DuckDBPyConnection) -> go.Figure | None:
     return _bars(
         database.sql(
             f"""SELECT coalesce(any_value(name), '') || ' (' || category_id || ')',
-            sum(revenue)::DOUBLE, currency
-            FROM sales LEFT JOIN categories USING (category_id) GROUP BY category_id, currency
-            ORDER BY 2 DESC, 1 LIMIT {SHOWN}"""
+            sum(reporting_revenue)::DOUBLE, reporting_currency
+            FROM sales LEFT JOIN categories USING (category_id) WHERE reporting_revenue IS NOT NULL
+            GROUP BY category_id, reporting_currency ORDER BY 2 DESC, 1 LIMIT {SHOWN}"""
         ).fetchall(),
-        "revenue",
+        "revenue in the reporting currency",
     )
 
 
@@ -208,12 +216,12 @@ def _places(database: DuckDBPyConnection) -> go.Figure | None:
     lost = ", ".join(f"'{state}'" for state in LOST)
     return _bars(
         database.sql(
-            f"""SELECT coalesce(country_code, 'unknown'), sum(total)::DOUBLE, currency
-            FROM orders LEFT JOIN places USING (location_key)
-            WHERE status IS NULL OR status NOT IN ({lost})
+            f"""SELECT coalesce(country_code, 'unknown'), sum(reporting_total)::DOUBLE,
+            reporting_currency FROM orders LEFT JOIN places USING (location_key)
+            WHERE (status IS NULL OR status NOT IN ({lost})) AND reporting_total IS NOT NULL
             GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {SHOWN}"""
         ).fetchall(),
-        "total of orders",
+        "total of orders in the reporting currency",
     )
 
 
@@ -251,8 +259,8 @@ def _cohorts(database: DuckDBPyConnection) -> go.Figure | None:
     ).fetchall()
     if not rows:
         return None
-    cohorts = sorted({row[0] for row in rows})
-    last = max(row[1] for row in rows)
+    cohorts = sorted({row[0] for row in rows})[-MONTHS:]
+    last = min(MONTHS, max(later for cohort, later, _ in rows if cohort in cohorts))
     share = {(cohort, later): value for cohort, later, value in rows}
     return go.Figure(
         go.Heatmap(

@@ -14,6 +14,8 @@ from lakehouse.metrics import net_amount
 
 # What stock is counted by.
 PAIR = ("store_id", "product_id")
+# For how long a count says what is there: one of a clock that stood at 1970 is not today's stock.
+CARRIED_DAYS = 366
 # States of an order whose money did not stay.
 LOST = CANCELLED, RETURNED = "cancelled", "returned"
 
@@ -127,11 +129,13 @@ def stock(events: DataFrame, until: date) -> DataFrame:
     """fact_inventory from the history of `inventory`, the keys of its stores still null.
 
     A row for every day from a pair's first event to `until`, which is no earlier: the last event of
-    the day, or that of an earlier one, carried forward.
+    the day, or that of an earlier one, carried forward for CARRIED_DAYS at most.
     """
     of_day = latest(events.withColumn("_day", F.to_date("_time")), *PAIR, "_day")
     next_day = F.lead("_day").over(Window.partitionBy(*PAIR).orderBy("_day"))
-    last = F.coalesce(F.date_sub(next_day, 1), F.lit(until))
+    last = F.least(
+        F.coalesce(F.date_sub(next_day, 1), F.lit(until)), F.date_add("_day", CARRIED_DAYS)
+    )
     days = of_day.withColumn("_last", last).withColumn(
         "snapshot_date", F.explode(F.sequence("_day", "_last"))
     )
@@ -150,9 +154,14 @@ def carried(stock: DataFrame, since: date, until: date) -> DataFrame:
     """Rows of fact_inventory of the days after `since` until `until`, from those of `since`."""
     days = F.sequence(F.date_add(F.lit(since), 1), F.lit(until))
     ahead = stock.where(F.col("snapshot_date") == F.lit(since)).drop("snapshot_date")
-    return ahead.withColumns(
-        {"snapshot_date": F.explode(days), "is_carried": F.lit(True), "store_key": _no_key()}
-    ).withColumn("snapshot_month", F.trunc("snapshot_date", "month"))
+    counted = F.to_date("changed_at")
+    return (
+        ahead.withColumns(
+            {"snapshot_date": F.explode(days), "is_carried": F.lit(True), "store_key": _no_key()}
+        )
+        .where(F.col("snapshot_date") <= F.date_add(counted, CARRIED_DAYS))
+        .withColumn("snapshot_month", F.trunc("snapshot_date", "month"))
+    )
 
 
 def end_of_day(day: str) -> Column:

@@ -42,6 +42,7 @@ UNTRUSTED = re.compile(
 )
 # What is said where a value does not fit.
 NARROWER = "its table was made for a narrower contract"
+ANEW = "publish makes it anew after"
 # A transaction is tried so often where others are in its way.
 ATTEMPTS = 5
 
@@ -129,6 +130,22 @@ class Warehouse(ABC):
     @abstractmethod
     def columns(self, name: str) -> list[str]:
         """Names of a table's columns in order; none where there is no such table."""
+
+    def forms(self, name: str) -> dict[str, tuple[str, bool]]:  # noqa: ARG002
+        """Of each column of a table its type, as this kind calls it, and whether it may be empty;
+        none where that is not looked at."""
+        return {}
+
+    def key_of(self, name: str) -> list[str]:  # noqa: ARG002
+        """Columns of a table's primary key."""
+        return []
+
+    def altered(self, name: str, column: Column, optional: bool) -> list[str]:
+        """Statements that give a column the type of its contract. optional: and that it may be
+        empty, or not."""
+        begin = f"ALTER TABLE {self.table(name)} ALTER COLUMN {self.quote(column.name)}"
+        null = f"{begin} {'DROP' if optional else 'SET'} NOT NULL"
+        return [f"{begin} TYPE {self.type_of(column)}", null]
 
     @abstractmethod
     def purge(self, names: list[str]) -> None:
@@ -295,8 +312,10 @@ class Warehouse(ABC):
         taken = {}
         q, t = self.quote, self.table
         self.execute(self.begin)
+        now_at: Target | None = None
         try:
             for target in targets:
+                now_at = target
                 begun = time.monotonic()
                 layout, name, stage = target.layout, t(target.name), t(target.stage)
                 if target.full or target.staged:
@@ -318,13 +337,56 @@ class Warehouse(ABC):
                     f"{target.state.committed}, {target.expected.rows}, '{now}')"
                 )
                 taken[target.name] = time.monotonic() - begun
-        except BaseException:
+        except BaseException as error:
             # A connection that is gone has been rolled back by the other side.
             with suppress(WarehouseError):
                 self.execute("ROLLBACK")
+            if isinstance(error, WarehouseError) and now_at is not None:
+                self._explain(error, now_at)
             raise
         self.execute("COMMIT")
         return taken
+
+    def _explain(self, error: WarehouseError, target: Target) -> None:
+        """Raises another error in its place where the table is not as its contract has it: with the
+        statement that is wanted."""
+        if isinstance(error, BusyError) or ANEW in str(error):
+            return
+        try:
+            odd, statements = self._unlike(target)
+        except WarehouseError:
+            return
+        if odd:
+            raise WarehouseError(
+                f"{self.where}: table {target.name} is not as its contract has it "
+                f"({', '.join(odd)}), and would not be {target.layout.full_name}: it was left as "
+                f"it is; publish goes on after `{'; '.join(statements)}`"
+            ) from None
+
+    def _unlike(self, target: Target) -> tuple[list[str], list[str]]:
+        """What differs from a table that is made from the contract now; statements that mend it."""
+        name, layout = target.name, target.layout
+        sample = f"headwater_stage_form_{name}"
+        self.execute(self.drop(sample))
+        try:
+            self.execute(self.create(sample, layout))
+            wanted, key = self.forms(sample), self.key_of(sample)
+        finally:
+            self.execute(self.drop(sample))
+        found, odd, statements = self.forms(name), [], []
+        for column in layout.columns:
+            was, should = found.get(column.name), wanted.get(column.name)
+            if was is None or should is None or was == should:
+                continue
+            words = [f"{kind}{'' if optional else ' NOT NULL'}" for kind, optional in (was, should)]
+            odd.append(f"{column.name} is {words[0]} for {words[1]}")
+            statements += self.altered(name, column, should[1])
+        if key and (was_key := self.key_of(name)) != key:
+            odd.append(f"its primary key is {', '.join(was_key) or 'gone'}")
+            columns = ", ".join(map(self.quote, key))
+            begin = f"ALTER TABLE {self.table(name)}"
+            statements.append(f"{begin} ADD PRIMARY KEY ({columns})")
+        return odd, statements
 
     def _upsert(self, target: Target, columns: list[str]) -> None:
         key = list(target.layout.primary_key)
@@ -333,9 +395,7 @@ class Warehouse(ABC):
         except WarehouseError as error:
             if NARROWER not in str(error):
                 raise
-            raise WarehouseError(
-                f"{error}: publish makes it anew after `{self.drop(target.name)}`"
-            ) from None
+            raise WarehouseError(f"{error}: {ANEW} `{self.drop(target.name)}`") from None
 
     def content(self, name: str, layout: Layout) -> Content:
         """What a table holds."""

@@ -98,6 +98,24 @@ class DuckDB(Warehouse):
         )
         return [str(row[0]) for row in rows]
 
+    def forms(self, name: str) -> dict[str, tuple[str, bool]]:
+        rows = self.execute(
+            "SELECT column_name, data_type, is_nullable = 'YES' FROM information_schema.columns "
+            "WHERE table_schema = 'main' AND lower(table_name) = lower(?) "
+            "AND table_catalog = current_database()",
+            name,
+        )
+        return {str(column): (str(kind), bool(null)) for column, kind, null in rows}
+
+    def key_of(self, name: str) -> list[str]:
+        rows = self.execute(
+            "SELECT unnest(constraint_column_names) FROM duckdb_constraints() "
+            "WHERE constraint_type = 'PRIMARY KEY' AND lower(table_name) = lower(?) "
+            "AND database_name = current_database()",
+            name,
+        )
+        return [str(row[0]) for row in rows]
+
     def purge(self, names: list[str]) -> None:  # noqa: ARG002
         # Blocks of rows that are gone stay in the file: it is written anew, whole.
         fresh = self._path.with_name(f"{self._path.name}.fresh")

@@ -212,6 +212,26 @@ class MySQL(Warehouse):
         )
         return [str(row[0]) for row in rows]
 
+    def forms(self, name: str) -> dict[str, tuple[str, bool]]:
+        rows = self.execute(
+            "SELECT column_name, column_type, is_nullable = 'YES' FROM information_schema.columns "
+            "WHERE table_schema = database() AND table_name = %s",
+            name,
+        )
+        return {str(column): (str(kind), bool(null)) for column, kind, null in rows}
+
+    def key_of(self, name: str) -> list[str]:
+        rows = self.execute(
+            "SELECT column_name FROM information_schema.key_column_usage "
+            "WHERE table_schema = database() AND table_name = %s "
+            "AND constraint_name = 'PRIMARY' ORDER BY ordinal_position",
+            name,
+        )
+        return [str(row[0]) for row in rows]
+
+    def altered(self, name: str, column: Column, optional: bool) -> list[str]:  # noqa: ARG002
+        return [f"ALTER TABLE {self.table(name)} MODIFY COLUMN {self.definition(column)}"]
+
     def purge(self, names: list[str]) -> None:
         # Its own default is to wait for a day, or a year, until others have ended what they read.
         self.execute(f"SET SESSION lock_wait_timeout = {WAIT_SECONDS}")

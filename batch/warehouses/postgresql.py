@@ -188,6 +188,27 @@ class PostgreSQL(Warehouse):
         )
         return [str(row[0]) for row in rows]
 
+    def forms(self, name: str) -> dict[str, tuple[str, bool]]:
+        rows = self.execute(
+            "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull "
+            "FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid "
+            "WHERE relnamespace = current_schema()::regnamespace AND relname = %s "
+            "AND attnum > 0 AND NOT attisdropped",
+            name,
+        )
+        return {str(column): (str(kind), bool(null)) for column, kind, null in rows}
+
+    def key_of(self, name: str) -> list[str]:
+        rows = self.execute(
+            "SELECT attname FROM pg_catalog.pg_constraint JOIN pg_catalog.pg_class c "
+            "ON c.oid = conrelid JOIN pg_catalog.pg_attribute a "
+            "ON a.attrelid = conrelid AND attnum = ANY (conkey) "
+            "WHERE relnamespace = current_schema()::regnamespace AND relname = %s "
+            "AND contype = 'p' ORDER BY array_position(conkey, attnum)",
+            name,
+        )
+        return [str(row[0]) for row in rows]
+
     def purge(self, names: list[str]) -> None:
         for name in names:
             if self.columns(name):

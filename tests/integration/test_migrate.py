@@ -17,7 +17,7 @@ from lakehouse import runs
 from lakehouse.errors import WarehouseError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import MySQL, PostgreSQL, Settings
-from tests.published import copy, gold_rows
+from tests.published import copy, gold_rows, modes
 from tests.samples_gold import Shop
 from tests.servers import MariaDB
 from tests.servers import PostgreSQL as Server
@@ -153,6 +153,67 @@ def test_a_value_that_a_table_is_too_narrow_for(
     run(settings, kind, re.findall(r"`(DROP TABLE .*)`", str(refused.value))[0])
     copy(shop, settings, kind)
     assert products() == [("P00001", "Lux")]
+
+
+@pytest.mark.long
+def test_a_table_of_other_types_is_told_with_what_mends_it(
+    shop: Shop, settings: Settings, kind: str, products: Rows
+) -> None:
+    """Changed by hand, or made for a contract that said something else."""
+    copy(shop, settings, kind)
+    name = NAMES[kind]
+    by_hand = {
+        "duckdb": f"ALTER TABLE {name} ALTER COLUMN price TYPE DECIMAL(14,4)",
+        "mysql": f"ALTER TABLE {name} MODIFY COLUMN price DECIMAL(14,4)",
+        "postgresql": f"ALTER TABLE {name} ALTER COLUMN price TYPE NUMERIC(14,4)",
+    }[kind]
+    not_null = {
+        "duckdb": f"ALTER TABLE {name} ALTER COLUMN brand SET NOT NULL",
+        "mysql": f"ALTER TABLE {name} MODIFY COLUMN brand VARCHAR(255) NOT NULL",
+        "postgresql": f"ALTER TABLE {name} ALTER COLUMN brand SET NOT NULL",
+    }[kind]
+
+    def refused(column: str) -> str:
+        with pytest.raises(WarehouseError, match="is not as its contract has it") as error:
+            copy(shop, settings, kind)
+        assert f"({column} is " in str(error.value)
+        return str(re.findall(r"goes on after `(.*)`", str(error.value))[0])
+
+    run(settings, kind, by_hand)
+    run(settings, kind, refused("price"))
+    assert modes(copy(shop, settings, kind)) == {"nothing"}
+    run(settings, kind, not_null)
+    shop.sql("UPDATE {dim_product} SET brand = NULL")
+    run(settings, kind, refused("brand"))
+    copy(shop, settings, kind)
+    assert products() == [("P00001", None)]
+    shop.sql("UPDATE {dim_product} SET brand = 'Lux'")
+    if kind == "mysql":
+        run(settings, kind, f"ALTER TABLE {name} DROP PRIMARY KEY")
+        with pytest.raises(WarehouseError, match="its primary key is gone") as error:
+            copy(shop, settings, kind)
+        run(settings, kind, re.findall(r"goes on after `(.*)`", str(error.value))[0])
+    copy(shop, settings, kind)
+    assert products() == [("P00001", "Lux")]
+
+
+@pytest.mark.long
+def test_changes_that_nobody_can_tell_any_more_are_a_full_copy(
+    shop: Shop, settings: Settings, kind: str, products: Rows
+) -> None:
+    copy(shop, settings, kind)
+    shop.sql("UPDATE {dim_product} SET brand = 'Rex'")
+    # As VACUUM leaves it, where a target was away for longer than changes are kept.
+    kept = Path(shop.settings.tables, "gold/dim_product/_change_data")
+    kept.rename(kept.with_name("_gone"))
+    try:
+        copied = copy(shop, settings, kind)
+    finally:
+        kept.with_name("_gone").rename(kept)
+        shop.sql("UPDATE {dim_product} SET brand = 'Lux'")
+    [tables] = copied.warehouses.values()
+    assert {t.name for t in tables if t.mode == "full"} == {NAMES[kind]}
+    assert products() == [("P00001", "Rex")]
 
 
 def run(settings: Settings, kind: str, statement: str) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -418,6 +418,40 @@ def stock(shop: Shop) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.long
+def test_a_count_is_carried_for_a_year_at_most(shop: Shop) -> None:
+    """One of a clock that stood at 1970; in increments, one that nobody has made again."""
+
+    def first_and_last() -> dict[str, tuple[str, str, int]]:
+        found: dict[str, list[str]] = {}
+        for row in shop.rows("fact_inventory"):
+            found.setdefault(row["store_id"], []).append(str(row["snapshot_date"]))
+        return {store: (min(days), max(days), len(days)) for store, days in found.items()}
+
+    sent = datetime(2028, 1, 1, tzinfo=UTC)
+    shop.say(
+        ("1970-01-01T08:00:00Z", "inventory", counted(5, store_id="S003")),
+        ("08:00", "inventory", counted(20)),
+    )
+    shop.build()
+    assert first_and_last() == {
+        "S001": ("2026-03-01", "2026-03-01", 1),
+        "S003": ("1970-01-01", "1971-01-02", 367),
+    }
+    assert {row["year"] for row in shop.rows("dim_date")} == {1970, 1971, 2026}
+    later = counted(3, store_id="S002")
+    shop.say(("2027-03-02T08:00:00Z", "inventory", later), sent=sent)
+    shop.build()
+    stores = first_and_last()
+    assert stores["S001"] == ("2026-03-01", "2027-03-02", 367)
+    shop.say(("2027-03-05T08:00:00Z", "inventory", later), sent=sent)
+    shop.build()
+    assert first_and_last()["S001"] == stores["S001"]
+    assert first_and_last()["S002"] == ("2027-03-02", "2027-03-05", 4)
+    # The first store's last count is a year and a day old by then.
+    assert shop.build(rebuild=True).rows == 0
+
+
 def store_since(moment: datetime) -> int:
     return key("S001", round(moment.timestamp() * 1_000_000))
 
@@ -603,13 +637,16 @@ def test_the_fiscal_year_begins_where_it_is_set_to(shop: Shop) -> None:
     shop.say(("12:00", "order", order(1, "12:00")))
     for start, expected in FISCAL.items():
         shop.settings = shop.settings.model_copy(update={"fiscal_year_start": start})
-        shop.say(("13:00", "category", {**CATEGORY, "name": f"Home {start}"}))
+        # Whether anything has happened or not.
+        if start == 4:
+            shop.say(("13:00", "category", {**CATEGORY, "name": f"Home {start}"}))
         assert shop.build().mode == ("full" if start == 1 else "increment")
         found = {
             str(r["day"]): (r["fiscal_year"], r["fiscal_quarter"], r["fiscal_month"])
             for r in shop.rows("dim_date")
         }
         assert {day: found[day] for day in expected} == expected
+    assert shop.build().mode == "nothing"
     [leap] = [r for r in shop.rows("dim_date") if str(r["day"]) == "2026-12-31"]
     # 2026 has 53 weeks, and its last Thursday is the 31st of December.
     named = ("date_key", "day_of_year", "iso_year", "iso_week", "day_of_week", "is_month_end")

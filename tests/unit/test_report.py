@@ -43,8 +43,10 @@ def shop(settings: Settings, contracts: Contracts, layouts: Layouts) -> Settings
         placed_at=pa.array([day(1, 5), day(1, 9), day(3, 1), day(3, 2)], pa.timestamp("us", "UTC")),
         location_key=pa.array([10, 11, 10, 99], pa.int64()),
         status=["delivered", "returned", "paid", "placed"],
-        total=pa.array([Decimal("10.50"), Decimal(20), Decimal(5), Decimal(7)], MONEY),
-        currency=["EUR"] * 4,
+        reporting_total=pa.array(
+            [Decimal("10.50"), Decimal(20), Decimal(5), Decimal("6.30")], MONEY
+        ),
+        reporting_currency=["EUR"] * 4,
     )
     write(
         settings,
@@ -57,8 +59,10 @@ def shop(settings: Settings, contracts: Contracts, layouts: Layouts) -> Settings
         gold("agg_category_metrics"),
         category_id=["K1", "K1", "K2"],
         sales_date=[date(2026, 1, 5), date(2026, 3, 1), date(2026, 3, 2)],
-        currency=["EUR", "EUR", "EUR"],
+        currency=["EUR", "EUR", "USD"],
         revenue=pa.array([Decimal("10.50"), Decimal(5), Decimal(7)], MONEY),
+        reporting_currency=["EUR", "EUR", "EUR"],
+        reporting_revenue=pa.array([Decimal("10.50"), Decimal(5), Decimal("6.30")], MONEY),
         units=pa.array([1, 1, 1], pa.int64()),
     )
     write(settings, gold("dim_category"), category_id=["K1"], name=["<Books>"])
@@ -93,14 +97,16 @@ def drawn(database: duckdb.DuckDBPyConnection, title: str) -> Any:
 
 
 def test_money_by_day_by_category_and_by_country(database: duckdb.DuckDBPyConnection) -> None:
-    [line] = drawn(database, "Revenue over time")
-    assert list(line.x) == [date(2026, 1, 5), date(2026, 3, 1), date(2026, 3, 2)]
-    assert (list(line.y), line.name) == ([10.5, 5.0, 7.0], "EUR")
+    eur, usd = drawn(database, "Revenue over time")
+    assert list(eur.x) == [date(2026, 1, 5), date(2026, 3, 1)]
+    assert (list(eur.y), eur.name) == ([10.5, 5.0], "EUR")
+    assert (list(usd.x), list(usd.y), usd.name) == ([date(2026, 3, 2)], [7.0], "USD")
+    # What is held against each other is in one currency.
     [bars] = drawn(database, "Revenue by category")
-    assert dict(zip(bars.x, bars.y, strict=True)) == {"<Books> (K1)": 15.5, " (K2)": 7.0}
+    assert dict(zip(bars.x, bars.y, strict=True)) == {"<Books> (K1)": 15.5, " (K2)": 6.3}
     # What came back from France is no revenue, and where the last one goes is not known.
     [bars] = drawn(database, "Orders by country")
-    assert dict(zip(bars.x, bars.y, strict=True)) == {"DE": 15.5, "unknown": 7.0}
+    assert dict(zip(bars.x, bars.y, strict=True)) == {"DE": 15.5, "unknown": 6.3}
 
 
 def test_funnel_and_cohorts(database: duckdb.DuckDBPyConnection) -> None:
@@ -134,7 +140,8 @@ def test_the_page_stands_alone(shop: Settings) -> None:
     page = (shop.runtime_dir / "report.html").read_text()
     assert page.count("<h2>") == len(report.SECTIONS)
     assert "Nothing to draw yet." in page, "no score was kept"
-    assert ">22.50</b>revenue, EUR" in page
+    assert ">15.50</b>revenue, EUR" in page
+    assert ">7.00</b>revenue, USD" in page
     assert ">4</b>orders" in page
     assert ">2</b>records quarantined" in page
     # The library stands in it, once; nothing is fetched.
