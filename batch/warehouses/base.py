@@ -258,7 +258,13 @@ class Warehouse(ABC):
             if not columns:
                 made.append(name)
                 self.execute(self.create(name, layout))
+                for statement in self.after_create(layout):
+                    self.execute(statement)
         return made
+
+    def after_create(self, layout: Layout) -> list[str]:  # noqa: ARG002
+        """What a table that was just made still lacks."""
+        return []
 
     def _add(self, statement: str) -> None:
         try:
@@ -350,7 +356,7 @@ class Warehouse(ABC):
     def _explain(self, error: WarehouseError, target: Target) -> None:
         """Raises another error in its place where the table is not as its contract has it: with the
         statement that is wanted."""
-        if isinstance(error, BusyError) or ANEW in str(error):
+        if isinstance(error, BusyError) or ANEW in str(error) or not self.forms(target.name):
             return
         try:
             odd, statements = self._unlike(target)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from lakehouse.settings import Settings
 
+# Whose rows are seen by whom.
+POLICY = "persons"
 STAGING, DIMENSIONS, FACTS = "stg", "dim", "fact"
 # Text of which lengths are bytes of UTF-8, compared as it is written.
 COLLATION = "COLLATE Latin1_General_100_BIN2_UTF8"
@@ -227,6 +229,17 @@ class Synapse(Warehouse):
             for name in wanted
         ]
 
+    def after_create(self, layout: Layout) -> list[str]:
+        """Its statistics; and, where it holds persons, that its rows are for whom the others' are:
+        under the policy of the set-up, where there is one."""
+        found = self.statistics(layout)
+        if any(column.pii for column in layout.columns):
+            found.append(
+                f"IF EXISTS (SELECT 1 FROM sys.security_policies WHERE name = '{POLICY}') "
+                f"ALTER SECURITY POLICY [{STAGING}].[{POLICY}] {self._predicate(layout)}"
+            )
+        return found
+
     def upsert(self, target: str, stage: str, columns: list[str], key: list[str]) -> str:
         q = self.quote
         into, of, names = self.table(target), self.table(stage), ", ".join(map(q, columns))
@@ -293,10 +306,12 @@ class Synapse(Warehouse):
                 f"CREATE FUNCTION [{STAGING}].[may_see_persons](@key BIGINT) RETURNS TABLE "
                 f"WITH SCHEMABINDING AS RETURN SELECT 1 AS [allowed] WHERE {who}"
             )
-            rules = ", ".join(
-                f"ADD FILTER PREDICATE [{STAGING}].[may_see_persons]"
-                f"({self.quote(layout.primary_key[0])}) ON {self.table(layout.name)}"
-                for layout in personal
-            )
-            found.append(f"CREATE SECURITY POLICY [{STAGING}].[persons] {rules} WITH (STATE = ON)")
+            rules = ", ".join(map(self._predicate, personal))
+            found.append(f"CREATE SECURITY POLICY [{STAGING}].[{POLICY}] {rules} WITH (STATE = ON)")
         return found
+
+    def _predicate(self, layout: Layout) -> str:
+        return (
+            f"ADD FILTER PREDICATE [{STAGING}].[may_see_persons]"
+            f"({self.quote(layout.primary_key[0])}) ON {self.table(layout.name)}"
+        )

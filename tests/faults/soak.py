@@ -513,7 +513,8 @@ def main(
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     processes = None
-    # Whatever happens, the last line is the report.
+    # Whatever happens, the last line is the report: also where whoever started it wants it to end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         bootstrap = broker.start(local).bootstrap
         there = local.broker.model_copy(update={"bootstrap": bootstrap})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 import subprocess
 import sys
+import time
 import uuid
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -85,6 +89,79 @@ def contracts_of(shop: Shop, layouts: Layouts, place: Path) -> Path:
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.write_text(path.read_text())
     return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["duckdb", "mysql", "postgresql"])
+def test_publish_killed_at_ten_random_moments(
+    spark: SparkSession,
+    contracts: Contracts,
+    layouts: Layouts,
+    bootstrap: str,
+    kind: str,
+    mariadb: MariaDB,
+    mysql: MySQL,
+    postgres: Server,
+    postgresql: PostgreSQL,
+    tmp_path: Path,
+) -> None:
+    """The driver and its JVM at once, anywhere between its first look at Gold and its end; then the
+    next run, which brings what changed."""
+    more = {"mysql": mysql, "postgresql": postgresql, "duckdb": str(tmp_path / "w.duckdb")}
+    settings = settings_for(tmp_path / "data", bootstrap).model_copy(update=more)
+    shop = Shop(spark, settings, contracts, layouts)
+    shop.say(
+        ("10:00", "customer", CUSTOMER),
+        ("10:00", "address", ADDRESS),
+        ("09:00", "product", PRODUCT),
+        ("15:00", "order", order(1, "15:00")),
+        ("15:00", "order_item", line(1)),
+    )
+    shop.build()
+    surroundings = environment(settings) | {
+        "HEADWATER_CONTRACTS": str(contracts_of(shop, layouts, tmp_path)),
+        "HEADWATER_DUCKDB": settings.duckdb,
+        **{
+            f"HEADWATER_{name}__{key}": str(getattr(there, key.lower()))
+            for name, there in (("MYSQL", mysql), ("POSTGRESQL", postgresql))
+            for key in ("PORT", "DATABASE", "USER", "PASSWORD")
+        },
+    }
+
+    def begun() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [str(BIN / "headwater"), "publish", "--to", kind, "--full"],
+            env=surroundings,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        while line := process.stderr.readline():
+            if line.startswith("publishing"):
+                return process
+        raise AssertionError(f"exit code {process.wait()}")
+
+    process, started = begun(), time.monotonic()
+    assert process.wait(120) == 0
+    lasts = time.monotonic() - started
+    chance = random.Random(kind)
+    killed = 0
+    while killed < 10:
+        process = begun()
+        with suppress(subprocess.TimeoutExpired):
+            # The moment is what is random here: there is nothing to wait for.
+            process.wait(chance.uniform(0, lasts))
+        os.killpg(process.pid, signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        shop.sql(f"UPDATE {{dim_users}} SET last_name = 'No. {killed}' WHERE is_current")
+        publish.copy(shop.spark, settings, layouts, (kind,), gate=False)
+        if kind == "postgresql":
+            agree_in_postgres(shop, postgres, settings)
+        else:
+            publish.copy(shop.spark, settings, layouts, ("duckdb", "mysql"), gate=False)
+            agree(shop, mariadb, settings)
 
 
 @pytest.mark.long

@@ -45,7 +45,7 @@ SELECT COUNT_BIG(*), coalesce(sum(CONVERT(BIGINT, SUBSTRING(HASHBYTES('MD5', COA
 GO
 DELETE FROM [stg].[headwater_publish] WHERE table_name = 'fact_orders';
 GO
-INSERT INTO [stg].[headwater_publish] VALUES ('fact_orders', 7, 1000, 2;
+INSERT INTO [stg].[headwater_publish] VALUES ('fact_orders', 7, 1000, 2, '2026-03-01T12:00:00+00:00');
 GO
 COMMIT;
 GO

@@ -74,6 +74,10 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         ["status", "--env", "moon"],
         ["reconcile", "--since", "0001-01-01T00:00:00+14:00"],
         ["reconcile", "--since", ""],
+        ["quarantine", "replay", "--since", ""],
+        ["quarantine", "list", "--since", "2026-03-02", "--until", "2026-03-01"],
+        ["gold", "--from", ""],
+        ["gold", "--from", "2026-03-02", "--to", "2026-03-02"],
         ["quarantine", "show", "topic\udcff"],
         [
             "erase",
