@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ from typing import Any
 import click
 import duckdb
 import psutil
+import pyarrow as pa
+from deltalake import DeltaTable
 
 from headwater import broker, status
 from lakehouse import settings as settings_files
@@ -60,7 +63,7 @@ LAYERS = "bronze", "silver"
 MINUTES_FOR_EACH = 60
 # Whether something grows is told from a load that is this long: Spark keeps files of the state for
 # 36 batches before it removes the first. By how much the highest of the second half of the time may
-# be above that of the first, and how many files a table may have after maintenance.
+# be above that of the first, and how many files a partition may have after maintenance.
 MINUTES_TO_TELL = 20
 MEMORY_GROWTH, STATE_GROWTH = 1.25, 1.5
 MOST_FILES = 50
@@ -88,8 +91,8 @@ class Report:
     otherwise, and that a publish after the last one sends. By tenths of the time: memory, MiB of
     the stream's processes, highest; state, MiB of the checkpoint's state, and bronze_files and
     silver_files, data files in the tables' folders, at the end. files: of the tables' newest
-    versions, before and after `headwater maintain` without a stream. scenarios: see
-    tests.faults.scenarios. error: why it ended early.
+    versions, before and after `headwater maintain` without a stream; fullest: after it, of the
+    partition that has the most. scenarios: see tests.faults.scenarios. error: why it ended early.
     """
 
     minutes: float = 0.0
@@ -109,6 +112,7 @@ class Report:
     bronze_files: list[int] = field(default_factory=list)
     silver_files: list[int] = field(default_factory=list)
     files: dict[str, list[int]] = field(default_factory=dict)
+    fullest: dict[str, int] = field(default_factory=dict)
     grown: list[str] | None = None
     scenarios: dict[str, str] = field(default_factory=dict)
     tests: dict[str, str] = field(default_factory=dict)
@@ -444,6 +448,7 @@ def soak(
     processes.finish("maintain")
     after = file_counts(settings)
     found.files = {name: [before[name], after.get(name, 0)] for name in before}
+    found.fullest = fullest(settings, after)
     if minutes >= MINUTES_TO_TELL:
         found.grown = grown(found)
 
@@ -459,9 +464,9 @@ def grown(found: Report) -> list[str]:
         first, second = max(sizes[:middle], default=0), max(sizes[middle:], default=0)
         if second > most * first:
             lines.append(f"{name}: {second} MiB in the second half of the time, {first} before")
-    for name, (_, files) in found.files.items():
+    for name, files in found.fullest.items():
         if files > MOST_FILES:
-            lines.append(f"{name}: {files} files after maintenance")
+            lines.append(f"{name}: {files} files in a partition after maintenance")
     for name, counts in (("bronze", found.bronze_files), ("silver", found.silver_files)):
         if max(counts, default=0) > MOST_FILES_UNDER_LOAD:
             lines.append(f"{name}: {max(counts)} files under load")
@@ -470,6 +475,18 @@ def grown(found: Report) -> list[str]:
 
 def file_counts(settings: Settings) -> dict[str, int]:
     return {table["table"]: table["files"] for table in status.state(settings)["tables"]}
+
+
+def fullest(settings: Settings, tables: Collection[str]) -> dict[str, int]:
+    """By table, the files of the partition that has the most; of a table without any, all."""
+    found = {}
+    for name in tables:
+        table = DeltaTable(f"{settings.tables}/{name.replace('.', '/')}")
+        files = pa.table(table.get_add_actions(flatten=True))
+        columns = [f"partition.{column}" for column in table.metadata().partition_columns]
+        counts = files.group_by(columns).aggregate([([], "count_all")])["count_all"].to_pylist()
+        found[name] = max(counts, default=0)
+    return found
 
 
 def scenarios(minutes: float, each: bool, log: Path) -> dict[str, dict[str, str]]:
