@@ -82,6 +82,22 @@ def _is_hadoop_secret(name: str, value: str) -> bool:
     return name.startswith(HADOOP) and any(re.search(SECRET_NAMES, text) for text in (name, value))
 
 
+def _is_none_of_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in record.pathname
+
+
+def has_jvm(session: SparkSession) -> bool:
+    """Whether the JVM of a session still answers."""
+    from py4j.protocol import Py4JError
+
+    context: Any = session.sparkContext
+    try:
+        context._jvm.java.lang.System.nanoTime()
+    except (Py4JError, ConnectionError):
+        return False
+    return True
+
+
 def spark(settings: Settings, name: str) -> SparkSession:
     """The session of this process, made at the first call. Raises HeadwaterError without a JVM."""
     from pyspark.errors import PySparkException
@@ -95,6 +111,8 @@ def spark(settings: Settings, name: str) -> SparkSession:
     for logger in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         PySparkLogger.getLogger(logger).setLevel(logging.CRITICAL)
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    # It also writes to the root logger, which is nobody's.
+    logging.getLogger().addFilter(_is_none_of_py4j)
     builder = SparkSession.builder.appName(f"headwater-{name}")
     # spark-submit has said where it runs.
     if not {"PYSPARK_GATEWAY_PORT", "MASTER", "SPARK_REMOTE"} & os.environ.keys():

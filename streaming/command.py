@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -60,13 +60,14 @@ def run_queries(
     accept_gap: bool = False,
 ) -> None:
     """Runs queries until all have ended or `stopping` is set. Raises StreamError, LockedError …"""
-    from py4j.protocol import Py4JNetworkError
+    from py4j.protocol import Py4JError
 
     from lakehouse import contracts
     from lakehouse.errors import BrokerError, StreamError
     from lakehouse.locks import STREAM, held
     from lakehouse.privacy import printable
     from lakehouse.progress import Ticker, console, doing
+    from lakehouse.session import has_jvm
     from lakehouse.session import spark as make_session
     from streaming import metrics
     from streaming.query import ADVICE
@@ -74,8 +75,8 @@ def run_queries(
     from streaming.supervise import Supervised
     from streaming.watch import TopicWatch
 
-    # Nobody is at the other end any more.
-    gone = Py4JNetworkError, ConnectionError
+    # Of the JVM, or because there is none any more.
+    errors = Py4JError, ConnectionError
     # Queries that have not begun yet: once they have, records that are gone are an error again.
     accepting = set(names) if accept_gap else set[str]()
 
@@ -148,15 +149,20 @@ def run_queries(
                 stream = stream.model_copy(update={"restarts": metrics.FAILED_ANEW})
                 queries += [Supervised(name, None, again, stream, say) for name in later]
                 follow()
-        except gone:
+        except errors:
+            if has_jvm(spark):
+                raise
             raise StreamError(
                 "the JVM that Spark runs in has ended (killed, or out of memory?), and all streams "
                 f"with it{ADVICE}"
             ) from None
         finally:
             for query in queries:
-                with suppress(*gone):
+                try:
                     query.stop()
+                except errors:
+                    if has_jvm(spark):
+                        raise
     said = ", ".join(f"{query.name} {query.meter.rows:,} records" for query in queries)
     click.echo(f"streams ended at a batch boundary: {said}", err=True)
 
