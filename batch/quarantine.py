@@ -469,6 +469,7 @@ def repair(
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
+        "at": tables.later_than_all(spark, settings, table, "at"),
         "by": by,
         "action": repairs.REPAIRED,
         "note": note,
@@ -478,8 +479,7 @@ def repair(
     schema = ", ".join(f"{name} {table.columns[name]}" for name in given)
     row = spark.createDataFrame([tuple(given.values())], schema)
     nothing = {n: F.lit(None).cast(table.columns[n]) for n in ("outcome", "violations")}
-    stamped = tables.stamped(spark, settings, table, row.withColumns(nothing), "at")
-    tables.append(stamped, settings, table)
+    tables.append(row.withColumns(nothing), settings, table)
 
 
 def replay(

@@ -74,11 +74,11 @@ def announce(
         .localCheckpoint()
     )
     changed = after.where(~F.col("violations").eqNullSafe(F.col("was")))
-    step = {"by": F.lit(by), "action": F.lit(REPLAYING)}
     table = tables.repairs()
     tables.ensure(spark, settings, table)
-    begun = tables.stamped(spark, settings, table, changed.withColumns(step), "at")
-    _append(spark, settings, begun)
+    at = tables.later_than_all(spark, settings, table, "at")
+    step = {"at": F.lit(at), "by": F.lit(by), "action": F.lit(REPLAYING)}
+    _append(spark, settings, changed.withColumns(step))
     return after
 
 

@@ -65,6 +65,7 @@ def _append(spark: SparkSession, settings: Settings, run: Run, result: str) -> N
         "run_id": str(uuid.uuid4()),
         "job": run.job,
         "started_at": run.started_at,
+        "ended_at": tables.later_than_all(spark, settings, table, "ended_at"),
         "result": result,
         "rows": run.rows,
         "offsets": [(topic, part, end) for (topic, part), end in sorted(run.offsets.items())],
@@ -75,7 +76,7 @@ def _append(spark: SparkSession, settings: Settings, run: Run, result: str) -> N
     }
     schema = ", ".join(f"{name} {table.columns[name]}" for name in row)
     frame = spark.createDataFrame([tuple(row.values())], schema)
-    tables.append(tables.stamped(spark, settings, table, frame, "ended_at"), settings, table)
+    tables.append(frame, settings, table)
 
 
 def last(spark: SparkSession, settings: Settings, job: str) -> Row | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from lakehouse import catalog, metrics
@@ -616,17 +617,19 @@ def read(
     return (reader if version is None else reader.option("versionAsOf", version)).load(path)
 
 
-def stamped(
-    spark: SparkSession, settings: Settings, table: Table, rows: DataFrame, column: str
-) -> DataFrame:
-    """The rows with now in a column, or a moment after the latest that the table has there: this
-    machine's clock may have been put back, and what is newest is told by it."""
+def later_than_all(spark: SparkSession, settings: Settings, table: Table, column: str) -> datetime:
+    """Now, or a moment after the latest that a table has in a column: this machine's clock may have
+    been put back, and what is newest is told by it.
+
+    Asked before rows are appended, and not while they are: an append that reads the table is in the
+    way of others.
+    """
     from pyspark.sql import functions as F
 
-    latest = read(spark, settings, table).agg(F.max(column).alias("_latest"))
-    after = F.col("_latest") + F.expr("INTERVAL '0.000001' SECOND")
-    joined = rows.crossJoin(F.broadcast(latest))
-    return joined.withColumn(column, F.greatest(F.current_timestamp(), after)).drop("_latest")
+    latest = F.max(F.unix_micros(column)).alias("micros")
+    [row] = read(spark, settings, table).agg(latest).collect()
+    after = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=(row.micros or 0) + 1)
+    return max(datetime.now(UTC), after)
 
 
 def create(rows: DataFrame, settings: Settings, table: Table) -> None:

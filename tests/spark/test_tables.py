@@ -18,6 +18,7 @@ from lakehouse.contracts import Contracts
 from lakehouse.delta_log import DeltaLog
 from lakehouse.errors import TableError
 from lakehouse.layouts import Layouts
+from lakehouse.session import side_by_side
 from lakehouse.settings import Settings, Unity
 from tests.house import House, category
 
@@ -162,6 +163,17 @@ def test_the_last_run_is_the_last_one_though_the_clock_was_put_back(
         assert last is not None
         assert last.rows == rows
         assert {job["job"]: job["rows"] for job in status.jobs(settings)} == {"gold": rows}
+
+    # Some at once are not in each other's way.
+    def some(rows: int) -> None:
+        for _ in range(3):
+            with runs.recorded(spark, settings, f"job {rows}") as run:
+                run.rows = rows
+
+    side_by_side(some, range(4))
+    found = tables.read(spark, settings, tables.runs()).where("job LIKE 'job %'").collect()
+    assert sorted(row.rows for row in found) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    last = runs.last(spark, settings, "gold")
     # What a job is about to do is no run of it.
     runs.begun(spark, settings, "gold", {"there": []})
     assert runs.last(spark, settings, "gold") == last
