@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
 
 PARTS = 10
+LEAST_COMMITS = 4
 # Fast enough that all of it lies within the watermark.
 EVENTS_A_SECOND = 100_000.0
 
@@ -79,11 +80,18 @@ def main(events: int, as_json: bool) -> None:
 
 
 def rates(local: Settings, query: str) -> list[float]:
-    """Of each of ten equal parts of what a query wrote after its first commit: rows a second."""
+    """Of each of ten equal parts of what a query wrote after its first commit: rows a second.
+
+    Raises ClickException where there are fewer than LEAST_COMMITS.
+    """
     import numpy as np
     import pyarrow.parquet as pq
 
     found = [(at, files) for at, files in commits(local, f"{query}/events") if files]
+    if len(found) < LEAST_COMMITS:
+        raise click.ClickException(
+            f"{query}: {len(found)} commits are too few to tell a rate by: more --events"
+        )
     times = [at for at, _ in found]
     rows = [sum(pq.ParquetFile(file).metadata.num_rows for file in files) for _, files in found]
     reached = np.cumsum(rows)

@@ -2,7 +2,8 @@
 
     headwater bench zorder [--events 500000] [--commits 100] [--rounds 5]
 
-Silver is filled by as many commits as micro-batches would make. Both versions are asked in turns:
+Silver is filled by as many commits as micro-batches would make, with what a shop of 100 events a
+second says within an hour or two, so that a day has all of them. Both versions are asked in turns:
 the files of the older one are still there. How many files are read is Spark's own metric.
 """
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = {
     "Payments of a day": "entity = 'payment'",
-    "Orders of an hour": "entity = 'order' AND time BETWEEN '{day} 12:00' AND '{day} 13:00'",
+    "Orders of ten minutes": "entity = 'order' AND time BETWEEN '{day} 00:30' AND '{day} 00:40'",
 }
 
 
@@ -35,14 +36,14 @@ def main(events: int, commits: int, rounds: int, as_json: bool) -> None:
     from batch import maintain
     from lakehouse import contracts, layouts, settings, tables
     from lakehouse.session import spark as make_session
-    from producer.command import instant, shop_of
+    from producer.command import LIVE_RATE, instant, shop_of
 
     with tempfile.TemporaryDirectory() as folder:
         house = settings.load("local", storage=folder)
         loaded = contracts.load(house.contracts_dir)
         known = layouts.load(house.contracts_dir, loaded)
         spark = make_session(house, "benchmark")
-        records = shop_of(1, instant(None, False), 0.3).records()
+        records = shop_of(1, instant(None, False), 0.3, LIVE_RATE).records()
         size = events // commits
         for number in range(commits):
             take(spark, house, loaded, records, number * size, size)
@@ -63,7 +64,9 @@ def main(events: int, commits: int, rounds: int, as_json: bool) -> None:
                 for name, version in ((base, before), (ours, after))
             }
             files = {name: [float(files_read(frame))] for name, frame in asked.items()}
-            rows = {name: sorted(frame.collect()) for name, frame in asked.items()}
+            rows = {name: sorted(frame.collect(), key=repr) for name, frame in asked.items()}
+            if not rows[base]:
+                raise click.ClickException(f"{title}: no row: more --events are wanted")
             if rows[base] != rows[ours]:
                 raise click.ClickException(f"{title}: other rows after maintenance")
             timed = {name: measure.seconds(frame.collect) for name, frame in asked.items()}
