@@ -127,13 +127,13 @@ class Warehouse(ABC):
             f"DO UPDATE SET {changes}"
         )
 
-    @abstractmethod
     def columns(self, name: str) -> list[str]:
         """Names of a table's columns in order; none where there is no such table."""
+        return list(self.forms(name))
 
     def forms(self, name: str) -> dict[str, tuple[str, bool]]:  # noqa: ARG002
-        """Of each column of a table its type, as this kind calls it, and whether it may be empty;
-        none where that is not looked at."""
+        """Of each column of a table, in order, its type as this kind calls it, and whether it may
+        be empty; none where that is not looked at."""
         return {}
 
     def key_of(self, name: str) -> list[str]:  # noqa: ARG002

@@ -88,21 +88,12 @@ class DuckDB(Warehouse):
     def hash_of(self, text: str) -> str:
         return f"('0x' || substr(md5({text}), 1, 8))::BIGINT"
 
-    def columns(self, name: str) -> list[str]:
-        rows = self.execute(
-            "SELECT column_name FROM information_schema.columns WHERE table_schema = 'main' "
-            # Its names are the same in any case.
-            "AND lower(table_name) = lower(?) AND table_catalog = current_database() "
-            "ORDER BY ordinal_position",
-            name,
-        )
-        return [str(row[0]) for row in rows]
-
     def forms(self, name: str) -> dict[str, tuple[str, bool]]:
         rows = self.execute(
             "SELECT column_name, data_type, is_nullable = 'YES' FROM information_schema.columns "
+            # Its names are the same in any case.
             "WHERE table_schema = 'main' AND lower(table_name) = lower(?) "
-            "AND table_catalog = current_database()",
+            "AND table_catalog = current_database() ORDER BY ordinal_position",
             name,
         )
         return {str(column): (str(kind), bool(null)) for column, kind, null in rows}

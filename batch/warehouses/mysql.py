@@ -204,18 +204,10 @@ class MySQL(Warehouse):
             f"WHERE NOT {q(DELETED)} ON DUPLICATE KEY UPDATE {changes}"
         )
 
-    def columns(self, name: str) -> list[str]:
-        rows = self.execute(
-            "SELECT column_name FROM information_schema.columns "
-            "WHERE table_schema = database() AND table_name = %s ORDER BY ordinal_position",
-            name,
-        )
-        return [str(row[0]) for row in rows]
-
     def forms(self, name: str) -> dict[str, tuple[str, bool]]:
         rows = self.execute(
             "SELECT column_name, column_type, is_nullable = 'YES' FROM information_schema.columns "
-            "WHERE table_schema = database() AND table_name = %s",
+            "WHERE table_schema = database() AND table_name = %s ORDER BY ordinal_position",
             name,
         )
         return {str(column): (str(kind), bool(null)) for column, kind, null in rows}

@@ -177,23 +177,14 @@ class PostgreSQL(Warehouse):
     def hash_of(self, text: str) -> str:
         return f"('x' || left(md5({text}), 8))::bit(32)::bigint"
 
-    def columns(self, name: str) -> list[str]:
-        # information_schema knows nothing of tables that the user has no right to.
-        rows = self.execute(
-            "SELECT attname FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c "
-            "ON c.oid = attrelid WHERE relnamespace = current_schema()::regnamespace "
-            "AND relname = %s AND relkind IN ('r', 'p', 'v', 'm', 'f') AND attnum > 0 "
-            "AND NOT attisdropped ORDER BY attnum",
-            name,
-        )
-        return [str(row[0]) for row in rows]
-
     def forms(self, name: str) -> dict[str, tuple[str, bool]]:
+        # information_schema knows nothing of tables that the user has no right to.
         rows = self.execute(
             "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull "
             "FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid "
             "WHERE relnamespace = current_schema()::regnamespace AND relname = %s "
-            "AND attnum > 0 AND NOT attisdropped",
+            "AND relkind IN ('r', 'p', 'v', 'm', 'f') AND attnum > 0 AND NOT attisdropped "
+            "ORDER BY attnum",
             name,
         )
         return {str(column): (str(kind), bool(null)) for column, kind, null in rows}
