@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from batch.replay import Range
     from lakehouse.settings import Settings
 
 
-def refill(spark: SparkSession, settings: Settings) -> int:
+def refill(spark: SparkSession, settings: Settings, wanted: Range | None = None) -> int:
     """Appends to bronze.events what the stream has committed, the broker has, and Bronze has not.
 
-    A running stream is not in its way: it writes what comes after. Returns the number of records.
-    Raises BrokerError and TableError.
+    wanted: of this range alone; the audit goes on naming what else Bronze lacks. A running stream
+    is not in its way: it writes what comes after. Returns the number of records. Raises BrokerError
+    and TableError.
     """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
@@ -53,6 +55,8 @@ def refill(spark: SparkSession, settings: Settings) -> int:
     lacking = tables.bronze_rows(records.withColumnRenamed("timestampType", "timestamp_type")).join(
         there, COORDINATES, "left_anti"
     )
+    if wanted is not None:
+        lacking = lacking.where(wanted.condition())
     # What maintenance removed for its age stays away.
     known = gaps.accepted(spark, settings, "bronze")
     lacking = lacking.where(~gaps.within(gap for gap in known if gap.why == gaps.RETIRED))

@@ -63,7 +63,11 @@ def _limit(value: int | str | None, option: str) -> object:
 @click.option("--to", metavar="OFFSET|TIME", help="Up to there; all that is committed if left out.")
 @click.option("--topic", default=None, help="Of this topic alone.")
 @click.option("--partition", type=click.IntRange(min=0), help="Of this partition alone.")
-@click.option("--bronze", is_flag=True, help="First read again from the broker what Bronze lacks.")
+@click.option(
+    "--bronze",
+    is_flag=True,
+    help="First read from the broker what Bronze lacks of it.",
+)
 @click.option("--by", help="Who; the user of this machine where left out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options
@@ -98,7 +102,7 @@ def replay(
             from batch.refill import refill
 
             with doing("reading from the broker what Bronze lacks"):
-                refilled = refill(spark, settings)
+                refilled = refill(spark, settings, wanted)
         with doing("replaying"):
             result = replay_range(spark, settings, loaded, wanted, who)
     if as_json:

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from batch import audit, reconcile
 from batch.refill import refill
+from batch.replay import Range
 from lakehouse import gaps, kafka, tables
 from lakehouse.contracts import Contracts
 from lakehouse.errors import GapError
@@ -46,7 +47,18 @@ def test_bronze_is_made_whole_again_from_the_broker(
     # What comes meanwhile is the stream's, not the refill's.
     send_shop(settings, Sending(events=20, seed=72))
     assert not audit.audit_tables(spark, settings, contracts).holds
-    assert refill(spark, settings) == lost
+    # Of one partition, and of it only what is asked for.
+    held = {(row["partition"], row["offset"]) for row in in_order(settings).to_pylist()}
+    gone = [
+        row["offset"]
+        for row in before.to_pylist()
+        if (0, row["offset"]) not in held and row["partition"] == 0
+    ]
+    some = Range(gone[1], gone[3], settings.topics.events, 0)
+    assert refill(spark, settings, some) == 2
+    held |= {(0, gone[1]), (0, gone[2])}
+    assert {(row["partition"], row["offset"]) for row in in_order(settings).to_pylist()} == held
+    assert refill(spark, settings) == lost - 2
     assert refill(spark, settings) == 0
     after = in_order(settings)
     assert after.equals(before)
