@@ -359,8 +359,9 @@ def _names(rows: DataFrame, texts: Iterable[str]) -> Column:
     binary = [name for name, kind in rows.dtypes if kind == "binary"]
     plain = [name for name in rows.columns if name not in binary]
     said = [F.to_json(F.struct(*plain))]
-    # Where a record was is not what it said.
-    numbers = [F.to_json(F.struct(*(name for name in plain if name not in COORDINATES)))]
+    # Where a record was is not what it said, nor is what a row has for a key, such as 20260301.
+    own = [name for name in plain if name not in COORDINATES and not name.endswith("_key")]
+    numbers = [F.to_json(F.struct(*own))]
     if "rescued" in rows.columns:
         said.append(F.col("rescued"))
         numbers.append(F.col("rescued"))

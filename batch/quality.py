@@ -468,7 +468,8 @@ def _what(kind: str, arguments: dict[str, Any]) -> str:
     columns = [arguments.pop(key) for key in ("column", "column_A", "column_B") if key in arguments]
     columns += arguments.pop("column_list", [])
     limits = {
-        key: value
+        # A float may be a hair beside what the contract says.
+        key: f"{value:.15g}" if isinstance(value, float) else value
         for key, value in arguments.items()
         if key.endswith("_value") or key in {"value_set", "regex"}
     }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lakehouse.settings import Settings
 
 JOB = "replay"
+LAST_OFFSET = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,11 @@ def _limit(value: int | str | None, option: str) -> object:
 
 
 @click.command("replay")
-@click.option("--from-offset", type=click.IntRange(min=0), help="First offset, of each partition.")
+@click.option(
+    "--from-offset",
+    type=click.IntRange(0, LAST_OFFSET),
+    help="First offset, of each partition.",
+)
 @click.option("--from-time", metavar="TIME", help="When the broker took the first one, ISO-8601.")
 @click.option("--to", metavar="OFFSET|TIME", help="Up to there; all that is committed if left out.")
 @click.option("--topic", default=None, help="Of this topic alone.")
@@ -131,7 +136,7 @@ def _range(
         if to is not None and moment(to, "--to") <= begin:
             raise click.BadParameter(f"{to} is not after {from_time}", param_hint="--to")
         return Range(from_time, to, topic, partition)
-    if to is not None and not to.isdecimal():
+    if to is not None and not (to.isdecimal() and int(to) <= LAST_OFFSET):
         raise click.BadParameter(f"{to!r} is no offset, as --from-offset is", param_hint="--to")
     if to is not None and int(to) <= (from_offset or 0):
         raise click.BadParameter(f"{to} is not after {from_offset}", param_hint="--to")

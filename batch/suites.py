@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +149,7 @@ def of_rule(column: str, rule: Rule) -> list[Expectation]:
     if rule.name == "one_of":
         return [expect("ExpectColumnValuesToBeInSet", value_set=list(given["values"]))]
     if rule.name == "between":
-        limits = {f"{end}_value": given[end] for end in ("min", "max") if end in given}
+        limits = {f"{end}_value": _limit(given[end], end) for end in ("min", "max") if end in given}
         return [expect("ExpectColumnValuesToBeBetween", **limits)]
     if rule.name == "length":
         return [long(min_value=given.get("min", 0), max_value=given["max"])]
@@ -162,3 +164,14 @@ def of_rule(column: str, rule: Rule) -> list[Expectation]:
         pair["ignore_row_if"] = "either_value_is_missing"
         return [Expectation("ExpectColumnPairValuesAToBeGreaterThanB", pair, rule.critical)]
     raise ValueError(f"rule {rule.name!r} has no expectation that stands for it")
+
+
+def _limit(limit: Any, end: str) -> Any:
+    """A limit that Great Expectations takes, which knows no decimals: the nearest float on its far
+    side. The float of 0.01 is more than that, and 0.01 would be below it."""
+    if not isinstance(limit, Decimal):
+        return limit
+    number = float(limit)
+    if end == "min":
+        return number if Decimal(number) <= limit else math.nextafter(number, -math.inf)
+    return number if Decimal(number) >= limit else math.nextafter(number, math.inf)

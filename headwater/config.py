@@ -176,9 +176,9 @@ def _unfit(file: str, written: dict[str, Any]) -> tuple[list[str], dict[Group, d
         except ValidationError as error:
             inputs = [item["input"] for item in error.errors(include_url=False)]
             for (place, said), given in zip(settings_files.faults(error), inputs, strict=True):
-                # What several keys say together begins with the first of them.
                 # A place in a list is none that could be set.
                 names = takewhile(lambda part: isinstance(part, str), place)
+                # What several keys say together begins with the first of them.
                 named = tuple(map(str, names)) or tuple(said.split(":")[0].split("."))
                 key = ".".join(named)
                 line = f"{key}: {said}" if place else said

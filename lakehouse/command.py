@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
+from lakehouse import privacy
 from lakehouse.errors import NO_SPACE, HeadwaterError, reason
-from lakehouse.privacy import printable
 from lakehouse.redact import guard_streams
 
 NAME_LENGTH = 40
@@ -139,7 +139,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except HeadwaterError as error:
         # It may name what stood in a record.
-        click.echo(f"headwater: {printable(_with_room(str(error)))}", err=True)
+        click.echo(f"headwater: {privacy.line(_with_room(str(error)))}", err=True)
         code = error.exit_code
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
@@ -150,6 +150,6 @@ def run(command: click.Command, arguments: list[str] | None = None) -> None:
         # Spark's own errors come with the stack of two languages.
         if not type(error).__module__.startswith(("pyspark", "py4j", "delta")):
             raise
-        click.echo(f"headwater: Spark: {printable(_with_room(reason(str(error))))}", err=True)
+        click.echo(f"headwater: Spark: {privacy.line(_with_room(reason(str(error))))}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

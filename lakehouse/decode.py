@@ -9,7 +9,9 @@ Problems of a whole record: tombstone, empty_value, record_too_large, not_utf8, 
 malformed_json, duplicate_key, nesting_too_deep, not_an_object, unknown_type, unknown_field (where
 the contract says newFields: quarantine). Problems of a field, as `field.what`: required, type
 (another JSON type), format (text that is no date, time or number), overflow (beyond the range of
-the column), precision (more digits than the column keeps), in_future, unsupported.
+the column), precision (more digits than the column keeps), in_future, unsupported. Of a change of a
+database (`changes` in its contract) fields are the envelope's too: op, source.position,
+source.ts_ms, before, after.
 """
 
 from __future__ import annotations

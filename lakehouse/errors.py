@@ -27,6 +27,10 @@ class BrokerError(HeadwaterError):
     """The broker is not there, or refuses what was asked of it."""
 
 
+class BrokerAwayError(BrokerError):
+    """The broker does not answer; it may come."""
+
+
 class LedgerError(HeadwaterError):
     """A truth ledger cannot be read or written."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakehouse import login
-from lakehouse.errors import BrokerError
+from lakehouse.errors import BrokerAwayError, BrokerError
 
 if TYPE_CHECKING:
     from lakehouse.settings import Settings
@@ -405,4 +405,4 @@ def refused(settings: Settings, error: Any) -> BrokerError:
         )
     start = "" if broker.bootstrap else "start it with `headwater broker start`, or "
     variable = f"HEADWATER_{broker.key.upper().replace('.', '__')}__BOOTSTRAP"
-    return BrokerError(f"broker {where} does not answer ({said}): {start}correct {variable}")
+    return BrokerAwayError(f"broker {where} does not answer ({said}): {start}correct {variable}")

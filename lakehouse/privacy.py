@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lakehouse.contracts import Contracts
 
 MASK = "***"
+# Of a line of an error: what it quotes may be a name of a megabyte.
+LONGEST = 4_000
 ENVELOPE = frozenset(
     {"specversion", "id", "source", "type", "time", "dataschema", "datacontenttype"}
 )
@@ -60,6 +62,12 @@ def _shown(
     }
     rest = len(fields.keys() - kept.keys() - set(inner))
     return kept | ({MASK: f"{rest} more (--reveal shows them)"} if rest else {})
+
+
+def line(text: str) -> str:
+    """A message with what a record, or a file, may have put in it: printable, and not too long."""
+    more = len(text) - LONGEST
+    return printable(text if more <= 0 else f"{text[:LONGEST]} … ({more:,} characters more)")
 
 
 def printable(text: str) -> str:

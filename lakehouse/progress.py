@@ -69,4 +69,4 @@ class Ticker:
                 self._live.update(self._task, description=text, completed=done)
         elif now - self._last > EVERY_SECONDS:
             self._last = now
-            self._screen.print(text, highlight=False)
+            self._screen.print(text, highlight=False, markup=False)

@@ -48,12 +48,14 @@ ASSIGNED = re.compile(
     rf"""({NAMES}(?:\.[\w.-]+)?["']?\s*)(=>?\s*(?:{QUOTED}|{BARE})|:\s*(?:{QUOTED}|{TOLD}))""",
     re.IGNORECASE,
 )
-OPTION = re.compile(rf"(--[\w-]*{NAMES}[\w-]*\s+)(?!-){TOLD}", re.IGNORECASE)
+OPTION = re.compile(rf"(?<![\w-])(--[\w-]*{NAMES}[\w-]*\s+)(?!-){TOLD}", re.IGNORECASE)
 ELEMENT = re.compile(rf"(<[\w.:-]*{NAMES}>)[^<]+", re.IGNORECASE)
 TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
-# A path has one slash where a URL has two.
-IN_URL = re.compile(r"(:/{1,2})([^\s:/@]*):([^\s\"'<>]+)@(?=[^\s@])")
+# A path has one slash where a URL has two. Word by word, and each from its end: every slash of a
+# long one may be a beginning.
+WORD = re.compile(r"[^\s\"'<>]+")
+LOGIN = re.compile(r":/{1,2}[^:/@]*:")
 
 _known: set[str] = set()
 _lock = threading.Lock()
@@ -97,7 +99,16 @@ def redacted(text: str) -> str:
     for shape in (OPTION, ELEMENT):
         text = shape.sub(lambda found: f"{found[1]}{MASK}", text)
     text = TOKEN.sub(MASK, text)
-    return IN_URL.sub(lambda found: f"{found[1]}{found[2]}:{MASK}@", text)
+    return WORD.sub(lambda found: _without_login(found[0]), text)
+
+
+def _without_login(word: str) -> str:
+    """A URL without the password before its host, which is what comes after the last @."""
+    at = word.rfind("@")
+    while at >= 0 and word[at + 1 : at + 2] in {"", "@"}:
+        at = word.rfind("@", 0, at)
+    login = LOGIN.search(word, 0, max(at - 1, 0))
+    return word if login is None else f"{word[: login.end()]}{MASK}{word[at:]}"
 
 
 class Redacted:

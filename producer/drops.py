@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import file_digest
+from math import isfinite
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO, TYPE_CHECKING, Any
@@ -26,10 +27,13 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 import orjson
 
+from lakehouse import privacy
 from lakehouse.command import settings_options, stop_on_signals
 from lakehouse.errors import HeadwaterError, SettingsError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lakehouse.contracts import Contract
     from lakehouse.settings import Settings
     from producer.defects import Record
@@ -48,10 +52,15 @@ MOMENT = re.compile(
 LAYOUTS_KEPT = 1_000
 NUMERIC = re.compile(r"int|bigint|smallint|tinyint|float|double|decimal.*")
 ROWS_A_BATCH = 10_000
+# What stands around a row is shorter than that, but for its own key, which may stand there again.
+ENVELOPE_BYTES = 2_000
 # Fewer of them are never too many for what writes JSON.
 LEVELS = 200
-# Of an object of JSON in a file, and of a row of CSV: Bronze's own limit is a setting.
+# Of a field of CSV: a row with a longer one could not be sent.
 LONGEST_FIELD = 16 * 2**20
+# The clock of another machine may be ahead, s; by more than that, a file's time is no time.
+AHEAD = 3_600
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ def ready(folder: Path, settle: float, now: float) -> tuple[list[Path], int, lis
                 continue
             if not S_ISREG(written.st_mode):
                 continue
-            if UNFINISHED.search(name) or now - written.st_mtime < settle:
+            if UNFINISHED.search(name) or -AHEAD < now - written.st_mtime < settle:
                 waiting += 1
             else:
                 found.append(file)
@@ -186,7 +195,9 @@ def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
         found = csv.reader(lines(text), strict=True)
         names = Names(contract).of(next(found, []))
         if len(set(names)) < len(names) or not all(names):
-            raise ValueError(f"line 1 names no columns, or one of them twice: {names}")
+            # Which it is, by place: a file without such a line has a row there, of whomever.
+            odd = next(i for i, n in enumerate(names, 1) if not n or n in names[: i - 1])
+            raise ValueError(f"line 1 has no name for column {odd}, or one that it had before")
         read.clear()
         for values in found:
             whole = "".join(read)
@@ -247,7 +258,12 @@ def _json(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     names = Names(contract)
     moments = _moments(contract)
     with file.open("rb") as lines:
-        if _first_sign(file) == b"[":
+        if lines.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+            lines.seek(0)
+        begin = lines.tell()
+        is_list = _first_sign(lines) == b"["
+        lines.seek(begin)
+        if is_list:
             for one in _parsed(lines.read()):
                 is_row = isinstance(one, dict)
                 yield _timed(names.renamed(one), moments) if is_row else orjson.dumps(one)
@@ -257,23 +273,39 @@ def _json(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
                 continue
             try:
                 one = _parsed(text)
-            except ValueError:
+            except DepthError:
+                one = None
+            except ValueError as error:
                 if not line.endswith(b"\n"):
-                    raise ValueError("its last line is cut off") from None
+                    said = f"its last line is cut off, or no JSON ({error})"
+                    raise ValueError(said) from None
                 one = None
             yield _timed(names.renamed(one), moments) if isinstance(one, dict) else text
 
 
+class DepthError(ValueError):
+    """JSON that is nested too deep to be written again."""
+
+
 def _parsed(text: bytes) -> Any:
     """JSON whose numbers stay as they are spelled: a float would not hold all of a decimal's
-    digits. Raises ValueError, also where it is nested too deep to be written again."""
+    digits. So do objects that have a key twice. Raises ValueError; DepthError where that is all."""
     # Stricter than the library that leaves numbers alone, so that it comes first.
     if (whole := orjson.loads(text)) and text.count(b"{") + text.count(b"[") > LEVELS:
         try:
-            orjson.dumps(whole)
+            orjson.dumps({"data": whole})
         except TypeError as error:
-            raise ValueError(str(error)) from None
-    return json.loads(text, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
+            raise DepthError(str(error)) from None
+    spelled = orjson.Fragment
+    return json.loads(text, parse_int=spelled, parse_float=spelled, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    if len(found := dict(pairs)) == len(pairs):
+        return found
+    # Of which value is meant nobody knows: both are sent, and refused by name.
+    inner = (orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in pairs)
+    return orjson.Fragment(b"{" + b",".join(inner) + b"}")
 
 
 def _moments(contract: Contract) -> set[str]:
@@ -288,10 +320,9 @@ def _timed(row: dict[str, Any], moments: set[str]) -> dict[str, Any]:
     return row
 
 
-def _first_sign(file: Path) -> bytes:
-    with file.open("rb") as text:
-        while (sign := text.read(1)).isspace():
-            pass
+def _first_sign(text: IO[bytes]) -> bytes:
+    while (sign := text.read(1)).isspace():
+        pass
     return sign
 
 
@@ -302,26 +333,50 @@ def _parquet(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]
     try:
         for batch in pq.ParquetFile(file).iter_batches(ROWS_A_BATCH):
             names, moments = Names(contract).of(batch.schema.names), _moments(contract)
-            for row in batch.to_pylist():
-                plain = {n: _plain(value) for n, value in zip(names, row.values(), strict=True)}
-                yield _timed(plain, moments)
-    except pa.ArrowException as error:
+            for row in zip(*map(_values, batch.columns), strict=True):
+                try:
+                    plain = dict(zip(names, map(_plain, row), strict=True))
+                except UnicodeDecodeError:
+                    # Bytes that are no text: as they stand, they are refused by name.
+                    yield repr(dict(zip(names, row, strict=True))).encode()
+                else:
+                    yield _timed(plain, moments)
+    except (pa.ArrowException, OverflowError) as error:
         raise ValueError(str(error)) from None
 
 
+def _values(column: pa.Array) -> list[Any]:
+    import pyarrow as pa
+
+    try:
+        return list(column.to_pylist())
+    except OverflowError:
+        # Of years that Python has no dates for: all of them as Arrow spells them.
+        return list(column.cast(pa.string()).to_pylist())
+
+
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: moments in ISO-8601, UTC where they have a zone, decimals whole."""
+    """A value as JSON has it: moments in ISO-8601, UTC where they have a zone, decimals whole, and
+    what is no number in words. Raises UnicodeDecodeError for bytes that are no text."""
     if isinstance(value, Decimal):
         return orjson.Fragment(format(value, "f"))
+    if isinstance(value, float) and not isfinite(value):
+        return json.dumps(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat() if value.tzinfo else f"{value.isoformat()}Z"
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return value.decode()
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list):
+        plain = [_plain(one) for one in value]
+        names = [str(one[0]) for one in value if isinstance(one, tuple)]
+        # A map, unless a key of its is there twice.
+        is_map = 0 < len(set(names)) == len(plain)
+        return {name: one[1] for name, one in zip(names, plain, strict=True)} if is_map else plain
+    if isinstance(value, tuple):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, timedelta) else value
 
@@ -363,11 +418,7 @@ def events(file: Path, digest: str, contract: Contract, at: str | None) -> Itera
             "datacontenttype": "application/json",
             "data": row,
         }
-        try:
-            text = orjson.dumps(row if contract.topic else value)
-        except TypeError:
-            # What JSON has no words for: as it stands, it is refused by name.
-            text = repr(row).encode("utf-8", "backslashreplace")
+        text = _text(row if contract.topic else value)
         yield Record(0, subject.encode(), text, source, ident, contract.name, None, None, None)
 
 
@@ -380,18 +431,38 @@ def _when(contract: Contract, at: str | None) -> tuple[str, ...]:
 
 
 def _count(file: Path, contract: Contract, at: str | None) -> int:
-    """Rows of a file, read to its end. Raises SettingsError where that cannot be, and where no row
-    has the column `at`."""
+    """Rows of a file, read to its end. Raises SettingsError where that cannot be, where one is too
+    long to be sent, and where none has the column `at`."""
+    from producer.kafka_sink import MAX_RECORD_BYTES
+
     count, names = 0, set[str]()
     for row in rows(file, contract):
         count += 1
         if isinstance(row, dict):
             names |= row.keys()
+        if (length := len(_text(row))) > MAX_RECORD_BYTES - ENVELOPE_BYTES:
+            raise SettingsError(
+                f"{file}: row {count} has {length:,} bytes as JSON, more than can be sent "
+                f"({MAX_RECORD_BYTES:,} with its envelope): nothing of the file is, until that row "
+                "is shorter or taken out"
+            )
     if at is not None and names and not names & set(_when(contract, at)):
-        raise SettingsError(
-            f"{file} has no column {at} (--time): it has {', '.join(sorted(names))}"
-        )
+        known = sorted(names & _kinds(contract).keys())
+        # Others may be nobody's names of columns, but a person's own.
+        known.append(f"{len(names) - len(known)} that {contract.name} does not have")
+        raise SettingsError(f"{file} has no column {at} (--time): it has {', '.join(known)}")
     return count
+
+
+def _text(row: dict[str, Any] | bytes) -> bytes:
+    """A row, or its envelope, as it is sent."""
+    if isinstance(row, bytes):
+        return row
+    try:
+        return orjson.dumps(row)
+    except TypeError:
+        # What JSON has no words for: as it stands, it is refused by name.
+        return repr(row).encode("utf-8", "backslashreplace")
 
 
 def _value(row: dict[str, Any], names: tuple[str, ...]) -> Any:
@@ -551,7 +622,7 @@ def ingest(
             if watch is None or taken.files or taken.failed:
                 click.echo(describe(taken))
             for line in taken.failed:
-                click.echo(f"headwater: {line}", err=True)
+                click.echo(f"headwater: {privacy.line(line)}", err=True)
             if watch is None or stopping.wait(watch):
                 break
     if taken.failed:

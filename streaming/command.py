@@ -62,10 +62,9 @@ def run_queries(
     """Runs queries until all have ended or `stopping` is set. Raises StreamError, LockedError …"""
     from py4j.protocol import Py4JError
 
-    from lakehouse import contracts
-    from lakehouse.errors import BrokerError, StreamError
+    from lakehouse import contracts, privacy
+    from lakehouse.errors import BrokerAwayError, StreamError
     from lakehouse.locks import STREAM, held
-    from lakehouse.privacy import printable
     from lakehouse.progress import Ticker, console, doing
     from lakehouse.session import has_jvm
     from lakehouse.session import spark as make_session
@@ -89,7 +88,7 @@ def run_queries(
         return running
 
     def say(line: str) -> None:
-        console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        console().print(privacy.line(line), markup=False, highlight=False, soft_wrap=True)
 
     loaded = contracts.load(settings.contracts_dir)
     with ExitStack() as stack:
@@ -108,7 +107,7 @@ def run_queries(
             try:
                 running = start_all(spark, settings, loaded, first, available_now, accept_gap)
                 accepting.clear()
-            except BrokerError:
+            except BrokerAwayError:
                 if available_now:
                     raise
                 # It may come, as it may come back later: each is started until it runs.

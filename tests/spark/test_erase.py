@@ -176,6 +176,9 @@ def test_a_number_that_names_a_person(house: House) -> None:
     silver = tables.read(house.spark, house.settings, house.silver_table)
     named = silver.where(erase._names(silver, [str(number)]))
     assert {row.offset for row in named.collect()} == {0, 1}
+    # Nor is what a row has for a key a day of birth.
+    days = house.spark.sql("SELECT 20260301 AS date_key, DATE '2026-03-01' AS day")
+    assert days.where(erase._names(days, ["20260301"])).count() == 0
     # An amount may be this long by chance.
     house.bronze((0, 5, 5, contact("5", 1234567)))
     assert found("1234567") == set()

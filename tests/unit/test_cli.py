@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headwater.cli import COMMANDS
+from lakehouse.progress import Ticker
 from tests.helpers import ROOT
 
 JOBS = sorted(file.stem for file in (ROOT / "batch").glob("*.py") if "__main__" in file.read_text())
@@ -44,6 +45,21 @@ def test_a_script_takes_what_its_command_takes(script: str, command: str) -> Non
     # The same but for the name that stands before the options.
     told = headwater(command, "--help").stdout
     assert done.stdout.split("\n", 1)[1] == told.split("\n", 1)[1]
+
+
+@pytest.mark.parametrize("option", ["--from-offset", "--to"])
+def test_an_offset_that_no_topic_has(option: str, tmp_path: Path) -> None:
+    given = {"--from-offset": "0", option: str(2**63)}
+    arguments = [part for pair in given.items() for part in pair]
+    done = headwater("replay", "--data", str(tmp_path), *arguments)
+    assert done.returncode == 2
+    assert f"Invalid value for {option}" in done.stderr.replace("'", "")
+
+
+def test_a_line_that_changes_is_text(capfd: pytest.CaptureFixture[str]) -> None:
+    with Ticker() as ticker:
+        ticker.show("a[/b] orders[eu].csv")
+    assert "a[/b] orders[eu].csv" in capfd.readouterr().err
 
 
 def test_help_needs_none_of_the_heavy_imports() -> None:

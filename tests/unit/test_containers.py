@@ -313,7 +313,7 @@ def test_the_image_of_the_producer_has_all_that_its_commands_want(
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert "BrokerError" in last, done.stderr
+    assert "BrokerAwayError" in last, done.stderr
     assert "127.0.0.1:9" in last
     # And what sending itself imports, once there is a broker.
     modules = "import producer.ledger, producer.ahead, producer.kafka_sink, producer.hub"

@@ -100,7 +100,8 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     assert (taken.files, taken.rows) == (1, 1)
     assert taken.failed == [
         f"{locked} cannot be read: Permission denied",
-        f"{other} has no column seen (--time): it has customer_id, when",
+        f"{other} has no column seen (--time): it has customer_id, "
+        "1 that telco_customer does not have",
     ]
     # A time in a column that no contract knows.
     assert [one["time"] for one in sent] == ["2026-03-01T09:00:00Z"]
@@ -335,12 +336,12 @@ def test_parquet(tmp_path: Path, order: Contract) -> None:
     [
         ("a.parquet", b"PAR1 cut off", "Parquet"),
         ("a.json", b'[{"a":1},', "unexpected end of data"),
-        ("a.jsonl", b'{"a":1}\n{"a":2,"b', "its last line is cut off"),
+        ("a.jsonl", b'{"a":1}\n{"a":2,"b', "its last line is cut off, or no JSON"),
         ("a.csv", b'a,b\n1,"2', "unexpected end of data"),
         ("a.csv", b"a,b\n1,2\n3", "line 3, its last one, is cut off"),
         ("a.csv", b"a,b\n1,2\n3,caf\xc3", "line 3, its last one, is cut off"),
-        ("a.csv", b"a,a\n1,2", "names no columns, or one of them twice"),
-        ("a.csv", b"a,\n1,2", "names no columns, or one of them twice"),
+        ("a.csv", b"a,a\n1,2", "line 1 has no name for column 2, or one that it had before"),
+        ("a.csv", b"a,\n1,2", "line 1 has no name for column 2, or one that it had before"),
     ],
 )
 def test_a_file_that_is_cut_off_is_named(
@@ -374,3 +375,118 @@ def test_a_row_for_each_that_was_written(
         csv.writer(out).writerows([["order_id", "x"], *written])
     found = [row for row in rows(file, contracts["order"]) if isinstance(row, dict)]
     assert [[row["order_id"] or "", row["x"] or ""] for row in found] == written
+
+
+def test_parquet_that_json_has_no_words_for(tmp_path: Path, order: Contract) -> None:
+    """Nothing of a value is changed on the way: what cannot be told is refused by its name."""
+    moments = [1_772_359_200_000_000, 400_000_000_000_000_000, None]
+    table = pa.table(
+        {
+            "order_id": ["O1", "O2", "O3"],
+            "placed_at": pa.array(moments, pa.timestamp("us")),
+            "total": [float("nan"), float("inf"), 1.5],
+            "prices": pa.array(
+                [[("a", Decimal("2.20"))], [], None], pa.map_(pa.string(), pa.decimal128(9, 2))
+            ),
+            "twice": pa.array([[("a", 1), ("a", 2)], [], []], pa.map_(pa.string(), pa.int64())),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, second, third = told(old(tmp_path / "a.parquet", read(tmp_path)), order)
+    assert first == {
+        "order_id": "O1",
+        "placed_at": "2026-03-01T10:00:00.000000Z",
+        "total": "NaN",
+        "prices": {"a": 2.2},
+        "twice": [["a", 1], ["a", 2]],
+    }
+    # The contract's own rules have a word for both.
+    assert (second["total"], third["total"], third["placed_at"]) == ("Infinity", 1.5, None)
+    assert second["placed_at"].startswith("14645-")
+    [made, *_] = events(tmp_path / "a.parquet", "f" * 64, order, None)
+    assert b'"prices":{"a":2.20}' in (made.value or b"")
+
+    keys = pa.table({"order_id": pa.array([b"\xff\xfe", b"\xfe\xff", b"O1"], pa.binary())})
+    pq.write_table(keys, tmp_path / "a.parquet")
+    assert told(old(tmp_path / "a.parquet", read(tmp_path)), order) == [
+        rb"{'order_id': b'\xff\xfe'}",
+        rb"{'order_id': b'\xfe\xff'}",
+        {"order_id": "O1"},
+    ]
+
+    # Days that nothing has a spelling for: the file is named.
+    days = pa.array([[2**30]], pa.list_(pa.date32()))
+    pq.write_table(pa.table({"order_id": ["O1"], "days": days}), tmp_path / "a.parquet")
+    with pytest.raises(SettingsError, match=r"a\.parquet cannot be read: "):
+        list(rows(old(tmp_path / "a.parquet", read(tmp_path)), order))
+
+
+def read(folder: Path) -> bytes:
+    return (folder / "a.parquet").read_bytes()
+
+
+def test_json_as_windows_writes_it(tmp_path: Path, order: Contract) -> None:
+    mark = b"\xef\xbb\xbf"
+    for name, content in (
+        ("a.jsonl", b'{"order_id":"O1"}\r\n{"order_id":"O2"}\r\n'),
+        ("b.json", b'[{"order_id":"O1"},\n{"order_id":"O2"}]\n'),
+        ("c.json", b' [{"order_id":"O1"},{"order_id":"O2"}]'),
+    ):
+        file = old(tmp_path / name, mark + content)
+        assert told(file, order) == [{"order_id": "O1"}, {"order_id": "O2"}]
+
+
+def test_a_key_that_stands_twice_is_not_decided_here(tmp_path: Path, order: Contract) -> None:
+    inner = b'{"order_id":"O1","note":{"a":1,"a":1.10}}'
+    outer = b'{"order_id":"O1","order_id":"O2"}'
+    lines = old(tmp_path / "a.jsonl", inner + b"\n" + outer + b"\n")
+    listed = old(tmp_path / "b.json", b"[" + inner + b"," + outer + b"]")
+    for file in (lines, listed):
+        first, second = events(file, "f" * 64, order, None)
+        assert inner in (first.value or b"")
+        assert second.value == outer
+
+
+def test_what_is_too_deep_is_not_cut_off(tmp_path: Path, order: Contract) -> None:
+    """Where it is whole, and its envelope would be too deep to be written, it goes as it is."""
+    for depth in (252, 253, 254, 300):
+        deep = b'{"order_id":"O1","a":' + b"[" * depth + b"]" * depth + b"}"
+        file = old(tmp_path / "a.jsonl", b'{"order_id":"O2"}\n' + deep)
+        first, second = events(file, "f" * 64, order, None)
+        assert json.loads(first.value or b"")["data"] == {"order_id": "O2"}
+        assert deep in (second.value or b"")
+
+
+def test_a_row_that_cannot_be_sent_stops_no_other_file(
+    tmp_path: Path, settings: Settings, contracts: Contracts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "drops"
+    row = '{"customer_id":"a"}\n{"customer_id":"' + "x" * 16_000_000 + '"}\n'
+    long = old(folder / "a.jsonl", row.encode())
+    old(folder / "b.jsonl", b'{"customer_id":"b"}\n')
+    monkeypatch.setattr(drops, "_send", lambda _, __, records, *___: len(list(records)))
+    taken = drops.take_in(settings, folder, contracts["telco_customer"])
+    assert (taken.files, taken.rows) == (1, 1)
+    [said] = taken.failed
+    assert said.startswith(f"{long}: row 2 has 16,000,018 bytes as JSON, more than can be sent")
+
+
+def test_nobody_is_named_where_a_column_is_missing(tmp_path: Path, contracts: Contracts) -> None:
+    """A file without a line of names has a person there."""
+    customer = contracts["customer"]
+    file = old(tmp_path / "a.csv", b"1001,jane.doe@example.com,email\n1,2,3\n")
+    with pytest.raises(SettingsError) as error:
+        drops._count(file, customer, "registered_at")
+    wanted = "has no column registered_at (--time): it has email, 2 that customer does not have"
+    assert str(error.value) == f"{file} {wanted}"
+    doubled = old(tmp_path / "b.csv", b"1001,jane.doe@example.com,1001\n1,2,3\n")
+    with pytest.raises(SettingsError, match="line 1 has no name for column 3, or one that it"):
+        list(rows(doubled, customer))
+
+
+def test_a_time_that_no_clock_has(tmp_path: Path) -> None:
+    ahead, far = tmp_path / "a.csv", tmp_path / "b.csv"
+    for file, by in ((ahead, 1_800), (far, 10_000)):
+        file.write_bytes(b"x")
+        os.utime(file, (time.time() + by, time.time() + by))
+    assert ready(tmp_path, 10, time.time()) == ([far], 1, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from lakehouse.contracts import Contracts
-from lakehouse.privacy import masked
+from lakehouse.privacy import line, masked
 from tests.samples import event
 
 
@@ -64,6 +64,12 @@ def test_what_cannot_be_read_is_not_shown(contracts: Contracts) -> None:
     deep = b'{"a":' * 900 + b"1" + b"}" * 900
     assert shown(deep, contracts, None) == {"***": "1 more (--reveal shows them)"}
     assert masked(None, contracts, None, reveal=False) == "none (a tombstone)"
+
+
+def test_a_message_is_a_line_of_bounded_length() -> None:
+    assert line("one\x1b[2J") == "one\\x1b[2J"
+    long = line("a" * 5_000)
+    assert long == "a" * 4_000 + " … (1,000 characters more)"
 
 
 def test_nothing_shown_moves_the_cursor(contracts: Contracts) -> None:

@@ -10,7 +10,7 @@ import narwhals as nw
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
@@ -73,6 +73,25 @@ def test_a_rule_breaks_for_the_same_rows(name: str, data: st.DataObject) -> None
             keys = entry["key"]
             found |= set(keys) if isinstance(keys, list) else {keys}
     assert found == broken
+
+
+@profile(max_examples=20, deadline=None)
+@given(limit=MONEY)
+@example(limit=Decimal("0.01"))
+@example(limit=Decimal("0.07"))
+def test_a_limit_itself_is_within(limit: Decimal) -> None:
+    """0.01 is less than the float that stands for it, and 0.07 more."""
+    cent = Decimal("0.01")
+    values = [limit - cent, limit, limit + cent]
+    columns = {"key": pa.array(range(3), pa.int64()), "value": pa.array(values, DECIMAL)}
+    frame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
+    for end, beyond in (("min", 0), ("max", 2)):
+        rule = Rule("between", {end: limit})
+        suite = suites.Suite(Keyed, tuple(suites.of_rule("value", rule)), {}, (), None)  # type: ignore[arg-type]
+        [(_, _, outcome)] = quality.validated([(suite, frame)], None)
+        [result] = outcome.results
+        assert result.result["unexpected_count"] == 1
+        assert result.result["partial_unexpected_index_list"] == [{"key": [beyond]}]
 
 
 class Keyed:
