@@ -531,9 +531,10 @@ def _published(spark: SparkSession, settings: Settings) -> tuple[tuple[str, ...]
     Those that a publish was through with, be it that it failed later; and those of the settings,
     where a publish may have died before it could write down anything.
     """
-    from batch.warehouses import KINDS, connect
+    from batch.warehouses import connect
     from batch.warehouses.base import STATE
     from lakehouse import tables
+    from lakehouse.layouts import KINDS
 
     done = tables.read(spark, settings, tables.runs()).where("job = 'publish'")
     said = done.select("details").distinct().collect()

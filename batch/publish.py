@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batch.warehouses import KINDS
 from lakehouse.command import run, settings_options
 from lakehouse.errors import TableError, WarehouseError
+from lakehouse.layouts import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +203,7 @@ def _bring(
             warehouse.drop_stage(target.stage)
 
     targets = side_by_side(prepared, wanted)
-    made: list[str] = []
+    undo: list[str] = []
     try:
         for target, rows in targets:
             if rows is not None:
@@ -212,13 +212,14 @@ def _bring(
         sent = dict(side_by_side(staged, send))
         passed()
         say(f"{warehouse.where}: merging")
-        made = warehouse.make(wanted)
+        warehouse.make(wanted, undo)
         merged = warehouse.merge([target for target, _ in targets])
     except BaseException:
         # What went wrong matters more than that its stages are left, for the next run.
         with suppress(WarehouseError):
             drop_stages()
-            warehouse.unmake(made)
+        with suppress(WarehouseError):
+            warehouse.take_back(undo)
         # And what is wrong with Gold itself, more than what a warehouse says to it.
         passed()
         raise

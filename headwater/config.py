@@ -460,7 +460,7 @@ def _unreachable(settings: Settings) -> Iterator[str]:
 
 
 def _not_installed(settings: Settings) -> Iterator[str]:
-    from batch.warehouses import KINDS
+    from lakehouse.layouts import KINDS
 
     wanted = {"confluent_kafka": "confluent-kafka"}
     if any(b.sasl_mechanism == "OAUTHBEARER" for b in _brokers(settings)):

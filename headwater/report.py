@@ -299,7 +299,7 @@ def _quarantine(database: DuckDBPyConnection) -> go.Figure | None:
         FROM broken GROUP BY ALL ORDER BY 1, 3"""
     ).fetchall()
     # What stands for many comes last.
-    return _bars(sorted(rows, key=lambda row: row[2] == "others"), "records a day")
+    return _bars(sorted(rows, key=lambda row: row[2] == "others"), "records a day", "date")
 
 
 def _lines(rows: list[tuple[Any, ...]], unit: str) -> go.Figure | None:
@@ -315,13 +315,13 @@ def _lines(rows: list[tuple[Any, ...]], unit: str) -> go.Figure | None:
     return figure
 
 
-def _bars(rows: list[tuple[Any, ...]], unit: str) -> go.Figure | None:
-    """rows: x, y, and the colour of the bar."""
+def _bars(rows: list[tuple[Any, ...]], unit: str, axis: str = "category") -> go.Figure | None:
+    """rows: x, y, and the colour of the bar. axis: what kind of thing x is."""
     import plotly.graph_objects as go
 
     if not rows:
         return None
-    layout = {"yaxis": {"title": unit}, "xaxis": {"type": "category"}, "barmode": "stack"}
+    layout = {"yaxis": {"title": unit}, "xaxis": {"type": axis}, "barmode": "stack"}
     figure = go.Figure(layout=layout)
     for name, points in _by_name(rows).items():
         x, y = zip(*points, strict=True)

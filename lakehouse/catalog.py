@@ -9,7 +9,7 @@ tables those without a personal column. `column_masks` is for copies that others
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from lakehouse import metrics
 from lakehouse.contracts import Column, Contract, Contracts
@@ -69,9 +69,18 @@ def quarantine_view(settings: Settings) -> str:
     )
 
 
-def entity_view(settings: Settings, contract: Contract, rescued: str = "rescued") -> str:
-    """Makes the view of an entity's accepted records. rescued: the expression for `_rescued`."""
-    columns = _columns(settings, contract.columns, f"{quoted(contract.name)}.")
+def entity_view(
+    settings: Settings,
+    contract: Contract,
+    rescued: str = "rescued",
+    there: Container[str] | None = None,
+) -> str:
+    """Makes the view of an entity's accepted records.
+
+    rescued: the expression for `_rescued`. there: columns that the table has of the entity, where
+    it is an older version that lacks some: those are null.
+    """
+    columns = _columns(settings, contract.columns, f"{quoted(contract.name)}.", there)
     # What no contract knows may be personal.
     rescued = _masked(settings, "string", rescued)
     return (
@@ -171,9 +180,13 @@ def grants(settings: Settings, contracts: Contracts, layouts: Layouts) -> list[s
     return found
 
 
-def _columns(settings: Settings, columns: Iterable[Column], of: str) -> str:
+def _columns(
+    settings: Settings, columns: Iterable[Column], of: str, there: Container[str] | None = None
+) -> str:
     return ", ".join(
-        f"{_masked(settings, c.spark_type, of + quoted(c.name))} AS {quoted(c.name)}"
+        f"CAST(NULL AS {c.spark_type}) AS {quoted(c.name)}"
+        if there is not None and c.name not in there
+        else f"{_masked(settings, c.spark_type, of + quoted(c.name))} AS {quoted(c.name)}"
         if c.pii and settings.unity.catalog
         else f"{of}{quoted(c.name)}"
         for c in columns

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lakehouse.contracts import ERROR, WARNING, Column, Contracts, Finding, Path_, Reader
+from lakehouse.contracts import ERROR, NAME, WARNING, Column, Contracts, Finding, Path_, Reader
 from lakehouse.errors import ContractError
 from lakehouse.metrics import SERVING
 
@@ -33,6 +33,11 @@ LAYOUT_KEYS = {
     "vacuumHours": "how long older versions are kept: their files, and their log, h",
     "warehouse": "its name by kind of warehouse, where that is not its own: {mysql: dw_users}",
 }
+# Of warehouses.
+KINDS = ("duckdb", "mysql", "postgresql", "synapse")
+# Headwater's own tables there begin so; the longest such beginning leaves that of the 63 characters
+# that PostgreSQL has for a name.
+OWN, LONGEST = "headwater_", 42
 PROMISES = ("latency", "retention")
 # Of a promise, in s.
 UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -76,6 +81,13 @@ class Layout:
     @cached_property
     def primary_key(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns if column.primary_key)
+
+    @property
+    def published(self) -> dict[str, str]:
+        """What it is called, by kind of warehouse that it is published to."""
+        # The tables of MySQL are those that have a name for it.
+        own = {} if self.layer != "gold" else {kind: self.name for kind in KINDS if kind != "mysql"}
+        return own | dict(self.warehouse)
 
     def attributes(self, natural: str) -> list[str]:
         """The columns of a dimension that come from its entity, the natural key left out."""
@@ -135,6 +147,11 @@ def check(folder: Path, contracts: Contracts) -> tuple[Layouts, list[Finding]]:
             if column.references is not None and column.references not in known:
                 said = f"{column.name}: references {column.references!r}, which has no contract"
                 findings.append(Finding(layout.path, 1, "references", said))
+        for kind, name in layout.published.items():
+            namesake = next(o for o in layouts if o.published.get(kind) == name)
+            if namesake is not layout:
+                said = f"{kind}: {name} is the name of {namesake.full_name} there"
+                findings.append(Finding(layout.path, 1, "warehouse", said))
     return Layouts(layouts), findings
 
 
@@ -180,12 +197,22 @@ class _Reader(Reader):
         promised = self._promises(raw)
         if "retention" in promised and layer != "bronze":
             self.find(("slaProperties",), "retention: rows are removed from Bronze alone")
+        if "latency" in promised and layer == "ops":
+            self.find(("slaProperties",), "latency: a table of ops follows nothing")
         if (layer, table["name"]) == SERVING:
             self.find(("schema", 0, "name"), f"{'.'.join(SERVING)} is a view's name already")
         warehouse = custom.get("warehouse", {})
         if not isinstance(warehouse, dict):
             self.find_custom("warehouse", f"{warehouse!r} is no mapping of kinds to names")
             warehouse = {}
+        for kind, name in warehouse.items():
+            if kind not in KINDS:
+                self.find_custom("warehouse", f"{kind!r} is none of {', '.join(KINDS)}")
+            elif not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > LONGEST:
+                said = f"{name!r} is no name: lower case, digits and _, {LONGEST} characters"
+                self.find_custom("warehouse", f"{kind}: {said}")
+            elif name.startswith(OWN):
+                self.find_custom("warehouse", f"{kind}: {name}: {OWN}… are Headwater's own tables")
         entity, scd = custom.get("entity"), custom.get("scd")
         if layer == "gold" and not any(column.primary_key for column in columns):
             self.find(("schema", 0, "properties"), "a table of gold wants a primary key")
@@ -216,7 +243,7 @@ class _Reader(Reader):
             vacuum_hours=hours,
             latency=promised.get("latency"),
             retention=promised.get("retention"),
-            warehouse={str(kind): str(name) for kind, name in warehouse.items()},
+            warehouse=warehouse,
             path=self.path,
         )
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakehouse import catalog, metrics
 from lakehouse.compatibility import widens
@@ -773,13 +773,15 @@ def register(
         names.append(catalog.shown(settings, *metrics.SERVING))
     if catalog.shown(settings, "silver", "events") not in names:
         return names
-    there = set(spark.table(catalog.named(settings, "silver", "events")).columns)
+    events = spark.table(catalog.named(settings, "silver", "events")).schema
+    there = set(events.names)
     # A table that an older version wrote has it once a stream has started.
     rescued = "rescued" if "rescued" in there else "CAST(NULL AS string)"
     spark.sql(catalog.quarantine_view(settings))
     names.append(catalog.shown(settings, "silver", "quarantine"))
     for contract in contracts.values():
         if contract.name in there:
-            spark.sql(catalog.entity_view(settings, contract, rescued))
+            of_entity: Any = events[contract.name].dataType
+            spark.sql(catalog.entity_view(settings, contract, rescued, of_entity.names))
             names.append(catalog.shown(settings, "silver", contract.name))
     return names

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lakehouse.layouts import KINDS
+
 if TYPE_CHECKING:
     from batch.warehouses.base import Warehouse
     from lakehouse.settings import Settings
-
-KINDS = ("duckdb", "mysql", "postgresql", "synapse")
 
 
 def connect(kind: str, settings: Settings) -> Warehouse:

@@ -176,7 +176,7 @@ class Warehouse(ABC):
 
     def name_of(self, layout: Layout) -> str | None:
         """What a table of Gold is called here; None where it is not published to this kind."""
-        return layout.warehouse.get(self.kind)
+        return layout.published.get(self.kind)
 
     def states(self, layouts: list[Layout]) -> dict[str, Version]:
         """What is held, by name. Nothing is changed.
@@ -214,7 +214,7 @@ class Warehouse(ABC):
         if must := [column.name for column in new if column.required]:
             raise WarehouseError(
                 f"{self.where}: table {name} has no column {', '.join(must)}, which its contract "
-                f"requires of every row: publish makes the table anew after `{self.drop(name)}`"
+                f"requires of every row: publish makes the table anew after `{self._gone(name)}`"
             )
         if gone:
             statements = "; ".join(
@@ -234,14 +234,15 @@ class Warehouse(ABC):
             for name, version, committed in rows
         }
 
-    def make(self, layouts: list[Layout]) -> list[str]:
-        """Makes the tables that are missing, and columns that tables lack; returns the names of
-        the tables, for `unmake`."""
+    def make(self, layouts: list[Layout], undo: list[str]) -> None:
+        """Makes the tables that are missing, and columns that tables lack.
+
+        undo: takes the statements that `take_back` takes all of it back with, as far as it came.
+        """
         q = self.table
-        made = []
         if not self.columns(STATE):
             self.execute(self.create_state())
-            made.append(STATE)
+            undo.append(self.drop(STATE))
         for layout in layouts:
             name = self.name_of(layout)
             assert name is not None
@@ -251,16 +252,23 @@ class Warehouse(ABC):
                 continue
             # First the claim, then the table: a death between the two leaves no stranger, and no
             # table whose new columns are taken for brought.
-            self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'")
+            unclaim = f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'"
+            named = f"FROM {q(STATE)} WHERE table_name = '{name}'"
+            held = self.execute(f"SELECT {', '.join(STATE_COLUMNS)} {named}")
+            self.execute(unclaim)
+            undo += [
+                f"INSERT INTO {q(STATE)} VALUES ({', '.join(map(_literal, row))})" for row in held
+            ]
             self.execute(f"INSERT INTO {q(STATE)} (table_name) VALUES ('{name}')")
+            undo.append(unclaim)
             for column in lacking:
                 self._add(f"ALTER TABLE {q(name)} ADD {self.definition(column)}")
+                undo.append(f"ALTER TABLE {q(name)} DROP COLUMN {self.quote(column.name)}")
             if not columns:
-                made.append(name)
                 self.execute(self.create(name, layout))
+                undo += reversed(self.dropped(name))
                 for statement in self.after_create(layout):
                     self.execute(statement)
-        return made
 
     def after_create(self, layout: Layout) -> list[str]:  # noqa: ARG002
         """What a table that was just made still lacks."""
@@ -276,17 +284,18 @@ class Warehouse(ABC):
         """A column as it stands in DDL."""
         return f"{self.quote(column.name)} {self.type_of(column)}{' NOT NULL' * column.required}"
 
-    def unmake(self, names: list[str]) -> None:
-        """Drops tables that this run made, and nothing was brought into."""
-        q = self.table
-        for name in reversed(names):
-            self.execute(self.drop(name))
-            if name != STATE:
-                self.execute(f"DELETE FROM {q(STATE)} WHERE table_name = '{name}'")
+    def take_back(self, undo: list[str]) -> None:
+        """Takes back what `make` made, and nothing was brought into."""
+        for statement in reversed(undo):
+            self.execute(statement)
 
     def alone(self) -> None:  # noqa: B027
         """Keeps others from publishing here while the connection is open. Raises WarehouseError
         where one does. A warehouse that takes one connection at a time has nothing to do."""
+
+    def dropped(self, name: str) -> list[str]:
+        """Statements that rid the warehouse of a table."""
+        return [self.drop(name)]
 
     def drop(self, name: str) -> str:
         return f"DROP TABLE IF EXISTS {self.table(name)}"
@@ -363,14 +372,20 @@ class Warehouse(ABC):
         except WarehouseError:
             return
         if odd:
+            anew = f"makes the table anew after `{self._gone(target.name)}`"
+            mend = f"goes on after `{'; '.join(statements)}`, or, where that is refused, {anew}"
             raise WarehouseError(
                 f"{self.where}: table {target.name} is not as its contract has it "
                 f"({', '.join(odd)}), and would not be {target.layout.full_name}: it was left as "
-                f"it is; publish goes on after `{'; '.join(statements)}`"
+                f"it is; `headwater publish --full` {mend if statements else anew}"
             ) from None
 
+    def _gone(self, name: str) -> str:
+        return "; ".join(self.dropped(name))
+
     def _unlike(self, target: Target) -> tuple[list[str], list[str]]:
-        """What differs from a table that is made from the contract now; statements that mend it."""
+        """What differs from a table that is made from the contract now; statements that mend it:
+        none where there are no sure ones, of a key with other columns, or of another type."""
         name, layout = target.name, target.layout
         sample = f"headwater_stage_form_{name}"
         self.execute(self.drop(sample))
@@ -379,7 +394,9 @@ class Warehouse(ABC):
             wanted, key = self.forms(sample), self.key_of(sample)
         finally:
             self.execute(self.drop(sample))
-        found, odd, statements = self.forms(name), [], []
+        found, odd = self.forms(name), []
+        statements: list[str] = []
+        sure = True
         for column in layout.columns:
             was, should = found.get(column.name), wanted.get(column.name)
             if was is None or should is None or was == should:
@@ -387,12 +404,11 @@ class Warehouse(ABC):
             words = [f"{kind}{'' if optional else ' NOT NULL'}" for kind, optional in (was, should)]
             odd.append(f"{column.name} is {words[0]} for {words[1]}")
             statements += self.altered(name, column, should[1])
+            sure = sure and not column.primary_key
         if key and (was_key := self.key_of(name)) != key:
             odd.append(f"its primary key is {', '.join(was_key) or 'gone'}")
-            columns = ", ".join(map(self.quote, key))
-            begin = f"ALTER TABLE {self.table(name)}"
-            statements.append(f"{begin} ADD PRIMARY KEY ({columns})")
-        return odd, statements
+            sure = False
+        return odd, statements if sure else []
 
     def _upsert(self, target: Target, columns: list[str]) -> None:
         key = list(target.layout.primary_key)
@@ -401,7 +417,7 @@ class Warehouse(ABC):
         except WarehouseError as error:
             if NARROWER not in str(error):
                 raise
-            raise WarehouseError(f"{error}: {ANEW} `{self.drop(target.name)}`") from None
+            raise WarehouseError(f"{error}: {ANEW} `{self._gone(target.name)}`") from None
 
     def content(self, name: str, layout: Layout) -> Content:
         """What a table holds."""
@@ -436,3 +452,10 @@ class Warehouse(ABC):
             f"{target.state.number} ({', '.join(what)}): something else changed it; it was left "
             "as it is; `headwater publish --full` copies all of it anew"
         )
+
+
+def _literal(value: Any) -> str:
+    """A number or a text of Headwater's own, as it stands in SQL."""
+    if value is None:
+        return "NULL"
+    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -71,9 +71,6 @@ class DuckDB(Warehouse):
         self.execute(f"DROP VIEW IF EXISTS {self.quote(stage)}")
         shutil.rmtree(self._staging / stage, ignore_errors=True)
 
-    def name_of(self, layout: Layout) -> str | None:
-        return layout.warehouse.get(self.kind, layout.name)
-
     def type_of(self, column: Column) -> str:
         return TYPES.get(column.spark_type, column.spark_type.upper())
 
@@ -102,7 +99,7 @@ class DuckDB(Warehouse):
         rows = self.execute(
             "SELECT unnest(constraint_column_names) FROM duckdb_constraints() "
             "WHERE constraint_type = 'PRIMARY KEY' AND lower(table_name) = lower(?) "
-            "AND database_name = current_database()",
+            "AND schema_name = 'main' AND database_name = current_database()",
             name,
         )
         return [str(row[0]) for row in rows]

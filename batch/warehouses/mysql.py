@@ -52,6 +52,9 @@ class MySQL(Warehouse):
                 charset="utf8mb4",
                 autocommit=True,
                 connect_timeout=WAIT_SECONDS,
+                # Its own default is to wait for a day, or a year, until others have ended what they
+                # read of a table that is to be altered.
+                init_command=f"SET SESSION lock_wait_timeout = {WAIT_SECONDS}",
                 ssl=self._trusted() if settings.verified else None,
             )
         except pymysql.MySQLError as error:
@@ -175,6 +178,9 @@ class MySQL(Warehouse):
     def drop_stage(self, stage: str) -> None:
         self.execute(self.drop(stage))
 
+    def create_state(self) -> str:
+        return f"{super().create_state()} {TABLE_OPTIONS}"
+
     def create(self, name: str, layout: Layout, *more: str) -> str:
         return f"{super().create(name, layout, *more)} {TABLE_OPTIONS}"
 
@@ -225,8 +231,6 @@ class MySQL(Warehouse):
         return [f"ALTER TABLE {self.table(name)} MODIFY COLUMN {self.definition(column)}"]
 
     def purge(self, names: list[str]) -> None:
-        # Its own default is to wait for a day, or a year, until others have ended what they read.
-        self.execute(f"SET SESSION lock_wait_timeout = {WAIT_SECONDS}")
         for name in names:
             if not self.columns(name):
                 continue

@@ -25,6 +25,8 @@ BUSY = {"40P01", "40001", "55P03"}
 # What a contract has outgrown: a longer text, a larger number.
 NARROW = {"22001", "22003"}
 DENIED = "42501"
+# Tables of the schema that Headwater's are made in, whose name may have capitals.
+HERE = "relnamespace = quote_ident(current_schema())::regnamespace"
 BATCH_ROWS = 10_000
 # The one character that a text of PostgreSQL cannot have, and what stands in its place there.
 NUL, REPLACEMENT = "\x00", "\ufffd"
@@ -158,9 +160,6 @@ class PostgreSQL(Warehouse):
     def drop_stage(self, stage: str) -> None:
         self.execute(self.drop(stage))
 
-    def name_of(self, layout: Layout) -> str | None:
-        return layout.warehouse.get(self.kind, layout.name)
-
     def type_of(self, column: Column) -> str:
         if column.spark_type == "string":
             return f"VARCHAR({column.max_length or DEFAULT_LENGTH})"
@@ -182,7 +181,7 @@ class PostgreSQL(Warehouse):
         rows = self.execute(
             "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull "
             "FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid "
-            "WHERE relnamespace = current_schema()::regnamespace AND relname = %s "
+            f"WHERE {HERE} AND relname = %s "
             "AND relkind IN ('r', 'p', 'v', 'm', 'f') AND attnum > 0 AND NOT attisdropped "
             "ORDER BY attnum",
             name,
@@ -194,11 +193,16 @@ class PostgreSQL(Warehouse):
             "SELECT attname FROM pg_catalog.pg_constraint JOIN pg_catalog.pg_class c "
             "ON c.oid = conrelid JOIN pg_catalog.pg_attribute a "
             "ON a.attrelid = conrelid AND attnum = ANY (conkey) "
-            "WHERE relnamespace = current_schema()::regnamespace AND relname = %s "
+            f"WHERE {HERE} AND relname = %s "
             "AND contype = 'p' ORDER BY array_position(conkey, attnum)",
             name,
         )
         return [str(row[0]) for row in rows]
+
+    def altered(self, name: str, column: Column, optional: bool) -> list[str]:
+        # Of a text it makes nothing else by itself.
+        kind, null = super().altered(name, column, optional)
+        return [f"{kind} USING {self.quote(column.name)}::{self.type_of(column)}", null]
 
     def purge(self, names: list[str]) -> None:
         for name in names:

@@ -91,7 +91,11 @@ class Synapse(Warehouse):
         cursor = self._connection.cursor()
         try:
             cursor.execute(statement, *values)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+            rows = [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+            # Of a second statement in the same text an error is told only where it is asked for.
+            while cursor.nextset():
+                pass
+            return rows
         except mssql_python.Error as error:
             raise self._said(error) from None
         finally:
@@ -109,9 +113,6 @@ class Synapse(Warehouse):
 
     def truth(self, flag: str) -> str:
         return f"{flag} = 1"
-
-    def name_of(self, layout: Layout) -> str | None:
-        return layout.warehouse.get(self.kind, layout.name)
 
     def begin_stage(self, stage: str, layout: Layout) -> None:
         self.drop_stage(stage)
@@ -160,6 +161,16 @@ class Synapse(Warehouse):
     def drop(self, name: str) -> str:
         there = self.table(name)
         return f"IF OBJECT_ID('{there}') IS NOT NULL DROP TABLE {there}"
+
+    def dropped(self, name: str) -> list[str]:
+        # The policy of persons holds a table fast that it is about.
+        there = self.table(name)
+        return [
+            "IF EXISTS (SELECT 1 FROM sys.security_predicates "
+            f"WHERE target_object_id = OBJECT_ID('{there}')) "
+            f"ALTER SECURITY POLICY [{STAGING}].[{POLICY}] DROP FILTER PREDICATE ON {there}",
+            self.drop(name),
+        ]
 
     def create_state(self) -> str:
         columns = ", ".join(

@@ -1,14 +1,20 @@
-"""The file of the embedded warehouse, where it cannot be made."""
+"""The file of the embedded warehouse, and what every kind does, on it."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
+from batch.warehouses.base import STATE, Content, Target
 from batch.warehouses.duckdb_file import DuckDB
 from lakehouse.errors import WarehouseError
+from lakehouse.layouts import Layout, Layouts
+from lakehouse.tables import Version
 
 
 def test_half_a_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +34,97 @@ def test_half_a_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(WarehouseError):
         DuckDB(file, tmp_path)
     assert file.exists()
+
+
+class Refusing(DuckDB):
+    """Whoever publishes may not do everything."""
+
+    refused = ""
+
+    def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        if self.refused and statement.startswith(self.refused):
+            raise WarehouseError(f"{self.where}: {self.refused} is denied")
+        return super().execute(statement, *values)
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[Refusing]:
+    found = Refusing(tmp_path / "warehouse.duckdb", tmp_path)
+    yield found
+    found.close()
+
+
+def content(warehouse: DuckDB) -> dict[str, Any]:
+    columns = warehouse.execute(
+        "SELECT table_name, column_name FROM information_schema.columns ORDER BY ALL"
+    )
+    rows = warehouse.execute(f"FROM {STATE} ORDER BY ALL") if warehouse.columns(STATE) else []
+    return {"columns": columns, "state": rows}
+
+
+def test_what_was_made_halfway_is_taken_back(warehouse: Refusing, layouts: Layouts) -> None:
+    dimension = [layouts["gold.dim_category"]]
+    undo: list[str] = []
+    warehouse.refused = "INSERT"
+    with pytest.raises(WarehouseError, match="INSERT is denied"):
+        warehouse.make(dimension, undo)
+    assert warehouse.columns(STATE)
+    warehouse.refused = ""
+    warehouse.take_back(undo)
+    assert content(warehouse) == {"columns": [], "state": []}
+
+
+def without(layout: Layout, column: str) -> Layout:
+    columns = tuple(c for c in layout.columns if c.name != column)
+    return dataclasses.replace(layout, columns=columns)
+
+
+def test_a_new_column_is_taken_back(warehouse: Refusing, layouts: Layouts) -> None:
+    """With what was known of the table before: as if nobody had published."""
+    users = layouts["gold.dim_users"]
+    warehouse.make([without(users, "phone")], [])
+    warehouse.execute(f"UPDATE {STATE} SET version = 3, committed = 1000, row_count = 0")
+    warehouse.execute(f"UPDATE {STATE} SET published_at = '2026-03-01T10:00:00+00:00'")
+    before = content(warehouse)
+    undo: list[str] = []
+    warehouse.make([users], undo)
+    assert "phone" in warehouse.columns("dim_users")
+    warehouse.take_back(undo)
+    assert content(warehouse) == before
+    # Refused itself, the same.
+    undo, warehouse.refused = [], "ALTER"
+    with pytest.raises(WarehouseError, match="ALTER is denied; publish goes on after `ALTER TABLE"):
+        warehouse.make([users], undo)
+    warehouse.take_back(undo)
+    assert content(warehouse) == before
+
+
+def test_a_key_of_another_table_of_that_name(warehouse: Refusing, layouts: Layouts) -> None:
+    lines = layouts["gold.fact_order_items"]
+    warehouse.make([lines], [])
+    warehouse.execute("CREATE SCHEMA backup")
+    warehouse.execute("CREATE TABLE backup.fact_order_items (id INT PRIMARY KEY)")
+    assert warehouse.key_of("fact_order_items") == ["order_id", "line_number"]
+
+
+def test_what_no_statement_mends_is_made_anew(warehouse: Refusing, layouts: Layouts) -> None:
+    """A key that has other columns, or columns of another type."""
+    lines = layouts["gold.fact_order_items"]
+    target = Target(lines, lines.name, Version(1, 1), True, 0, Content(0, 0, 0))
+    undo: list[str] = []
+    warehouse.make([lines], undo)
+    [ddl] = warehouse.execute(
+        "SELECT sql FROM duckdb_tables() WHERE table_name = 'fact_order_items'"
+    )
+    for was, now in (
+        ("PRIMARY KEY(order_id, line_number)", "PRIMARY KEY(order_id)"),
+        ("line_number INTEGER", "line_number BIGINT"),
+    ):
+        assert was in ddl[0]
+        warehouse.execute("DROP TABLE fact_order_items")
+        warehouse.execute(ddl[0].replace(was, now))
+        with pytest.raises(
+            WarehouseError,
+            match=r"makes the table anew after `DROP TABLE IF EXISTS .fact_order_items.`$",
+        ):
+            warehouse._explain(WarehouseError("would not be"), target)

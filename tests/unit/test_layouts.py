@@ -111,6 +111,22 @@ WRONG = [
         ),
         "references 'dim_none', which has no contract",
     ),
+    *(
+        (GOLD + f"  - {{property: warehouse, value: {{{given}}}}}\n", COLUMNS, said)
+        for given, said in {
+            "mysqll: things": "'mysqll' is none of duckdb, mysql, postgresql, synapse",
+            "mysql: null": "mysql: None is no name",
+            "mysql: [a]": "mysql: ['a'] is no name",
+            'duckdb: "x\'; DROP TABLE y; --"': "is no name: lower case",
+            "mysql: " + "a" * 43: "42 characters",
+            "mysql: headwater_publish": "headwater_… are Headwater's own tables",
+        }.items()
+    ),
+    (
+        "  - {property: layer, value: ops}\n",
+        "slaProperties: [{property: latency, value: 1, unit: h}]\nschema: [{name: dim_things}]\n",
+        "latency: a table of ops follows nothing",
+    ),
 ]
 
 
@@ -121,6 +137,25 @@ def test_what_is_wrong_is_found(
     _, findings = layout_files.check(written(tmp_path, custom, columns), contracts)
     assert any(said in str(finding) for finding in findings), [str(f) for f in findings]
     assert all(str(f).startswith(f"{tmp_path}/tables/dim_things.yaml:") for f in findings)
+
+
+def test_two_tables_of_one_name_in_a_warehouse(tmp_path: Path, contracts: Contracts) -> None:
+    def of(name: str, there: str) -> str:
+        custom = GOLD + f"  - {{property: warehouse, value: {{{there}}}}}\n"
+        return (HEAD + custom + COLUMNS).replace("dim_things", name)
+
+    (tmp_path / "tables").mkdir()
+    for name, there in {
+        "dim_a": "mysql: dw_things",
+        "dim_b": "mysql: dw_things",
+        "dim_c": "postgresql: dim_a",
+    }.items():
+        (tmp_path / "tables" / f"{name}.yaml").write_text(of(name, there))
+    _, findings = layout_files.check(tmp_path, contracts)
+    assert [str(finding).partition("warehouse: ")[2] for finding in findings] == [
+        "mysql: dw_things is the name of gold.dim_a there",
+        "postgresql: dim_a is the name of gold.dim_a there",
+    ]
 
 
 def test_what_is_promised(tmp_path: Path, layouts: Layouts, contracts: Contracts) -> None:

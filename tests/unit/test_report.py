@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from headwater import report
 from lakehouse import tables
@@ -131,7 +132,30 @@ def test_quarantine_by_rule_and_what_was_never_checked(
 ) -> None:
     bars = drawn(database, "Quarantined records by rule and day")
     assert {bar.name: list(bar.y) for bar in bars} == {"a.type": [2], "b.type": [1]}
+    # Days in order, whichever rule has one of its own; and those without.
+    figure = report.SECTIONS["Quarantined records by rule and day"](database)
+    assert figure is not None
+    assert figure.layout.xaxis.type == "date"
     assert report.SECTIONS["Quality of Gold's tables over time"](database) is None
+
+
+def test_files_that_are_older_than_an_entity(
+    shop: Settings, contracts: Contracts, layouts: Layouts
+) -> None:
+    path = tables.silver(contracts).path(shop)
+    whole = DeltaTable(path).to_pyarrow_table()
+    shutil.rmtree(path)
+    for columns in (["date", "outcome", "violations", "order"], whole.column_names):
+        write_deltalake(path, whole.select(columns), mode="append", schema_mode="merge")
+    database = report.opened(shop, contracts, layouts)
+    [funnel] = drawn(database, "From a visit to a delivered order")
+    assert dict(zip(funnel.y, funnel.x, strict=True))["visits"] == 2
+    # None of its files has it yet.
+    shutil.rmtree(path)
+    write_deltalake(path, whole.select(["date", "outcome", "violations", "order"]))
+    database = report.opened(shop, contracts, layouts)
+    [funnel] = drawn(database, "From a visit to a delivered order")
+    assert dict(zip(funnel.y, funnel.x, strict=True))["visits"] == 0
 
 
 def test_the_page_stands_alone(shop: Settings) -> None:

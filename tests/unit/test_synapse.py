@@ -66,6 +66,9 @@ class Pool:
         self._rows = found[0] if found else []
         self.description = object() if found else None
 
+    def nextset(self) -> bool:
+        return False
+
     def fetchall(self) -> list[tuple[Any, ...]]:
         return self._rows
 
@@ -111,7 +114,21 @@ def test_a_table_that_came_after_the_set_up(
     warehouse = Synapse(settings)
     pool = Pool({"SELECT COLUMN_NAME": []})
     warehouse._connection = pool
-    assert warehouse.make([layouts["gold.dim_users"]]) == [STATE, "dim_users"]
+    undo: list[str] = []
+    warehouse.make([layouts["gold.dim_users"]], undo)
+    made = len(pool.said)
+    # The policy holds the table fast.
+    warehouse.take_back(undo)
+    assert [statement.split(" ")[:3] for statement in pool.said[made:]] == [
+        ["IF", "EXISTS", "(SELECT"],
+        ["IF", "OBJECT_ID('[dim].[dim_users]')", "IS"],
+        ["DELETE", "FROM", "[stg].[headwater_publish]"],
+        ["IF", "OBJECT_ID('[stg].[headwater_publish]')", "IS"],
+    ]
+    assert pool.said[made].endswith("DROP FILTER PREDICATE ON [dim].[dim_users]")
+    for statement in pool.said[made:]:
+        assert unparsable(dialect, statement) == [], statement
+    del pool.said[made:]
     warehouse._add("ALTER TABLE [dim].[dim_users] ADD [x] INT NULL")
     for statement in pool.said:
         # Where a value goes the driver has a sign of its own.
