@@ -9,11 +9,14 @@ has to have another way.
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+TRIES, PAUSE_SECONDS = 5, 0.02
 
 
 def _json(text: str | None) -> dict[str, Any]:
@@ -92,7 +95,16 @@ class DeltaLog:
             self._files.delete(log, False)
 
     def _checkpointed(self) -> int:
-        return int(_json(self._text("_last_checkpoint")).get("version", 0))
+        """The version of the newest checkpoint; 0 where nothing says which that is."""
+        from py4j.protocol import Py4JJavaError
+
+        # The one file of a log that is written anew: on a local disk, where another writer does so,
+        # it is for a moment not what its checksum says. It is but a hint, as to Delta itself.
+        for _ in range(TRIES):
+            with suppress(Py4JJavaError):
+                return int(_json(self._text("_last_checkpoint")).get("version", 0))
+            time.sleep(PAUSE_SECONDS)
+        return 0
 
     def _place(self, name: str) -> Any:
         inside = f"{self._folder}/{name}" if name else self._folder

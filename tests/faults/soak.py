@@ -61,11 +61,11 @@ JOB, BROKER, SILENCE, COMMIT, CHECKPOINT = 0.25, 0.08, 0.04, 0.1, 0.06
 LAYERS = "bronze", "silver"
 # From an hour on each scenario is run to its end, and has to have passed, however slow the machine.
 MINUTES_FOR_EACH = 60
-# Whether something grows is told from a load that is this long: Spark keeps files of the state for
-# 36 batches before it removes the first. By how much the highest of the second half of the time may
-# be above that of the first, and how many files a partition may have after maintenance.
+# Whether memory grows is told from a load that is this long. By how much the highest of the second
+# half of the time may be above that of the first, and how many files a partition may have after
+# maintenance.
 MINUTES_TO_TELL = 20
-MEMORY_GROWTH, STATE_GROWTH = 1.25, 1.5
+MEMORY_GROWTH = 1.25
 MOST_FILES = 50
 # In the folder of a table under load, of old versions too.
 MOST_FILES_UNDER_LOAD = 1_000
@@ -89,8 +89,10 @@ class Report:
     not their ledger's (20 at most); repaired: those that other bytes were put in the place of, and
     that are accepted by them now. gold_mended, publish_mended: rows that Gold made anew has
     otherwise, and that a publish after the last one sends. By tenths of the time: memory, MiB of
-    the stream's processes, highest; state, MiB of the checkpoint's state, and bronze_files and
-    silver_files, data files in the tables' folders, at the end. files: of the tables' newest
+    the stream's processes, highest; state, MiB of the files of the checkpoint's state, of which
+    Spark keeps those of 20 to 36 batches, and bronze_files and silver_files, data files in the
+    tables' folders, at the end. keys, expired: of the state at the end, see tests.faults.state.
+    files: of the tables' newest
     versions, before and after `headwater maintain` without a stream; fullest: after it, of the
     partition that has the most. scenarios: see tests.faults.scenarios. error: why it ended early.
     """
@@ -109,6 +111,8 @@ class Report:
     publish_mended: int | None = None
     memory: list[int] = field(default_factory=list)
     state: list[float] = field(default_factory=list)
+    keys: int | None = None
+    expired: int | None = None
     bronze_files: list[int] = field(default_factory=list)
     silver_files: list[int] = field(default_factory=list)
     files: dict[str, list[int]] = field(default_factory=dict)
@@ -418,6 +422,18 @@ def soak(
     found.silver_files = [files for _, _, files in last]
 
     processes.finish("stream", "--available-now")
+    state = subprocess.run(
+        [sys.executable, "-m", "tests.faults.state"],
+        env=processes.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if state.returncode != 0:
+        raise click.ClickException(f"the state cannot be read: {state.stderr[-2000:]}")
+    held = json.loads(state.stdout.splitlines()[-1])
+    found.keys, found.expired = held["keys"], held["expired"]
     processes.finish("reconcile")
     if repairs.events:
         # Who repairs them died now and then, as did who has them judged.
@@ -456,14 +472,11 @@ def soak(
 def grown(found: Report) -> list[str]:
     """What did not stay flat, in words."""
     lines = []
-    for name, sizes, most in (
-        ("memory", found.memory, MEMORY_GROWTH),
-        ("state", found.state, STATE_GROWTH),
-    ):
-        middle = len(sizes) // 2
-        first, second = max(sizes[:middle], default=0), max(sizes[middle:], default=0)
-        if second > most * first:
-            lines.append(f"{name}: {second} MiB in the second half of the time, {first} before")
+    middle = len(found.memory) // 2
+    halves = found.memory[:middle], found.memory[middle:]
+    first, second = (max(half, default=0) for half in halves)
+    if second > MEMORY_GROWTH * first:
+        lines.append(f"memory: {second} MiB in the second half of the time, {first} before")
     for name, files in found.fullest.items():
         if files > MOST_FILES:
             lines.append(f"{name}: {files} files in a partition after maintenance")
@@ -560,6 +573,7 @@ def main(
     sound = found.law_holds and not found.exceptions and sent == found.records
     sound = sound and not found.jobs_failed and not found.error
     sound = sound and found.gold_mended == found.publish_mended == 0 and not found.grown
+    sound = sound and found.expired == 0
     results = set(found.tests.values())
     sound = sound and not results & {"failed", "skipped"} and (load_only or "passed" in results)
     some = load_only or minutes < MINUTES_FOR_EACH

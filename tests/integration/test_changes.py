@@ -164,7 +164,7 @@ class Binlog:
             f"CREATE USER 'reader'@'%' IDENTIFIED BY '{self.login['password']}'",
             f"GRANT {rights} ON *.* TO 'reader'@'%'",
         )
-        [(self.file, self.position, *_)] = server.run("SHOW MASTER STATUS")
+        [(self.position,)] = server.run("SELECT @@gtid_binlog_pos")
 
     def changes(self) -> list[Row]:
         """Every change of a member as it was committed: what was done, and the row.
@@ -175,9 +175,7 @@ class Binlog:
             connection_settings=self.login,
             server_id=8,
             is_mariadb=True,
-            log_file=self.file,
-            log_pos=self.position,
-            resume_stream=True,
+            auto_position=self.position,
             only_events=[WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent],
             only_tables=["member"],
         )

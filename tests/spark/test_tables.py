@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import udf
 
 from headwater import doctor, status
-from lakehouse import runs, tables
+from lakehouse import gaps, runs, tables
 from lakehouse.contracts import Contracts
 from lakehouse.delta_log import DeltaLog
 from lakehouse.errors import TableError
@@ -51,6 +52,25 @@ def test_a_table_whose_making_was_cut_off_is_made(
     assert tables.ensure(spark, settings, tables.gaps())
     assert tables.read(spark, settings, tables.gaps()).count() == 0
     assert not tables.ensure(spark, settings, tables.gaps())
+
+
+def test_a_pointer_that_another_writer_is_replacing(
+    spark: SparkSession, settings: Settings
+) -> None:
+    """On a local disk Hadoop holds it against the checksum of the one before."""
+    table = tables.gaps()
+    tables.ensure(spark, settings, table)
+    path = table.path(settings)
+    tables.set_properties(spark, tables.quoted_path(path), {"delta.checkpointInterval": "1"})
+    for end in range(1, 4):
+        gaps.accept(spark, settings, "bronze", [gaps.Gap("t", 0, 0, end)])
+    newest = DeltaLog(spark, path).newest()
+    assert newest is not None
+    assert newest >= 4
+    log = Path(path, "_delta_log")
+    assert json.loads((log / "_last_checkpoint").read_text())["version"] >= 4
+    (log / "._last_checkpoint.crc").write_bytes(b"crc\0\0\0\2\0" + b"\1\2\3\4")
+    assert DeltaLog(spark, path).newest() == newest
 
 
 def test_a_log_of_which_a_file_was_cut_off_is_read_on(
