@@ -194,7 +194,7 @@ def test_a_table_of_other_types_is_told_with_what_mends_it(
         with pytest.raises(WarehouseError, match="is not as its contract has it") as error:
             copy(shop, settings, kind)
         assert f"({column} is " in str(error.value)
-        return str(re.findall(r"goes on after `([^`]*)`", str(error.value))[0])
+        return str(re.findall(r"goes on after `(.*)`, or, where", str(error.value))[0])
 
     run(settings, kind, by_hand)
     run(settings, kind, refused("price"))
@@ -228,7 +228,7 @@ def test_a_key_that_is_gone_and_a_row_that_is_there_twice(
     shop.sql("UPDATE {dim_product} SET brand = 'Rex'")
     with pytest.raises(WarehouseError, match="its primary key is gone") as error:
         copy(shop, settings, kind)
-    run(settings, kind, re.findall(r"makes the table anew after `([^`]*)`", str(error.value))[0])
+    run(settings, kind, re.findall(r"makes the table anew after `(.*)`", str(error.value))[0])
     copy(shop, settings, kind)
     assert products() == [("P00001", "Rex")]
 
