@@ -7,6 +7,7 @@ standard names. Anything else may be personal data in the wrong place: it is mas
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from lakehouse.contracts import Contracts
 
 MASK = "***"
-# Of a line of an error: what it quotes may be a name of a megabyte.
+# Of a word of a message, which may quote a name of a megabyte; a message itself may have to list a
+# lot.
 LONGEST = 4_000
+LONG_WORD = re.compile(rf"(\S{{{LONGEST}}})(\S+)")
 ENVELOPE = frozenset(
     {"specversion", "id", "source", "type", "time", "dataschema", "datacontenttype"}
 )
@@ -65,9 +68,10 @@ def _shown(
 
 
 def line(text: str) -> str:
-    """A message with what a record, or a file, may have put in it: printable, and not too long."""
-    more = len(text) - LONGEST
-    return printable(text if more <= 0 else f"{text[:LONGEST]} … ({more:,} characters more)")
+    """A message with what a record, or a file, may have put in it: printable, no word too long."""
+    return printable(
+        LONG_WORD.sub(lambda word: f"{word[1]} … ({len(word[2]):,} characters more)", text)
+    )
 
 
 def printable(text: str) -> str:

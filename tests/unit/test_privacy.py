@@ -66,10 +66,13 @@ def test_what_cannot_be_read_is_not_shown(contracts: Contracts) -> None:
     assert masked(None, contracts, None, reveal=False) == "none (a tombstone)"
 
 
-def test_a_message_is_a_line_of_bounded_length() -> None:
+def test_a_message_has_no_words_without_end() -> None:
     assert line("one\x1b[2J") == "one\\x1b[2J"
     long = line("a" * 5_000)
     assert long == "a" * 4_000 + " … (1,000 characters more)"
+    # All that is missing is named, however much it is.
+    gaps = "; ".join(f"topic t partition {n}: offsets 0 to 9" for n in range(1_000))
+    assert line(gaps) == gaps
 
 
 def test_nothing_shown_moves_the_cursor(contracts: Contracts) -> None:
