@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from functools import partial
 from math import isfinite
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -59,6 +59,15 @@ ARROW_TYPES = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
 }
+# The columns of a row before those of its entity.
+HEAD = {
+    **dict.fromkeys(("topic", "entity", "source", "id", "type", "subject"), pa.string()),
+    **dict.fromkeys(("digest", "rescued"), pa.string()),
+    "partition": pa.int32(),
+    "offset": pa.int64(),
+    "time": ARROW_TYPES["timestamp"],
+}
+REQUIRED = "required"
 # What a record without an object is told by, or a change: there is no column to look at then.
 NO_OBJECT = {"data.required", "data.type"}
 NO_ROW = {f"{of}.{what}" for of in ("before", "after") for what in ("required", "type")}
@@ -99,93 +108,70 @@ def classify(
     contract in mode freeze meets a record that it does not fit.
     """
     rows = [_decode(record, contracts, max_record_bytes) for record in records]
-    types: dict[str, pa.DataType] = {
-        name: pa.string()
-        for name in ("topic", "entity", "source", "id", "type", "subject", "digest", "rescued")
-    }
-    types |= {"partition": pa.int32(), "offset": pa.int64(), "time": ARROW_TYPES["timestamp"]}
-    types["problems"] = pa.list_(pa.string())
+    columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in HEAD.items()}
     for contract in contracts.values():
-        types |= {flat(contract, column): arrow_type(column) for column in contract.columns}
-    frame = pd.DataFrame(
-        {
-            name: pd.Series([row.get(name) for row in rows], dtype=pd.ArrowDtype(kind))
-            for name, kind in types.items()
-        }
-    )
-    checked: Checked = nw.from_native(frame, eager_only=True)
-    clean: dict[str, nw.Expr] = {}
-    flags: dict[str, nw.Expr] = {}
-    for contract in contracts.values():
-        mine, column_of = nw.col("entity") == contract.name, partial(_column, contract)
-        for cleaned_column, expression in cleaned(contract, column_of).items():
-            clean[f"{contract.name}__{cleaned_column}"] = nw.when(mine).then(expression)
-        rules = kept(contract, column_of)
-        for column in contract.columns:
-            name, missing = flat(contract, column), column_of(column.name).is_null()
-            if column.required:
-                flags[f"{name}.required"] = mine & missing
-            for rule, expression in rules[column.name].items():
-                flags[f"{name}.{rule}"] = mine & ~missing & ~expression
-    checked = _fitted(_with(checked, clean), contracts)
-    done = _with(checked, flags).to_native()
-    raised = {name: done[name].to_list() for name in flags}
-    violations = [_violations(i, row, raised) for i, row in enumerate(rows)]
-    done = done[[name for name in types if name != "problems"]]
-    return done.assign(
+        mine = [i for i, row in enumerate(rows) if row.get("entity") == contract.name]
+        typed = _checked(contract, [rows[i] for i in mine])
+        place = dict(zip(mine, range(len(mine)), strict=True))
+        typed = typed.take(pa.array([place.get(i) for i in range(len(rows))], pa.int64()))
+        # Cleaners leave texts of a larger kind.
+        columns |= {flat(contract, c): typed[c.name].cast(arrow_type(c)) for c in contract.columns}
+    violations = [row["problems"] for row in rows]
+    result: pd.DataFrame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
+    return result.assign(
         violations=pd.Series(violations, dtype=object),
         outcome=[QUARANTINED if found else ACCEPTED for found in violations],
     )
 
 
-Checked = nw.DataFrame[pd.DataFrame]
+def _checked(contract: Contract, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """The contract's columns of its own rows, clean; what they break is added to their problems."""
+    frame = pa.table(
+        {
+            column.name: pa.array([row[flat(contract, column)] for row in rows], arrow_type(column))
+            for column in contract.columns
+        }
+    ).to_pandas(types_mapper=pd.ArrowDtype)
+    read: nw.DataFrame[pd.DataFrame] = nw.from_native(frame, eager_only=True)
+    if clean := cleaned(contract, nw.col):
+        read = nw.from_native(_fitted(read.with_columns(**clean).to_native(), contract))
+    flags: dict[tuple[str, str], nw.Expr] = {}
+    for column_name, rules in kept(contract, nw.col).items():
+        missing = nw.col(column_name).is_null()
+        if contract.column(column_name).required:
+            flags[column_name, REQUIRED] = missing
+        for rule, expression in rules.items():
+            flags[column_name, rule] = ~missing & ~expression
+    # What a row without an object is told by, it is told by alone.
+    whole = [not row["no_object"] & set(row["problems"]) for row in rows]
+    for (column_name, rule), broken in flags.items():
+        raised = read.select(broken.alias(rule)).to_native()[rule]
+        for i in np.flatnonzero(raised.fillna(False)).tolist():
+            row = rows[i]
+            # A column that could not be typed has its name already: missing is not another fault.
+            told = rule == REQUIRED and column_name in row["untyped"]
+            if whole[i] and column_name in row.get("looked_at", {column_name}) and not told:
+                row["problems"].append(f"{column_name}.{rule}")
+    return pa.Table.from_pandas(read.to_native(), preserve_index=False)
 
 
-def _with(frame: Checked, expressions: dict[str, nw.Expr]) -> Checked:
-    return frame.with_columns(**expressions) if expressions else frame
-
-
-def _fitted(frame: Checked, contracts: Contracts) -> Checked:
+def _fitted(frame: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     """What was worked out has a type of its own: in that of its column again, null where it is too
     large for it."""
-    native = frame.to_native()
-    for contract in contracts.values():
-        for column in contract.columns:
-            if column.decimal and any(rule.name in ARITHMETIC for rule in column.cleaners):
-                name, (precision, scale) = flat(contract, column), column.decimal
-                limit = Decimal(10) ** (precision - scale)
-                values = native[name].to_list()
-                fitting = [None if pd.isna(v) or abs(v) >= limit else v for v in values]
-                of_type = pd.ArrowDtype(arrow_type(column))
-                native = native.assign(**{name: pd.Series(fitting, dtype=of_type)})
-    return nw.from_native(native, eager_only=True)
+    for column in contract.columns:
+        if column.decimal and any(rule.name in ARITHMETIC for rule in column.cleaners):
+            precision, scale = column.decimal
+            limit = Decimal(10) ** (precision - scale)
+            values = frame[column.name].to_list()
+            fitting = [None if pd.isna(v) or abs(v) >= limit else v for v in values]
+            of_type = pd.ArrowDtype(arrow_type(column))
+            frame = frame.assign(**{column.name: pd.Series(fitting, dtype=of_type)})
+    return frame
 
 
 def flat(contract: Contract, column: Column) -> str:
     """The name of a contract's column: those of all contracts stand side by side in one row."""
     return f"{contract.name}__{column.name}"
-
-
-def _column(contract: Contract, name: str) -> nw.Expr:
-    return nw.col(flat(contract, contract.column(name)))
-
-
-def _violations(index: int, row: Mapping[str, Any], raised: Mapping[str, list[Any]]) -> list[str]:
-    """The row's problems, and the rules that it breaks."""
-    result = list(row["problems"])
-    if row.get("entity") is None or row["no_object"] & set(result):
-        return result
-    for flag, broken_in in raised.items():
-        entity, _, name = flag.partition("__")
-        column, _, rule = name.rpartition(".")
-        if entity != row["entity"] or broken_in[index] is not True:
-            continue
-        if column not in row.get("looked_at", {column}):
-            continue
-        # A column that could not be typed has its name already: missing is not another fault.
-        if rule != "required" or column not in row["untyped"]:
-            result.append(name)
-    return result
 
 
 def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict[str, Any]:
@@ -271,7 +257,7 @@ def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str |
         text = value.decode()
     except UnicodeDecodeError:
         return None, "not_utf8"
-    if re.search(SURROGATE, re.sub(SURROGATE_PAIR, "", text.replace("\\\\", " "))):
+    if "\\u" in text and _lone_surrogate(text):
         return None, "lone_surrogate"
     if _depth(text) > MAX_DEPTH:
         return None, "nesting_too_deep"
@@ -282,7 +268,7 @@ def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str |
         found = dict(pairs)
         # What comes after it may still be no JSON.
         twice = twice or len(found) != len(pairs)
-        if any(len(name) > MAX_NAME for name in found):
+        if len(text) > MAX_NAME and any(len(name) > MAX_NAME for name in found):
             raise ValueError
         return found
 
@@ -300,6 +286,11 @@ def parse(value: bytes | None, limit: int) -> tuple[dict[str, Any] | None, str |
     if twice:
         return None, "duplicate_key"
     return (doc, None) if isinstance(doc, dict) else (None, "not_an_object")
+
+
+def _lone_surrogate(text: str) -> bool:
+    unescaped = text.replace("\\\\", " ")
+    return re.search(SURROGATE, re.sub(SURROGATE_PAIR, "", unescaped)) is not None
 
 
 @contextmanager
@@ -342,6 +333,9 @@ def _constant(text: str) -> Any:
 
 
 def _depth(text: str) -> int:
+    """The deepest nesting of JSON text; 0 where it holds too few brackets to be too deep."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return 0
     depth = deepest = 0
     for sign in re.sub(QUOTED, "", text):
         if sign in "[{":
@@ -469,7 +463,7 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Decimal):
-        return f"{value.normalize():f}"
+        return _digits(value)
     if isinstance(value, float):
         return _as_java(value)
     if isinstance(value, dict | list):
@@ -488,7 +482,7 @@ def to_json(value: Any) -> str:
         if isinstance(inner, list):
             return "[" + ",".join(spell(item) for item in inner) + "]"
         if isinstance(inner, Decimal):
-            return f"{inner.normalize():f}"
+            return _digits(inner)
         if isinstance(inner, float):
             return _as_java(inner) if isfinite(inner) else f'"{_as_java(inner)}"'
         if isinstance(inner, str):
@@ -497,6 +491,11 @@ def to_json(value: Any) -> str:
 
     with _deep_stack():
         return spell(value)
+
+
+def _digits(value: Decimal) -> str:
+    """As Java has no zero that is negative."""
+    return f"{value.normalize() + 0:f}"
 
 
 def _as_java(value: float) -> str:
