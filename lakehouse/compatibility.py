@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakehouse.contracts import DROP, EVOLVE, Column, Contract, Contracts, decimal_of
-from lakehouse.rules import Rule
+from lakehouse.rules import ARITHMETIC, DEFAULT, Rule, keeps
 
 # Digits before the point that Delta wants where a whole number becomes a decimal.
 DIGITS = {"int": 10, "bigint": 20}
@@ -50,6 +50,7 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
         ("identity", old.id_keys, new.id_keys),
         ("column of the event time", old.time_column, new.time_column),
         ("kind of its records", *("changes" if c.changes else "states" for c in (old, new))),
+        ("keys, of which ids are made", _keys_of_changes(old), _keys_of_changes(new)),
     ):
         if before != after:
             yield Change(old.name, f"{what}: {before} is {after} now", False, False)
@@ -80,13 +81,30 @@ def _entity(old: Contract, new: Contract) -> Iterator[Change]:
         if taken:
             yield Change(where, f"its key is that of {taken} on the other side", False, False)
         if name not in now:
-            yield Change(where, "removed", takes[1], not was[name].indispensable)
+            yield Change(where, "removed", takes[1], _does_without(was[name]))
         elif name not in was:
             kind = "required" if now[name].indispensable else "optional"
-            yield Change(where, f"added, {kind}", not now[name].indispensable, takes[0])
+            yield Change(where, f"added, {kind}", _does_without(now[name]), takes[0])
         else:
             lost = [old.does_without(was[name]), new.does_without(now[name])]
             yield from _column(where, was[name], now[name], lost, takes)
+
+
+def _keys_of_changes(contract: Contract) -> list[tuple[str, ...]]:
+    """The keys of the JSON that the ids of changes are made of, in order."""
+    keys = (column for column in contract.columns if column.primary_key)
+    return [column.json_keys for column in keys] if contract.changes else []
+
+
+def _does_without(column: Column) -> bool:
+    """Whether a column takes every record that has no value for it: also what it then makes up."""
+    made_up = [rule for rule in column.cleaners if rule.name in {DEFAULT, *ARITHMETIC}]
+    if not made_up or column.indispensable:
+        return not column.indispensable
+    last = column.cleaners[-1]
+    value = last.arguments.get("value_if_missing")
+    is_known = len(made_up) == 1 and last.name == DEFAULT
+    return all(is_known and keeps(check, value) is True for check in column.checks)
 
 
 def _renamed(was: dict[str, Column], now: dict[str, Column]) -> list[tuple[str, str]]:

@@ -315,13 +315,16 @@ class Reader:
             line = mark.line + 1 if mark else 1
             self.findings.append(Finding(self.path, line, "", f"not readable as YAML: {said}"))
             return None
-        raw = self._plain(node, ()) if node is not None else None
-        if not isinstance(raw, dict):
-            self.find((), "has to be a mapping")
-            return None
-        broken = _standard().iter_errors(raw)
-        for finding in sorted(broken, key=lambda found: [str(p) for p in found.absolute_path]):
-            self._standard_finding(finding)
+        try:
+            raw = self._plain(node, ()) if node is not None else None
+            if not isinstance(raw, dict):
+                self.find((), "has to be a mapping")
+                return None
+            broken = _standard().iter_errors(raw)
+            for finding in sorted(broken, key=lambda found: [str(p) for p in found.absolute_path]):
+                self._standard_finding(finding)
+        except RecursionError:
+            self.find((), "is nested too deep for a contract")
         return None if self.findings else raw
 
     def _plain(self, node: yaml.Node, where: Path_) -> Any:
@@ -341,8 +344,9 @@ class Reader:
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(node)
-        except (ValueError, yaml.YAMLError) as error:
-            self.find(where, getattr(error, "problem", None) or str(error))
+        except Exception as error:
+            # A tag on what is none of its kind (`!!bool maybe`) is met by whatever Python raises.
+            self.find(where, getattr(error, "problem", None) or f"is no {node.tag}: {error}")
             return None
         finally:
             loader.dispose()
@@ -560,6 +564,10 @@ class Reader:
             at = (*at, j) if isinstance(steps, list) else at
             rule = self._rule({"rule": step} if isinstance(step, str) else step, at, rules.CLEANERS)
             cleaners += [self._typed(rule, spark_type, at)] if rule else []
+            if cleaners and cleaners[-1].name == rules.DEFAULT and j == len(steps) - 1:
+                value = cleaners[-1].arguments["value_if_missing"]
+                for broken in (check for check in checks if rules.keeps(check, value) is False):
+                    self.find(at, f"rule 'default': {value!r} breaks the column's {broken.name}")
         return Column(
             name=name,
             json_key=json_key,
@@ -613,6 +621,11 @@ class Reader:
                     said = f"rule {rule.name!r}: {key}: {value!r} is no {spark_type}"
                     self.find((*where, key), said)
                     return rule
+        if rule.name == rules.DEFAULT and (decimal := decimal_of(spark_type)):
+            value, (precision, scale) = arguments["value_if_missing"], decimal
+            if abs(value) >= 10 ** (precision - scale) or round(value, scale) != value:
+                said = f"rule {rule.name!r}: value_if_missing: {value} is beyond {spark_type}"
+                self.find((*where, "value_if_missing"), said)
         low, high = arguments.get("min"), arguments.get("max")
         if low is not None and high is not None and low > high:
             self.find(where, f"rule {rule.name!r}: min {low} is above max {high}")

@@ -43,6 +43,34 @@ PROMISES = ("latency", "retention")
 UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 # What Headwater itself knows of a dimension's rows; all other columns are the entity's.
 TECHNICAL = frozenset({"effective_from", "effective_to", "is_current", "is_inferred"})
+# Facts by name: the entity whose last states they are, and what of them Gold itself works out. All
+# other columns are the entity's.
+_REPORTED = frozenset({"reporting_currency", "reporting_rate"})
+FACTS: dict[str, tuple[str, frozenset[str]]] = {
+    "fact_orders": (
+        "order",
+        _REPORTED
+        | {"order_month", "time_key", "user_key", "location_key", "store_key", "status_at"}
+        | {"cancelled_at", "returned_at", "net_total", "reporting_total", "reporting_net_total"},
+    ),
+    "fact_order_items": (
+        "order_item",
+        _REPORTED
+        | {"sold_month", "time_key", "user_key", "product_key", "order_status", "sold_at"}
+        | {"cancelled_quantity", "returned_quantity", "net_total", "reporting_line_total"}
+        | {"reporting_net_total"},
+    ),
+    "fact_payments": (
+        "payment",
+        _REPORTED
+        | {"paid_month", "time_key", "user_key", "paid_at", "net_amount", "reporting_net_amount"},
+    ),
+    "fact_inventory": (
+        "inventory",
+        frozenset({"snapshot_date", "snapshot_month", "store_key", "product_key", "changed_at"})
+        | {"is_carried"},
+    ),
+}
 # What is made of a column's hour.
 HOUR_PARTS = ("year", "month", "day", "hour")
 
@@ -218,6 +246,8 @@ class _Reader(Reader):
             self.find(("schema", 0, "properties"), "a table of gold wants a primary key")
         if (entity is None) != (scd is None):
             self.find_custom("entity" if scd is None else "scd", "entity and scd go together")
+        if layer == "gold":
+            self._fact(table["name"], columns, contracts)
         natural, hour_of = None, custom.get("hourOf")
         if hour_of is not None:
             self._hour_of(hour_of, scd, columns)
@@ -246,6 +276,17 @@ class _Reader(Reader):
             warehouse=warehouse,
             path=self.path,
         )
+
+    def _fact(self, name: str, columns: list[Column], contracts: Contracts) -> None:
+        """What a fact takes from its entity has to be there under that name."""
+        entity, made = FACTS.get(name, ("", frozenset()))
+        if entity not in contracts:
+            return
+        there = {column.name for column in contracts[entity].columns}
+        for column in columns:
+            if column.name not in made | there:
+                said = f"{column.name}: {entity} has no such column, and {name} takes it from there"
+                self.find(("schema", 0, "properties"), said)
 
     def _promises(self, raw: dict[str, Any]) -> dict[str, float]:
         """What is promised in slaProperties of ODCS, s."""

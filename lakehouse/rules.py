@@ -245,6 +245,19 @@ def pattern_error(pattern: str) -> str | None:
     return None
 
 
+def keeps(rule: Rule, value: Any) -> bool | None:
+    """Whether a value, in its column's own type, keeps a check; None where its record decides."""
+    given = rule.arguments
+    if rule.name == "one_of":
+        return value in given["values"]
+    if rule.name in {"between", "length"}:
+        size = len(value) if rule.name == "length" else value
+        low, high = given.get("min"), given.get("max")
+        return (low is None or size >= low) and (high is None or size <= high)
+    pattern = {"matches": given.get("pattern"), "email": EMAIL, "phone": E164}.get(rule.name)
+    return None if pattern is None else re.fullmatch(pattern, value) is not None
+
+
 def apply(
     catalogue: Mapping[str, Check], rule: Rule, value: nw.Expr, column: Callable[[str], nw.Expr]
 ) -> nw.Expr:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from lakehouse import checkpoints, kafka, tables
+from lakehouse import checkpoints, kafka, layouts, tables
 from lakehouse import contracts as contract_files
 from lakehouse.contracts import Contracts
 from lakehouse.errors import ContractError, HeadwaterError, TableError, reason
@@ -60,6 +60,7 @@ class Reload:
             if dict(found) == dict(self.contracts):
                 self._taken = now
                 return False
+            layouts.load(self._settings.contracts_dir, found)
             self._demand_topics(found)
             tables.can_take(self._spark, self._settings, tables.silver(found))
         except (ContractError, TableError) as error:

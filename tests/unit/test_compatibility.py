@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -180,6 +181,8 @@ def test_what_is_called_compatible_is(
 OPTIONAL, REQUIRED = column("string"), column("string", True)
 DEFAULTED = column("string", True, default="a")
 UP_TO_5 = column("string", False, Rule("length", {"max": 5}))
+SHORT_ENOUGH = column("string", False, Rule("length", {"max": 5}), default="abc")
+TOO_LONG = column("string", False, Rule("length", {"max": 2}), default="abc")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +191,9 @@ UP_TO_5 = column("string", False, Rule("length", {"max": 5}))
         (None, OPTIONAL, True, True),
         (None, REQUIRED, False, True),
         (None, DEFAULTED, True, True),
+        (None, SHORT_ENOUGH, True, True),
+        (None, TOO_LONG, False, True),
+        (TOO_LONG, None, True, False),
         (REQUIRED, None, True, False),
         (OPTIONAL, REQUIRED, False, True),
         (REQUIRED, OPTIONAL, True, False),
@@ -206,6 +212,37 @@ def test_the_usual_changes(
         contracts_of(OTHER, *([after] if after else [])),
     )
     assert [(change.backward, change.forward) for change in found] == [(backward, forward)]
+
+
+def test_what_is_worked_out_may_break_its_own_check() -> None:
+    """Of a price of 10 and two of them the total is 20."""
+    product = Rule("product", {"column": "price", "by": "count"})
+    checked = column("decimal(14,2)", check=Rule("between", {"max": 5}))
+    total = replace(checked, cleaners=(product,))
+    parts = column("decimal(12,2)", key="p", name="price"), column("int", key="c", name="count")
+    [change] = diff(contracts_of(*parts), contracts_of(*parts, total))
+    assert (change.backward, change.forward) == (False, True)
+    [change] = diff(contracts_of(*parts), contracts_of(*parts, replace(total, checks=())))
+    assert (change.backward, change.forward) == (True, True)
+
+
+def test_the_key_of_a_database_s_table_makes_ids() -> None:
+    """The same change, sent again, is another event under a longer key."""
+    ident = replace(column("int", True, key="id", name="id"), primary_key=True)
+    tier = column("string", True, key="tier", name="tier")
+    old, new = (
+        Contracts([replace(contracts_of(*columns)["thing"], changes=True)])
+        for columns in ((ident, tier), (ident, replace(tier, primary_key=True)))
+    )
+    [change] = diff(old, new)
+    assert (change.what.partition(":")[0], change.backward, change.forward) == (
+        "keys, of which ids are made",
+        False,
+        False,
+    )
+    # Under another name it is the same key.
+    renamed = Contracts([replace(old["thing"], columns=(replace(ident, name="number"), tier))])
+    assert all(change.backward and change.forward for change in diff(old, renamed))
 
 
 def test_a_renamed_key_breaks_those_who_need_it() -> None:

@@ -131,6 +131,10 @@ def test_yaml_that_cannot_be_read_has_a_line(tmp_path: Path) -> None:
         "[" * 5000,
         GOOD.replace("status: active", "status: !foo active"),
         GOOD.replace("status: active", "status: !!python/object:os.system {}"),
+        GOOD.replace("primaryKey: true", "primaryKey: !!bool maybe"),
+        GOOD.replace("status: active", "status: !!timestamp soon"),
+        GOOD.replace("status: active", "status: !!int ''"),
+        GOOD.replace("logicalType: number", f"items: {'{items: ' * 300}a{'}' * 300}"),
         "\x00",
         "",
         "- 1",
@@ -262,6 +266,27 @@ def test_the_contracts_of_the_shop(contracts: Contracts) -> None:
     assert contracts["order"].column("total").spark_type == "decimal(12,2)"
     assert contracts["customer"].column("email").pii
     assert contracts.topics("shop.events")[0] == "shop.events"
+
+
+@pytest.mark.parametrize(
+    ("cleaners", "said"),
+    [
+        ("{rule: default, value_if_missing: 10000000000}", "10000000000 is beyond decimal(12,2)"),
+        ("{rule: default, value_if_missing: 0.005}", "0.005 is beyond decimal(12,2)"),
+        ("{rule: default, value_if_missing: 7}", "Decimal('7') breaks the column's between"),
+        ("{rule: default, value_if_missing: 5.00}", None),
+    ],
+)
+def test_a_default_that_its_column_does_not_take(
+    tmp_path: Path, cleaners: str, said: str | None
+) -> None:
+    text = GOOD + (
+        "        quality:\n          - type: custom\n            engine: headwater\n"
+        "            implementation: {rule: between, max: 5}\n"
+        f"        customProperties:\n          - {{property: clean, value: [{cleaners}]}}\n"
+    )
+    found = findings(tmp_path, text)
+    assert found == [] if said is None else any(said in one for one in found), found
 
 
 WORKED_OUT = """\

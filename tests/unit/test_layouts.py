@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,22 @@ def test_what_is_wrong_is_found(
     _, findings = layout_files.check(written(tmp_path, custom, columns), contracts)
     assert any(said in str(finding) for finding in findings), [str(f) for f in findings]
     assert all(str(f).startswith(f"{tmp_path}/tables/dim_things.yaml:") for f in findings)
+
+
+def test_what_a_fact_takes_is_there(contracts: Contracts, layouts: Layouts) -> None:
+    """Under another name it would be null in every new row, and nobody would be told."""
+    folder = layouts["gold.fact_orders"].path.parent.parent
+    assert layout_files.check(folder, contracts)[1] == []
+    order = contracts["order"]
+    for name in ("channel", "total"):
+        columns = (
+            replace(one, name=f"sales_{name}", aliases=(name,)) if one.name == name else one
+            for one in order.columns
+        )
+        renamed = replace(order, columns=tuple(columns))
+        changed = Contracts([*(c for c in contracts.values() if c is not order), renamed])
+        [said] = [str(finding) for finding in layout_files.check(folder, changed)[1]]
+        assert f"{name}: order has no such column, and fact_orders takes it from there" in said
 
 
 def test_two_tables_of_one_name_in_a_warehouse(tmp_path: Path, contracts: Contracts) -> None:
