@@ -59,6 +59,7 @@ LEFT_TO_OTHERS = (
     "the broker, until its retention ends: records that are read from it again come back",
     "smallest and largest values of columns in the logs of tables, until log retention ends",
     "backups, logs of warehouses and of storage, and pages of `headwater quality --docs`",
+    "what a Spark that was killed has left in its temporary folder (spark.local.dir, or /tmp)",
 )
 
 
@@ -202,7 +203,7 @@ def erase_subject(
         say("silver.events")
         silver = tables.silver(contracts)
         removed[silver.full_name] = _silver(spark, settings, silver, everything, texts)
-        removed[tables.repairs().full_name] = _repairs(spark, settings, everything)
+        removed[tables.repairs().full_name] = _repairs(spark, settings, everything, texts)
         left: dict[str, int] = {}
         if runs.last(spark, settings, "gold") is not None:
             built = gold.build(spark, settings, contracts, layouts, say=say)
@@ -325,9 +326,13 @@ def _is_subject(silver: DataFrame, contracts: Contracts, subject: str) -> Column
     found = F.lit(False)
     for contract in contracts.values():
         there = silver.schema[contract.name].dataType if contract.name in silver.columns else None
+        if not isinstance(there, StructType):
+            continue
         for column in contract.columns:
-            if column.subject and isinstance(there, StructType) and column.name in there.names:
-                value = F.col(contract.name)[column.name].cast("string")
+            # One that was called otherwise has an alias since, and its rows of then that name.
+            names = {column.name, *column.json_keys} & set(there.names) if column.subject else ()
+            for name in names:
+                value = F.col(contract.name)[name].cast("string")
                 found = found | value.eqNullSafe(F.lit(subject))
     return found
 
@@ -393,7 +398,8 @@ def _has_word(value: Column, texts: Iterable[str]) -> Column:
     """Whether one of the texts stands in bytes between signs that are no letters or digits."""
     from pyspark.sql import functions as F
 
-    words = "|".join(re.escape(_bytes_of(text)) for text in texts)
+    # A mailbox is the same one in capitals.
+    words = "|".join(f"(?{'i' if '@' in t else ''}:{re.escape(_bytes_of(t))})" for t in texts)
     found = _as_text(value).rlike(f"(?<![0-9A-Za-z])(?:{words})(?![0-9A-Za-z])")
     return F.coalesce(found, F.lit(False))
 
@@ -472,9 +478,12 @@ def _silver(
     return _bring(spark, settings, whole, records, tuple(COORDINATES), blank)
 
 
-def _repairs(spark: SparkSession, settings: Settings, records: DataFrame) -> int:
+def _repairs(spark: SparkSession, settings: Settings, records: DataFrame, texts: list[str]) -> int:
+    """Payloads and notes of those records, and notes of others that name the person."""
     from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
 
+    from batch.merge import bring
     from lakehouse import tables
     from lakehouse.silver import COORDINATES
 
@@ -483,7 +492,12 @@ def _repairs(spark: SparkSession, settings: Settings, records: DataFrame) -> int
         return 0
     tables.ensure(spark, settings, table)
     key = (*COORDINATES, "at", "action")
-    return _bring(spark, settings, table, records, key, dict.fromkeys(("payload", "note")))
+    count = _bring(spark, settings, table, records, key, dict.fromkeys(("payload", "note")))
+    noted = tables.read(spark, settings, table).where(
+        _has_word(F.col("note").cast("binary"), texts)
+    )
+    without = noted.withColumn("note", F.lit(None).cast("string"))
+    return count + bring(spark, settings, table, key, without, noted).rows
 
 
 def _runs(spark: SparkSession, settings: Settings, texts: list[str]) -> int:
@@ -495,11 +509,13 @@ def _runs(spark: SparkSession, settings: Settings, texts: list[str]) -> int:
 
     table = tables.runs()
     named = _has_word(F.col("details").cast("binary"), texts)
-    count = tables.read(spark, settings, table).where(named).count()
-    if count:
+    rows = tables.read(spark, settings, table).where(named).select("run_id").collect()
+    if rows:
+        # By what says nothing of anybody: the table's log keeps the condition.
+        condition = F.col("run_id").isin([row.run_id for row in rows])
         nothing = F.lit(json.dumps({"erased": True}))
-        DeltaTable.forPath(spark, table.path(settings)).update(named, {"details": nothing})
-    return count
+        DeltaTable.forPath(spark, table.path(settings)).update(condition, {"details": nothing})
+    return len(rows)
 
 
 def _bring(
@@ -631,8 +647,9 @@ def _left(
             return find(spark, settings, contracts, texts).count()
         rows = tables.read(spark, settings, table)
         named = _names(rows, texts)
-        if table.full_name == tables.runs().full_name:
-            named = named | _has_word(F.col("details").cast("binary"), texts)
+        free = {tables.runs().full_name: "details", tables.repairs().full_name: "note"}
+        if (written := free.get(table.full_name)) is not None:
+            named = named | _has_word(F.col(written).cast("binary"), texts)
         return rows.where(named).count()
 
     there = [

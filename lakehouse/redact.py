@@ -36,21 +36,26 @@ SECRET_NAMES = (
     "|[.]sas[.]|jaas"
     "|connection[.]?(string|url)|[?&;]sig="
 )
-QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+# Also as JSON within JSON has them, and in the braces of a connection string.
+QUOTED = r"""(?:\\"(?:[^"\\]|\\[^"])*\\"|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\{[^{}"]*\})"""
 BARE = r"""[^\s"';,&)}\]]+"""
 # After a colon, or a blank, a value has to stand in quotes, or have a digit or a sign in it, and be
 # no reference: `sasl_password: wanted with …` is a sentence.
 TOLD = (
     r"(?!(?:env|file|keyvault|databricks):)(?=[^\s]*[0-9=+/])(?=[^\s]{6})"
-    rf"(?={BARE}(?:[\s,;]|$)){BARE}"
+    rf"(?={BARE}(?:[\s,;}}]|$)){BARE}"
 )
 ASSIGNED = re.compile(
-    rf"""({NAMES}(?:\.[\w.-]+)?["']?\s*)(=>?\s*(?:{QUOTED}|{BARE})|:\s*(?:{QUOTED}|{TOLD}))""",
+    rf"""({NAMES}(?:\.[\w.-]+)?(?:\\?["'])?\s*)(=>?\s*(?:{QUOTED}|{BARE})|:\s*(?:{QUOTED}|{TOLD}))""",
     re.IGNORECASE,
 )
 OPTION = re.compile(rf"(?<![\w-])(--[\w-]*{NAMES}[\w-]*\s+)(?!-){TOLD}", re.IGNORECASE)
 ELEMENT = re.compile(rf"(<[\w.:-]*{NAMES}>)[^<]+", re.IGNORECASE)
-TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
+# A JSON web token, a personal one of Databricks, a private key.
+TOKEN = re.compile(
+    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|\bdapi[0-9a-f]{32}\b"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
+)
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 # A path has one slash where a URL has two. Word by word, and each from its end: every slash of a
 # long one may be a beginning.

@@ -635,5 +635,8 @@ def describe(taken: Taken) -> str:
         f"{word}{taken.files:,} files sent, {taken.rows:,} rows; {taken.known:,} were sent before, "
         f"{taken.waiting:,} are not whole yet"
     ]
-    lines += [f"  no CSV, JSON or Parquet by its name, left alone: {one}" for one in taken.unlike]
+    lines += [
+        f"  no CSV, JSON or Parquet by its name, left alone: {privacy.line(one)}"
+        for one in taken.unlike
+    ]
     return "\n".join(lines)

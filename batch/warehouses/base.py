@@ -40,11 +40,21 @@ UNTRUSTED = re.compile(
     r"(?i)SSL error|certificat|certpath|signatureexception|identity verification|"
     r"could not be verified"
 )
+# Values of rows in what databases say: DuckDB, MariaDB and MySQL, PostgreSQL, SQL Server.
+VALUES = re.compile(
+    r"(?i)(duplicate entry |duplicate key |value: |string |syntax for type [^:]+: |key value is )"
+    r"(?:'.*?'|\".*?\"|\(.*?\))(?=$| for | violates | to |[.,;])"
+)
 # What is said where a value does not fit.
 NARROWER = "its table was made for a narrower contract"
 ANEW = "publish makes it anew after"
 # A transaction is tried so often where others are in its way.
 ATTEMPTS = 5
+
+
+def without_values(text: str) -> str:
+    """What a database said of an error, without the values of rows: these may be personal."""
+    return VALUES.sub(r"\1…", text)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch.warehouses.base import Warehouse
+from batch.warehouses.base import Warehouse, without_values
 from lakehouse.contracts import Column
 from lakehouse.errors import WarehouseError
 from lakehouse.layouts import Layout
@@ -56,7 +56,8 @@ class DuckDB(Warehouse):
                 ).fetchall()
                 return found
         except duckdb.Error as error:
-            raise WarehouseError(f"{self.where}: {str(error).splitlines()[0]}") from None
+            said = without_values(str(error).splitlines()[0])
+            raise WarehouseError(f"{self.where}: {said}") from None
 
     def begin_stage(self, stage: str, layout: Layout) -> None:  # noqa: ARG002
         self.drop_stage(stage)

@@ -7,7 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch.warehouses.base import DEFAULT_LENGTH, DELETED, NARROWER, UNTRUSTED, Warehouse
+from batch.warehouses.base import (
+    DEFAULT_LENGTH,
+    DELETED,
+    NARROWER,
+    UNTRUSTED,
+    Warehouse,
+    without_values,
+)
 from lakehouse.contracts import Column
 from lakehouse.errors import BusyError, SettingsError, WarehouseError, reason
 from lakehouse.layouts import Layout
@@ -79,7 +86,7 @@ class MySQL(Warehouse):
         number = error.args[0] if error.args else None
         # Once a connection is lost, the client says nothing at all.
         text = str(error.args[-1] if error.args else error) or "the connection is lost"
-        text = text.splitlines()[0]
+        text = without_values(text.splitlines()[0])
         if number in BUSY:
             return BusyError(f"{self.where}: {text}")
         if number in AWAY and not UNTRUSTED.search(text):

@@ -7,7 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch.warehouses.base import DEFAULT_LENGTH, DELETED, NARROWER, UNTRUSTED, Warehouse
+from batch.warehouses.base import (
+    DEFAULT_LENGTH,
+    DELETED,
+    NARROWER,
+    UNTRUSTED,
+    Warehouse,
+    without_values,
+)
 from lakehouse.contracts import Column
 from lakehouse.errors import BusyError, WarehouseError, reason
 from lakehouse.layouts import Layout
@@ -69,7 +76,7 @@ class PostgreSQL(Warehouse):
     def _said(self, error: Any) -> WarehouseError:
         # Where it tried more than one address, it says so of each.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        text = lines[0] if lines else "the connection is lost"
+        text = without_values(lines[0]) if lines else "the connection is lost"
         state = error.sqlstate
         if state in BUSY:
             return BusyError(f"{self.where}: {text}")

@@ -12,7 +12,14 @@ import struct
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from batch.warehouses.base import DEFAULT_LENGTH, DELETED, STATE, STATE_COLUMNS, Warehouse
+from batch.warehouses.base import (
+    DEFAULT_LENGTH,
+    DELETED,
+    STATE,
+    STATE_COLUMNS,
+    Warehouse,
+    without_values,
+)
 from lakehouse.contracts import Column
 from lakehouse.errors import BusyError, SettingsError, WarehouseError
 from lakehouse.layouts import Layout
@@ -81,7 +88,7 @@ class Synapse(Warehouse):
         return self
 
     def _said(self, error: Exception) -> WarehouseError:
-        text = str(error).splitlines()[0]
+        text = without_values(str(error).splitlines()[0])
         kind = BusyError if BUSY.search(text) else WarehouseError
         return kind(f"{self.where}: {text}")
 

@@ -10,11 +10,51 @@ from typing import Any
 import duckdb
 import pytest
 
-from batch.warehouses.base import STATE, Content, Target
+from batch.warehouses.base import STATE, Content, Target, without_values
 from batch.warehouses.duckdb_file import DuckDB
 from lakehouse.errors import WarehouseError
 from lakehouse.layouts import Layout, Layouts
 from lakehouse.tables import Version
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Duplicate entry 'ann@example.com' for key 'dw_users.mail'",
+        'Constraint Error: Duplicate key "email: ann@example.com" violates unique constraint. x',
+        "Incorrect decimal value: 'ann@example.com' for column `d`.`t`.`c` at row 1",
+        "Conversion Error: Could not convert string 'ann@example.com' to INT32",
+        'invalid input syntax for type integer: "ann@example.com"',
+        "Cannot insert duplicate key in 'd.t'. The duplicate key value is (ann@example.com).",
+    ],
+)
+def test_what_a_database_says_of_a_row_names_no_value(said: str) -> None:
+    told = without_values(said)
+    assert "@example" not in told
+    assert all(name in told for name in ("key 'dw_users.mail'", "'d.t'") if name in said)
+
+
+def test_names_stay_in_what_a_database_says() -> None:
+    for said in (
+        "Table 'd.dw_users' doesn't exist",
+        "Data too long for column 'name' at row 1",
+        'relation "fact_orders" does not exist',
+        "Access denied for user 'u'@'localhost' to database 'd'",
+    ):
+        assert without_values(said) == said
+
+
+def test_a_value_that_another_constraint_refuses_is_not_told(tmp_path: Path) -> None:
+    """As of a unique index that somebody else has put on a published table."""
+    there = DuckDB(tmp_path / "w.duckdb", tmp_path / "stage")
+    try:
+        there.execute("CREATE TABLE t (mail VARCHAR UNIQUE)")
+        there.execute("INSERT INTO t VALUES ('ann@example.com')")
+        with pytest.raises(WarehouseError, match="violates unique constraint") as caught:
+            there.execute("INSERT INTO t VALUES ('ann@example.com')")
+        assert "ann" not in str(caught.value)
+    finally:
+        there.close()
 
 
 def test_half_a_file_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

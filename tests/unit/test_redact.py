@@ -48,6 +48,9 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         f"headwater --mysql-password {PLANTED} publish",
         f"<password>{PLANTED}</password>",
         f"sasl_password => {PLANTED}",
+        json.dumps(json.dumps({"password": PLANTED, "user": "u"})),
+        f"Pwd={{{PLANTED};with more}};Server=s",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{PLANTED}\n-----END RSA PRIVATE KEY-----",
     ],
 )
 def test_what_looks_like_a_credential_is_masked(text: str) -> None:
@@ -59,6 +62,13 @@ def test_what_looks_like_a_credential_is_masked(text: str) -> None:
 def test_a_token_of_its_own_is_masked() -> None:
     parts = ("eyJ" + "a1" * 8, "b2" * 8, "c3" * 8)
     assert redacted(f"refused ({'.'.join(parts)}): expired") == f"refused ({redact.MASK}): expired"
+
+
+def test_what_is_secret_is_masked_to_its_end() -> None:
+    assert redacted("Pwd={My;Pass1};Server=s") == f"Pwd={redact.MASK};Server=s"
+    assert redacted('{"sasl.password": 12345678}') == f'{{"sasl.password":{redact.MASK}}}'
+    token = "dapi" + "0a" * 16
+    assert redacted(f"refused {token}: gone") == f"refused {redact.MASK}: gone"
 
 
 @pytest.mark.parametrize(
