@@ -91,6 +91,10 @@ def judge(
     # What was erased cannot be judged again: it stands.
     gone = erasures.erased(spark, settings)
     firm = None if gone is None else gone.select(*COORDINATES)
+    # Who stood among those that do not count: of several copies it is to stand again.
+    stood = None if again is None else silver.where(F.col("outcome") == ACCEPTED)
+    if again is not None and stood is not None:
+        stood = stood.join(again, COORDINATES, "left_semi").select(*COORDINATES).distinct()
     yielding = unread = None
     waiting: Offsets = {}
     while True:
@@ -116,7 +120,7 @@ def judge(
                 standing = silver.join(again, COORDINATES, "left_anti")
                 recent = standing.where(looked_at if narrow else F.lit(False))
             rows = rows.where(~waits).drop("waits").localCheckpoint()
-        changes = decide(rows, standing, recent, firm).localCheckpoint()
+        changes = decide(rows, standing, recent, firm, stood).localCheckpoint()
         moved = changes.where(gives_way)
         losing = moved.where("action = 'conflict'")
         if yielding is not None or losing.isEmpty():
@@ -185,13 +189,18 @@ def _with_conflicts(silver: DataFrame, again: DataFrame) -> DataFrame:
 
 
 def decide(
-    rows: DataFrame, silver: DataFrame, recent: DataFrame, firm: DataFrame | None = None
+    rows: DataFrame,
+    silver: DataFrame,
+    recent: DataFrame,
+    firm: DataFrame | None = None,
+    stood: DataFrame | None = None,
 ) -> DataFrame:
     """What becomes of every good pending row, and of accepted ones that stand in its way.
 
     rows: pending records as rows of silver.events. silver: the table; recent: its rows of the
     range, whose ids are looked at for doubles. firm: coordinates of rows of Silver that cannot give
-    way; they stand before any other. Returns source, id, coordinates, existing (already
+    way; they stand before any other. stood: those of pending ones that were accepted before; of
+    copies that are the same, such a one stands. Returns source, id, coordinates, existing (already
     in Silver) and action: keep, accept, duplicate, delete, conflict.
     """
     from pyspark.sql import Window
@@ -203,20 +212,26 @@ def decide(
     good = F.col("outcome") == ACCEPTED
     keys = rows.where(good).select(*IDENTITY).union(recent.where(good).select(*IDENTITY))
     existing = silver.where(good).select(*columns).join(keys.distinct(), IDENTITY, "left_semi")
+    existing = existing.dropDuplicates(COORDINATES)  # the audit's to find
     is_firm = F.lit(False).alias("firm")
     if firm is not None:
         marked = firm.select(*COORDINATES).withColumn("firm", F.lit(True))
         existing = existing.join(marked, COORDINATES, "left")
         is_firm = F.coalesce("firm", F.lit(False)).alias("firm")
-    candidates = (
-        rows.where(good)
-        .select(*columns, F.lit(False).alias("existing"), F.lit(False).alias("firm"))
-        .union(existing.select(*columns, F.lit(True).alias("existing"), is_firm))
-    )
+    pending = rows.where(good).select(*columns)
+    was_there = F.lit(False).alias("stood")
+    if stood is not None:
+        marked = stood.withColumn("stood", F.lit(True))
+        pending = pending.join(marked, COORDINATES, "left")
+        was_there = F.coalesce("stood", F.lit(False)).alias("stood")
+    is_new = F.lit(False).alias("existing"), F.lit(False).alias("firm"), was_there
+    is_there = F.lit(True).alias("existing"), is_firm, F.lit(True).alias("stood")
+    candidates = pending.select(*columns, *is_new).union(existing.select(*columns, *is_there))
     one_id = Window.partitionBy(*IDENTITY)
     order = [F.col("firm").desc(), F.col("timestamp"), *(F.col(name) for name in COORDINATES)]
     same = F.col("digest") == F.first("digest").over(one_id.orderBy(*order))
-    standing = one_id.orderBy(F.col("same").desc(), F.col("existing").desc(), *order)
+    held = (F.col(name).desc() for name in ("same", "existing", "stood"))
+    standing = one_id.orderBy(*held, *order)
     there = F.col("existing")
     action = (
         F.when(F.col("rank") == 1, F.when(there, "keep").otherwise("accept"))
@@ -302,10 +317,12 @@ def _replace(
     table = tables.silver(contracts)
     content = F.struct(*(name for name in table.columns if name != "written_by"))
     old = scope.select(*COORDINATES, content.alias("was"), F.col("written_by").alias("wrote"))
+    old = old.dropDuplicates(COORDINATES)
     kept = content.eqNullSafe(F.col("was"))
     writer = F.when(kept, F.col("wrote")).otherwise(F.col("written_by"))
     new = rows.join(old, COORDINATES, "left").withColumn("written_by", writer)
-    difference = bring(spark, settings, table, tuple(COORDINATES), new, scope)
+    # What somebody has written twice becomes one row again.
+    difference = bring(spark, settings, table, tuple(COORDINATES), new, scope, mend=True)
     return difference.rows
 
 

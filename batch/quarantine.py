@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -124,7 +125,11 @@ def quarantine_group() -> None:
 @quarantine_group.command("list")
 @filters
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show."
+    "--limit",
+    type=click.IntRange(0, 2**31 - 1),
+    default=20,
+    show_default=True,
+    help="Rows to show.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @settings_options
@@ -208,9 +213,23 @@ def repair_row(
     if payload is None:
         demand_quarantined(spark, settings, loaded, record)
         payload = _edited(_value(spark, settings, loaded, record))
-    with held(settings, LOCK, "outcomes in silver.events"):
-        repair(spark, settings, loaded, record, payload, who, note)
+    try:
+        with held(settings, LOCK, "outcomes in silver.events"):
+            repair(spark, settings, loaded, record, payload, who, note)
+    except HeadwaterError:
+        if edit:
+            click.echo(
+                f"headwater: what you wrote is in {_kept(payload)}: --from takes it", err=True
+            )
+        raise
     click.echo(f"repaired; to have it judged: headwater quarantine replay {record}")
+
+
+def _kept(payload: bytes) -> str:
+    """A new file with what somebody wrote, which only they can read."""
+    with NamedTemporaryFile(prefix="headwater-repair-", suffix=".json", delete=False) as file:
+        file.write(payload)
+    return file.name
 
 
 def _edited(value: bytes | None) -> bytes:
@@ -399,7 +418,7 @@ def story(
             *_first(row, steps),
             *(
                 {
-                    "at": step["at"].isoformat(),
+                    "at": step["at"].replace(tzinfo=UTC).isoformat(),
                     "action": step.action,
                     "by": step["by"],
                     "note": step.note,
@@ -433,7 +452,7 @@ def demand_quarantined(
     spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates
 ) -> list[str]:
     """What a record is quarantined for. Raises HeadwaterError where it cannot be repaired."""
-    from lakehouse import tables
+    from lakehouse import checkpoints, tables
 
     found = _quarantined(spark, settings, contracts).where(_is(record)).collect()
     if not found:
@@ -441,6 +460,12 @@ def demand_quarantined(
     if _is_erased(spark, settings, record):
         raise HeadwaterError(f"{record} was erased: there is nothing to repair")
     if tables.read(spark, settings, tables.bronze()).where(_is(record)).isEmpty():
+        has = checkpoints.committed(checkpoints.SparkFiles(spark, settings, "bronze"))
+        if record.offset >= has.get((record.topic, record.partition), 0):
+            raise HeadwaterError(
+                f"{record}: bronze.events has not got it yet: `headwater stream` brings it there; "
+                "then try again"
+            )
         raise HeadwaterError(
             f"{record} is not in bronze.events any more, which lets go of records by its contract "
             "(retention): it can be looked at, and not be judged again; send it anew to have it in"
@@ -505,8 +530,9 @@ def replay(
     # A slip of whoever calls it is no run that failed.
     if named and len(named) > (count := chosen.count()):
         raise HeadwaterError(
-            f"{len(named) - count} of the records that were named are not in "
-            "quarantine (or not what the options say): see `headwater quarantine list`"
+            f"{len(named) - count} of the records that were named are not in quarantine, or not "
+            "what the options say (`headwater quarantine list`), or bronze.events has not got them "
+            "yet (`headwater stream`)"
         )
     with runs.recorded(spark, settings, JOB) as run:
         done = judge.judge(spark, settings, contracts, committed, committed, JOB, chosen, by)

@@ -111,6 +111,7 @@ def reconcile_range(
         looked_at = judge.within(closed, end)
         if since is not None:
             # What is open in any case; of the closed range, whole days at a time are left out.
+            since = max(since, BEGINNING)  # which Spark can compare with
             looked_at = looked_at | (
                 committed
                 & (F.col("timestamp") >= since)
@@ -125,7 +126,8 @@ def reconcile_range(
         run.offsets = closed | end
         run.details = asdict(done.result)
         run.written = {tables.silver(contracts).full_name: done.version}
-        _write_down_vacant(spark, settings, closed, end)
+        # What was closed before was looked at then, unless the broker was away.
+        _write_down_vacant(spark, settings, closed if since is None else {}, end)
     return done.result
 
 
@@ -136,12 +138,11 @@ def _write_down_vacant(
     it keeps what is around them."""
     from lakehouse import gaps, tables
 
-    # What was closed before was looked at then.
     recent = {key: last for key, last in end.items() if last > begin.get(key, 0)}
     missing = gaps.holes(spark, settings, begin, recent)
     missing = gaps.without(missing, gaps.accepted(spark, settings, "bronze")) if missing else []
     if missing:
-        # Where the broker does not answer, the audit asks it again.
+        # Where the broker does not answer, the audit asks it again, and so does who looks again.
         with suppress(BrokerError):
             if found := gaps.vacant(settings, missing):
                 tables.ensure(spark, settings, tables.gaps())

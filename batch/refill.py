@@ -23,11 +23,19 @@ def refill(spark: SparkSession, settings: Settings, wanted: Range | None = None)
     from pyspark.sql import functions as F
 
     from lakehouse import checkpoints, erasures, gaps, kafka, tables
+    from lakehouse.errors import BrokerError
     from lakehouse.silver import COORDINATES
 
     files = checkpoints.SparkFiles(spark, settings, "bronze")
     committed = checkpoints.committed(files)
     topics = sorted({topic for topic, _ in committed})
+    if wanted is not None and wanted.topic is not None:
+        topics = [topic for topic in topics if topic == wanted.topic]
+    if gone := kafka.missing_topics(settings, topics):
+        raise BrokerError(
+            f"{kafka.bootstrap(settings)} has no topic {', '.join(gone)} any more: nothing of it "
+            "can be read again (others can: --topic)"
+        )
     begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
     start: dict[str, dict[str, int]] = {}
     stop: dict[str, dict[str, int]] = {}

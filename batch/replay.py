@@ -7,6 +7,7 @@ one is not accepted any more gets an outcome of its own in the same commit.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ def _limit(value: int | str | None, option: str) -> object:
 @click.option("--from-time", metavar="TIME", help="When the broker took the first one, ISO-8601.")
 @click.option("--to", metavar="OFFSET|TIME", help="Up to there; all that is committed if left out.")
 @click.option("--topic", default=None, help="Of this topic alone.")
-@click.option("--partition", type=click.IntRange(min=0), help="Of this partition alone.")
+@click.option("--partition", type=click.IntRange(0, 2**31 - 1), help="Of this partition alone.")
 @click.option(
     "--bronze",
     is_flag=True,
@@ -136,7 +137,7 @@ def _range(
         if to is not None and moment(to, "--to") <= begin:
             raise click.BadParameter(f"{to} is not after {from_time}", param_hint="--to")
         return Range(from_time, to, topic, partition)
-    if to is not None and not (to.isdecimal() and int(to) <= LAST_OFFSET):
+    if to is not None and not (re.fullmatch("[0-9]{1,19}", to) and int(to) <= LAST_OFFSET):
         raise click.BadParameter(f"{to!r} is no offset, as --from-offset is", param_hint="--to")
     if to is not None and int(to) <= (from_offset or 0):
         raise click.BadParameter(f"{to} is not after {from_offset}", param_hint="--to")

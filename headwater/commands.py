@@ -220,7 +220,7 @@ def _versions(by_table: dict[str, int]) -> str:
 @click.argument("statement")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 2**31 - 2),
     default=100,
     show_default=True,
     help="Rows to show at most.",

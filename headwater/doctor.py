@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lakehouse.errors import HeadwaterError
 from lakehouse.gaps import Gap
 from lakehouse.kafka import Offsets
 from lakehouse.settings import Settings
+from streaming import edition
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 JDKS = ("17", "21")
@@ -153,12 +155,20 @@ def storage(settings: Settings) -> Findings:
 def broker(settings: Settings) -> Findings:
     topics = contracts.load(settings.contracts_dir).topics(settings.topics.events)
     ends = kafka.end_offsets(settings, topics)
-    where = kafka.bootstrap(settings)
+    where, read = kafka.bootstrap(settings), _read(settings)
     for topic in topics:
         partitions = [end for (name, _), end in ends.items() if name == topic]
         if partitions:
             held = f"{len(partitions)} partitions up to {sum(partitions):,} records"
             yield Finding("broker", OK, f"{where}: topic {topic}, {held}")
+        elif topic in read:
+            yield Finding(
+                "broker",
+                ERROR,
+                f"{where}: topic {topic}, which was read before, is not there any more",
+                "if that is another broker, correct the address; else use another name for the new "
+                "topic (topics.events), or another data folder",
+            )
         elif settings.broker.create_topics:
             yield Finding("broker", OK, f"{where}: topic {topic} will be made by the first start")
         else:
@@ -184,6 +194,16 @@ def broker(settings: Settings) -> Findings:
             )
 
 
+def _read(settings: Settings) -> set[str]:
+    """The topics that a query has read of."""
+    found: set[str] = set()
+    for query in checkpoints.QUERIES:
+        with suppress(HeadwaterError):  # told by the checkpoint's own check
+            files = checkpoints.ArrowFiles(settings, query)
+            found |= {topic for topic, _ in checkpoints.position(files)}
+    return found
+
+
 def streams(settings: Settings) -> Findings:
     topics = contracts.load(settings.contracts_dir).topics(settings.topics.events)
     try:
@@ -196,15 +216,23 @@ def streams(settings: Settings) -> Findings:
         try:
             position = checkpoints.position(files)
             _demand_newest(settings, query, files)
+            if edition.begun(files) is not None:
+                edition.newest(files)
         except HeadwaterError as error:
             yield Finding("checkpoints", ERROR, str(error), "as it says")
             continue
         if not position:
             yield Finding("checkpoints", OK, f"{query} has not begun")
             continue
+        for topic in sorted({topic for topic, _ in position} - set(topics)):
+            said = f"topic {topic} is in checkpoint {files.root}, but in no contract of"
+            remedy = "give the folder that has it (--contracts)"
+            yield Finding("checkpoints", ERROR, f"{said} {settings.contracts_dir}", remedy)
         expired, short = gaps.ahead(dict.fromkeys(begins, 0) | position, begins, ends)
         # What Bronze does not have either, Silver goes on after without being told to.
         known = [gap for one in {query, "bronze"} for gap in _accepted(settings, one)]
+        written = checkpoints.written_ahead(files, _batch_of(settings, query, files)[1])
+        known += [Gap(*key, 0, end) for key, end in written.items()]
         expired = gaps.without(expired, known)
         for gap in expired:
             yield Finding(

@@ -120,6 +120,15 @@ def planned(files: Files) -> Offsets:
     return _offsets(files, name, lines[2] if len(lines) > 2 else "")
 
 
+def written_ahead(files: Files, held: int | None) -> Offsets:
+    """Up to where a table has what its query has not committed: a batch that was cut off between
+    the table's commit and the checkpoint's. By topic and partition; empty where there is none.
+
+    held: as of `demand_newest`.
+    """
+    return planned(files) if held is not None and held == unfinished(files) else {}
+
+
 def demand_newest(files: Files, table: str, held: int | None) -> None:
     """Raises CheckpointError where a table holds a batch of the query that its checkpoint has not
     planned: a new batch of that number would be taken for it, and left out.

@@ -95,10 +95,14 @@ def reason(text: str, cause: str = "") -> str:
     if raised := RAISED.search(text):
         return _short(raised[1])
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for sign in (NO_SPACE, "OffsetOutOfRange", "failOnDataLoss"):
+    for sign in (NO_SPACE, "OffsetOutOfRange"):
         for line in lines:
             if sign in line and not line.startswith("at "):
                 return _short(line.removeprefix("Caused by: "))
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        # Of a topic's records. Before it stands what Spark would have one do, which loses some.
+        if line.startswith("Reason:"):
+            return _short(line.removeprefix("Reason:").strip() or following)
     told = [match for line in lines if (match := TELLING.match(line))]
     told = [match for match in told if match[1] not in WRAPPERS] or told
     if told:

@@ -88,7 +88,7 @@ def holes(
     """Offsets that are missing between those that Bronze holds, in order.
 
     begin, end: of these ranges alone, and between their limits, by topic and partition; a partition
-    without a begin has its first record for one.
+    without a begin begins at 0.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -102,13 +102,13 @@ def holes(
             F.min("offset").alias("first"), F.max("offset").alias("last"), F.count("*").alias("n")
         )
         whole = True
+        empty = dict(end)
         for row in limits.collect():  # one row a partition of the broker
             key = row.topic, row.partition
-            found += [
-                Gap(*key, begin.get(key, row.first), row.first),
-                Gap(*key, row.last + 1, end[key]),
-            ]
+            last = empty.pop(key)
+            found += [Gap(*key, begin.get(key, 0), row.first), Gap(*key, row.last + 1, last)]
             whole = whole and row.last - row.first + 1 == row.n
+        found += [Gap(*key, begin.get(key, 0), last) for key, last in empty.items()]
         found = [gap for gap in found if gap.records > 0]
         if whole:
             return sorted(found)

@@ -23,6 +23,8 @@ IDLE_MILLISECONDS = 180_000
 PERSISTENT_SECONDS = 30.0
 # How long before it is looked whether the broker has refused, which no call would say.
 PATIENCE_SECONDS = 1
+# For so long a topic that was just made may not be known everywhere.
+NEW_TOPIC_SECONDS = 3.0
 # What a broker says that keeps no ids of topics (Kafka before 2.8).
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
@@ -262,17 +264,27 @@ def _configured(settings: Settings, topics: Iterable[str], name: str) -> dict[st
 
 
 def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
-    """The id that the broker gave each topic when it was made; none where it gives none.
+    """The id that the broker gave each topic when it was made; none where it gives none, and none
+    of a topic that is not there.
 
     A topic that was deleted and made anew has the same name and another id. Raises BrokerError.
     """
-    from confluent_kafka import TopicCollection
+    from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
     names = TopicCollection(list(topics))
+    patient_until = time.monotonic() + NEW_TOPIC_SECONDS
 
     def ask(admin: _Admin) -> dict[str, str]:
         asked = admin.client.describe_topics(names, request_timeout=TIMEOUT_SECONDS)
-        return {topic: str(found.result().topic_id) for topic, found in asked.items()}
+        told = {}
+        for topic, found in asked.items():
+            try:
+                told[topic] = str(found.result().topic_id)
+            except KafkaException as error:
+                is_gone = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+                if not is_gone or time.monotonic() < patient_until:
+                    raise
+        return told
 
     none: dict[str, str] = {}
     found = _asked(settings, ask, unsupported=none)
@@ -317,8 +329,8 @@ def _electing(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
-def demand_topics(settings: Settings, topics: Iterable[str]) -> None:
-    """Raises BrokerError where a topic is missing, or no broker answers."""
+def missing_topics(settings: Settings, topics: Iterable[str]) -> list[str]:
+    """Those topics that are not there. Raises BrokerError."""
     from confluent_kafka import KafkaException
 
     admin = _Admin(settings)
@@ -326,7 +338,12 @@ def demand_topics(settings: Settings, topics: Iterable[str]) -> None:
         known = admin.topics()
     except KafkaException as error:
         raise admin.refused(error) from None
-    if missing := [topic for topic in topics if topic not in known]:
+    return [topic for topic in topics if topic not in known]
+
+
+def demand_topics(settings: Settings, topics: Iterable[str]) -> None:
+    """Raises BrokerError where a topic is missing, or no broker answers."""
+    if missing := missing_topics(settings, topics):
         raise BrokerError(
             f"{bootstrap(settings)} has no topic {', '.join(missing)}: correct the name, or make "
             "it there first"

@@ -44,7 +44,8 @@ def _accept_more(spark: SparkSession, settings: Settings, contracts: Contracts) 
     closed = runs.closed_range(spark, settings)
     known = gaps.accepted(spark, settings, NAME)
     gone: list[gaps.Gap] = []
-    for hole in sorted(gaps.without(gaps.holes(spark, settings), known)):
+    committed = checkpoints.committed(checkpoints.SparkFiles(spark, settings, NAME))
+    for hole in sorted(gaps.without(gaps.holes(spark, settings, {}, committed), known)):
         key = hole.topic, hole.partition
         before = [gap.end for gap in [*known, *gone] if (gap.topic, gap.partition) == key]
         follows = hole.begin in before

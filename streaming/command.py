@@ -48,7 +48,7 @@ def stream(
     """
     stopping = threading.Event()
     stop_on_signals(stopping)
-    names = queries or checkpoints.ALL
+    names = tuple(dict.fromkeys(queries)) or checkpoints.ALL
     run_queries(settings, names, available_now, stopping, accept_gap)
 
 

@@ -22,7 +22,7 @@ from lakehouse.errors import CheckpointError, ContractError
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
-    from lakehouse.checkpoints import SparkFiles
+    from lakehouse.checkpoints import Files, SparkFiles
 
 FOLDER = "editions"
 # Of what a query keeps in its state: another number cannot go on from it.
@@ -46,7 +46,7 @@ def current(settings: Settings, contracts: Contracts) -> Edition:
     return Edition(contracts, settings.stream.max_record_bytes)
 
 
-def begun(files: SparkFiles) -> int | None:
+def begun(files: Files) -> int | None:
     """The number of a batch that was cut off after it had begun; None where there is none.
 
     Raises CheckpointError where the checkpoint was written by a version with another kind of state.
@@ -56,7 +56,7 @@ def begun(files: SparkFiles) -> int | None:
     return None if found is None or found.get("given_up") == number else number
 
 
-def newest(files: SparkFiles) -> Edition | None:
+def newest(files: Files) -> Edition | None:
     """What was kept last; None where nothing was. Raises CheckpointError."""
     found = _newest(files)
     if found is None:
@@ -98,7 +98,7 @@ def give_up(files: SparkFiles, edition: Edition, begun: int | None) -> None:
         keep(files, replace(edition, given_up=number))
 
 
-def _newest(files: SparkFiles) -> dict[str, Any] | None:
+def _newest(files: Files) -> dict[str, Any] | None:
     """What is written in the newest edition; an empty one where that cannot be read."""
     numbers = _numbers(files)
     if not numbers:
@@ -125,7 +125,7 @@ def _version() -> str:
         return "unknown"
 
 
-def _numbers(files: SparkFiles) -> list[int]:
+def _numbers(files: Files) -> list[int]:
     return sorted(int(name) for name in files.names(FOLDER) if name.isdigit())
 
 

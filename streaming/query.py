@@ -26,6 +26,8 @@ from lakehouse.settings import Settings
 Write = Callable[[DataFrame, str, int], None]
 GiveUp = Callable[[], None]
 POLL_SECONDS = 0.05
+# A query that is told to end and writes nothing is waited for so long, as for its checkpoint.
+AWAY_SECONDS = 20.0
 ADVICE = "; nothing that was committed is lost: put it right and start again"
 # Spark's name for it.
 UNREADABLE_STATE = "CANNOT_LOAD_STATE_STORE"
@@ -46,7 +48,8 @@ class _GateClosedError(Exception):
 class Running:
     """A started query with its gate.
 
-    passing: accepted gaps that lie right ahead of it. give_up: is called where the batch that is
+    writing: whether a batch is being written. passing: accepted gaps that lie right ahead of it.
+    give_up: is called where the batch that is
     planned has not begun, or nothing of it was written. derived: whether all that it writes can be
     worked out anew: then nothing that is wrong with its checkpoint lasts.
     """
@@ -56,6 +59,7 @@ class Running:
     query: StreamingQuery
     closing: threading.Event
     waiting: threading.Event
+    writing: threading.Event
     passing: list[Gap]
     give_up: GiveUp
     derived: bool = False
@@ -63,8 +67,12 @@ class Running:
     def stop(self) -> None:
         """Ends the query between two batches; one that is being written is committed first."""
         self.closing.set()
+        # Else it asks a broker that is away, for minutes.
+        deadline = time.monotonic() + AWAY_SECONDS
         while self.query.isActive and not self.waiting.is_set():
-            if not self.query.status["isTriggerActive"]:
+            if self.writing.is_set():
+                deadline = time.monotonic() + AWAY_SECONDS
+            if not self.query.status["isTriggerActive"] or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
         with suppress(StreamingQueryException):
@@ -118,7 +126,7 @@ def start(
     them. last: the number of the batch after which the gate closes. trigger: how often; as the
     settings have it for all where left out. output: Spark's output mode.
     """
-    closing, waiting = threading.Event(), threading.Event()
+    closing, waiting, writing = threading.Event(), threading.Event(), threading.Event()
     app: list[str] = []
     cut_off = checkpoints.unfinished(checkpoints.SparkFiles(spark, settings, name))
 
@@ -132,11 +140,15 @@ def start(
             if found is None:
                 raise StreamError(f"checkpoint {checkpoints.location(settings, name)} has no id")
             app.append(found)
-        if number == cut_off:
-            # The table may have it already. Delta would not even compute it then, and its state
-            # would be missing: so it is computed here.
-            batch = batch.localCheckpoint()
-        write(batch, app[0], number)
+        writing.set()
+        try:
+            if number == cut_off:
+                # The table may have it already. Delta would not even compute it then, and its state
+                # would be missing: so it is computed here.
+                batch = batch.localCheckpoint()
+            write(batch, app[0], number)
+        finally:
+            writing.clear()
         if number == last:
             closing.set()
 
@@ -151,7 +163,8 @@ def start(
     else:
         writer = writer.trigger(processingTime=trigger or settings.stream.trigger)
     where = checkpoints.location(settings, name)
-    return Running(name, where, writer.start(), closing, waiting, passing, give_up, derived)
+    query = writer.start()
+    return Running(name, where, query, closing, waiting, writing, passing, give_up, derived)
 
 
 def finish(running: Running, files: checkpoints.SparkFiles, number: int) -> None:

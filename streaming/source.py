@@ -52,14 +52,26 @@ def read_broker(
             f"topic {', '.join(gone)} is in checkpoint {where}, but "
             f"in no contract of {settings.contracts_dir}: give the folder that has it (--contracts)"
         )
-    kafka.ensure_topics(settings, topics)
+    known = sorted({topic for topic, _ in positions})
+    # One that was read before is not made anew: its offsets would begin again.
+    if gone := kafka.missing_topics(settings, known):
+        raise StreamError(
+            f"stream {query}: {kafka.bootstrap(settings)} has no topic {', '.join(gone)} any more, "
+            "which was read before: what it held and was not read is lost. If that is another "
+            "broker, correct the address; else give the new topic another name (topics.events), "
+            "or use another data folder (--data)"
+        )
+    kafka.ensure_topics(settings, [topic for topic in topics if topic not in known])
     written_from = tables.of_topics(table, kafka.topic_ids(settings, topics))
     made = tables.ensure(spark, settings, written_from)
+    taken: list[Gap] = []
     if begun and (ident := checkpoints.query_id(files)) is not None:
         held = tables.transaction(
             spark, settings, table, checkpoints.application(table.full_name, ident)
         )
         checkpoints.demand_newest(files, table.full_name, held)
+        ahead = checkpoints.written_ahead(files, held)
+        taken = [Gap(*key, 0, end) for key, end in ahead.items()]
     begins, ends = kafka.begin_offsets(settings, topics), kafka.end_offsets(settings, topics)
     if not begun:
         written = {} if made else _written(spark, settings, topics, table)
@@ -74,8 +86,8 @@ def read_broker(
     found, short = gaps.ahead(positions, begins, ends)
     if short:
         raise GapError(f"stream {query}: {'; '.join(short)}: see `headwater doctor`")
-    if found:
-        _accept(spark, settings, query, found, accept_gap)
+    if missed := gaps.without(found, taken):
+        _accept(spark, settings, query, missed, accept_gap)
     begin = positions | {(gap.topic, gap.partition): gap.end for gap in found}
     # Spark heeds it only where the checkpoint has not begun; -2 is its word for the earliest.
     start: dict[str, dict[str, int]] = {}
@@ -85,7 +97,7 @@ def read_broker(
         **kafka.spark_options(settings),
         "subscribe": ",".join(topics),
         "startingOffsets": json.dumps(start) if begin else "earliest",
-        # Only while a gap that was accepted is passed.
+        # Only while a gap is passed.
         "failOnDataLoss": "false" if found else "true",
         "includeHeaders": "true",
         # A consumer group of its own for each query, which a right to read can be given to by name.

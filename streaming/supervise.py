@@ -26,6 +26,8 @@ from lakehouse.settings import Stream
 from streaming.query import ADVICE, Running
 
 LONGEST_PAUSE_SECONDS = 60.0
+# What Spark reports of a trigger that ran a batch.
+BATCH = "addBatch"
 # More of them would be no number any more.
 DOUBLINGS = 60
 
@@ -49,7 +51,8 @@ class Meter:
     def take(self, reports: Iterable[Any]) -> None:
         """Adds Spark's progress reports; one that was seen before is left out."""
         for report in reports:
-            if report.batchId <= self._last:
+            # One without a batch has the number of the next one.
+            if report.batchId <= self._last or BATCH not in report.durationMs:
                 continue
             self._last = report.batchId
             self.batches += 1

@@ -72,6 +72,19 @@ def headwater(
     return done
 
 
+def died(settings: Settings, table: str, moment: str, nth: int, *command: str) -> None:
+    """Runs a command that is killed at its nth append to a table."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.die_at", table, moment, str(nth), *command],
+        cwd=ROOT,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
 def put(
     settings: Settings, *values: bytes, partition: int = 0, timestamp: datetime | None = None
 ) -> None:

@@ -30,6 +30,7 @@ from streaming import watch
 from streaming.command import run_queries
 from tests.helpers import (
     BIN,
+    died,
     drain,
     environment,
     headwater,
@@ -90,6 +91,35 @@ def test_records_that_expired_are_named_and_accepted(
     assert len(missed) == missing
     assert {row[3] for row in missed} == {None}, "nothing but what was lost has no outcome"
     assert [f for f in doctor.examine(settings) if f.check == "checkpoints" and f.remedy] == []
+
+
+@pytest.mark.long
+def test_what_expires_behind_a_table_that_has_it_is_no_gap(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    """Both queries die between their table's commit and their checkpoint's; then the broker lets go
+    of what they have written."""
+    settings = settings_for(tmp_path, bootstrap)
+    topic = settings.topics.events
+    send_shop(settings, Sending(events=300, seed=67))
+    for query in checkpoints.QUERIES:
+        died(settings, f"{query}.events", "after", 1, "stream", "--available-now", query)
+    assert table(settings, "bronze/events", ["offset"]).num_rows == 300
+    expire(settings, {0: 9, 1: kafka.end_offsets(settings, [topic])[topic, 1]})
+    assert [f for f in doctor.examine(settings) if f.check == "checkpoints" and f.remedy] == []
+    send_shop(settings, Sending(events=48, seed=67, go_on=True))
+    headwater(settings, "stream", "--available-now")
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert (found.broken, found.gaps) == ([], [])
+    assert [balance.bronze for balance in found.balances] == [348]
+    assert unlike_the_ledger(settings) == []
+    # From there on, what is gone is an error again.
+    read = kafka.end_offsets(settings, [topic])[topic, 0]
+    send_shop(settings, Sending(events=48, seed=67, go_on=True))
+    expire(settings, {0: read + 1})
+    said = headwater(settings, "stream", "--available-now", code=1).stderr
+    assert str(Gap(topic, 0, read, read + 1)) in said
 
 
 @pytest.mark.long

@@ -25,6 +25,7 @@ from producer.command import Sending, send_shop
 from tests.helpers import (
     BIN,
     ROOT,
+    died,
     drain,
     environment,
     headwater,
@@ -99,19 +100,6 @@ def test_killed_in_every_phase(
     assert sum(balance.bronze for balance in found.balances) == EVENTS
     assert sum(balance.pending for balance in found.balances) == 0
     assert unlike_the_ledger(settings) == []
-
-
-def died(settings: Settings, table: str, moment: str, nth: int, *command: str) -> None:
-    """Runs a command that is killed at its nth append to a table."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.die_at", table, moment, str(nth), *command],
-        cwd=ROOT,
-        env=environment(settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
 def by_minute(settings: Settings) -> tuple[list[Any], list[Any]]:

@@ -17,10 +17,10 @@ from batch.refill import refill
 from batch.replay import Range
 from lakehouse import gaps, kafka, tables
 from lakehouse.contracts import Contracts
-from lakehouse.errors import GapError
-from lakehouse.settings import Settings
+from lakehouse.errors import BrokerError, GapError, StreamError
+from lakehouse.settings import Broker, Settings
 from producer.command import Sending, send_shop
-from tests.helpers import drain, settings_for, table, unlike_the_ledger
+from tests.helpers import drain, settings_for, table, unlike_the_ledger, wait_until
 
 
 def in_order(settings: Settings) -> pa.Table:
@@ -72,6 +72,33 @@ def test_bronze_is_made_whole_again_from_the_broker(
     assert found.broken == []
     assert [balance.bronze for balance in found.balances] == [320]
     assert unlike_the_ledger(settings) == []
+
+
+@pytest.mark.long
+def test_a_topic_that_is_gone_hides_nothing_of_the_others(
+    spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
+) -> None:
+    """Of two topics one is gone and the other one was made anew, as long as it was."""
+    settings = settings_for(tmp_path, bootstrap)
+    topic = settings.topics.events
+    send_shop(settings, Sending(events=100, seed=74))
+    drain(spark, settings, contracts)
+    ids = kafka.topic_ids(settings, [topic])
+    with pytest.raises(BrokerError, match="does not answer"):
+        kafka.topic_ids(
+            settings.model_copy(update={"broker": Broker(bootstrap="127.0.0.1:1")}), ids
+        )
+    assert kafka.topic_ids(settings, [f"{topic}.gone", topic]) == ids
+    admin = AdminClient(kafka.client_options(settings))
+    for done in admin.delete_topics([topic]).values():
+        done.result(10)
+    wait_until(lambda: topic not in admin.list_topics(timeout=5).topics, 20, "deletion")
+    with pytest.raises(BrokerError, match=f"has no topic {topic} any more"):
+        refill(spark, settings)
+    # It would be made anew, and its offsets taken for those that were read.
+    with pytest.raises(StreamError, match=f"has no topic {topic} any more, which was read before"):
+        drain(spark, settings, contracts, "bronze")
+    assert topic not in admin.list_topics(timeout=5).topics
 
 
 @pytest.mark.long

@@ -11,9 +11,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from batch import audit, judge, reconcile, replay
-from lakehouse import runs, tables
+from lakehouse import gaps, runs, tables
 from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
+from lakehouse.gaps import Gap
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 from tests.house import AT, House, Record, category
@@ -178,6 +179,48 @@ def test_an_event_accepted_twice_is_put_right(house: House) -> None:
     found = house.audit()
     assert found.holds
     assert found.balances == [audit.Balance("t", 3, 1, 1, 1, 0)]
+
+
+def test_a_row_that_somebody_wrote_twice_is_made_one_by_what_the_audit_names(house: House) -> None:
+    records: list[Record] = [(0, 0, 0, category("a")), (0, 1, 1, category("b"))]
+    house.bronze(*records)
+    house.stream(*records)
+    house.reconcile()
+    house.sql("INSERT INTO {silver} SELECT * FROM {silver} WHERE offset = 1")
+    [said] = house.audit().broken
+    assert "`headwater replay --from-offset 0`" in said
+    # What is not asked for that leaves it as it is, and loses nothing.
+    assert house.reconcile(since=reconcile.BEGINNING).corrected == 0
+    assert house.audit().broken == [said]
+    replay.replay_range(house.spark, house.settings, house.contracts, replay.Range(0))
+    assert set(house.rows()) == {(0, 0), (0, 1)}
+    found = house.audit()
+    assert found.holds
+    assert found.balances == [audit.Balance("t", 2, 2, 0, 0, 0)]
+
+
+def test_of_two_copies_the_one_that_stood_stands_again(house: House) -> None:
+    """The stream took (0, 0); the broker had (1, 0) before, the same bytes."""
+    house.bronze((0, 0, 9, category("x")), (1, 0, 3, category("x")))
+    house.stream((0, 0, 9, category("x")))
+    house.reconcile()
+    before = tables.version(house.spark, house.settings, house.silver_table)
+    for wanted in (replay.Range(0, partition=0), replay.Range(0)):
+        replay.replay_range(house.spark, house.settings, house.contracts, wanted)
+    assert house.rows() == {(0, 0): ("accepted", [], "stream")}
+    assert tables.version(house.spark, house.settings, house.silver_table) == before
+
+
+def test_holes_of_a_range_in_which_bronze_has_nothing(house: House) -> None:
+    """As where a transaction's mark is the only offset since the last reconcile, or the first of a
+    partition."""
+    house.bronze((0, 0, 0, b"{"), (0, 1, 1, b"{"), (1, 2, 2, b"{"), (1, 4, 4, b"{"))
+    end = {("t", 0): 3, ("t", 1): 6, ("t", 2): 1}
+    first = [Gap("t", 1, 0, 2), Gap("t", 1, 3, 4), Gap("t", 1, 5, 6), Gap("t", 2, 0, 1)]
+    assert gaps.holes(house.spark, house.settings, {}, end) == [Gap("t", 0, 2, 3), *first]
+    closed = {("t", 0): 2, ("t", 1): 5}
+    found = gaps.holes(house.spark, house.settings, closed, end)
+    assert found == [Gap("t", 0, 2, 3), Gap("t", 1, 5, 6), Gap("t", 2, 0, 1)]
 
 
 def test_what_is_after_the_closed_range_may_be_pending(house: House) -> None:

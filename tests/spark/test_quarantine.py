@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import click
 import pytest
@@ -111,6 +111,8 @@ def test_every_kind_of_repair_gets_the_outcome_of_its_new_bytes(house: House) ->
     [step] = untouched["history"]
     assert (step["action"], step["by"]) == ("quarantined", "reconcile"), "nothing became of it"
     assert (step["at"], step["violations"]) == ("2026-03-01T12:00:06.000+00:00", ["malformed_json"])
+    moments = [datetime.fromisoformat(step["at"]) for step in told["history"]]
+    assert all(at.tzinfo is not None for at in moments), "they can be compared"
     # What is accepted cannot be repaired any more, nor what was never there.
     for offset in (1, 99):
         with pytest.raises(HeadwaterError, match=f"t/0/{offset} is not in quarantine"):

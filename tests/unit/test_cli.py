@@ -47,9 +47,10 @@ def test_a_script_takes_what_its_command_takes(script: str, command: str) -> Non
     assert done.stdout.split("\n", 1)[1] == told.split("\n", 1)[1]
 
 
-@pytest.mark.parametrize("option", ["--from-offset", "--to"])
-def test_an_offset_that_no_topic_has(option: str, tmp_path: Path) -> None:
-    given = {"--from-offset": "0", option: str(2**63)}
+@pytest.mark.parametrize("option", ["--from-offset", "--to", "--partition"])
+@pytest.mark.parametrize("number", [str(2**63), "9" * 5_000])
+def test_an_offset_that_no_topic_has(option: str, number: str, tmp_path: Path) -> None:
+    given = {"--from-offset": "0", option: number}
     arguments = [part for pair in given.items() for part in pair]
     done = headwater("replay", "--data", str(tmp_path), *arguments)
     assert done.returncode == 2

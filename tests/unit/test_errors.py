@@ -37,6 +37,19 @@ def test_an_error_that_tells_nothing_is_told_by_what_is_behind_it() -> None:
     assert reason("Failed to create new client") == "Failed to create new client"
 
 
+def test_of_records_that_are_gone_the_reason_is_told_and_not_how_to_lose_more() -> None:
+    """As Spark 4.1 words it; before the reason it advises to set failOnDataLoss to false."""
+    said = (
+        "[STREAM_FAILED] Query [id = x] terminated with exception: [KAFKA_DATA_LOSS."
+        "PARTITIONS_DELETED] Some data may have been lost because they are not available in Kafka "
+        "any more;\neither the data was aged out by Kafka or the topic may have been deleted "
+        "before all the data in the\ntopic was processed.\nIf you don't want your streaming query "
+        "to fail on such cases, set the source option failOnDataLoss to false.\nReason:\n"
+        "Partitions shop-0,shop-1 have been deleted. SQLSTATE: 22000\n=== Streaming Query ===\n"
+    )
+    assert reason(said) == "Partitions shop-0,shop-1 have been deleted. SQLSTATE: 22000"
+
+
 def test_of_an_error_in_a_batch_what_the_jvm_said_is_told() -> None:
     said = (
         "[FOREACH_BATCH_USER_FUNCTION_ERROR] An error occurred in the user provided function. "

@@ -54,7 +54,7 @@ class Reported:
         reports = [
             SimpleNamespace(
                 batchId=number, numInputRows=1, processedRowsPerSecond=1.0, json='{"sources": []}',
-                sources=[], stateOperators=[], observedMetrics={},
+                sources=[], stateOperators=[], observedMetrics={}, durationMs={"addBatch": 1},
             )
             for number in batches
         ]  # fmt: skip
@@ -64,6 +64,18 @@ class Reported:
 
     def failure(self) -> StreamError | None:
         return self._error
+
+
+def test_a_report_without_a_batch_is_none() -> None:
+    """Spark reports an idle trigger under the number that the next batch will have."""
+    query = Reported([0, 1])
+    first, second = query.query.recentProgress
+    idle = SimpleNamespace(**{**vars(second), "numInputRows": 0, "durationMs": {"latestOffset": 1}})
+    meter = supervise.Meter()
+    meter.take([first, idle])
+    assert (meter.batches, meter.rows) == (1, 1)
+    meter.take([first, idle, second])
+    assert (meter.batches, meter.rows) == (2, 2)
 
 
 def test_what_is_there_for_others_does_not_end_them(monkeypatch: pytest.MonkeyPatch) -> None:
