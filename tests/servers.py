@@ -8,12 +8,14 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pymysql
+import pytest
 
 from tests.helpers import ROOT, free_port, wait_until
 
@@ -23,11 +25,47 @@ AS_ROOT = ["--user=root"] if os.geteuid() == 0 else []
 AS_NO_ROOT = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
 
 
+# As whoever starts it, but for its data, which are on a file system of a size of their own; seen by
+# itself alone, and through /proc by others. The rest of the line is the server's.
+SMALL = """
+cp -a "$0/." "$0.was" && mount -t tmpfs -o "mode=0700,size=$1" tmpfs "$0" || exit 1
+cp -a "$0.was/." "$0" && rm -r "$0.was" && shift && exec "$@"
+"""
+# Whoever is no root in a name space may be in the next one.
+AS_SOMEBODY = ["unshare", "--user", "--map-user=1000"]
+
+
+def on_a_disk_of(size: str, data: Path) -> list[str]:
+    """What stands before a server's command to have its data on so small a disk (64m)."""
+    apart = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this kernel does not let its users mount a small file system")
+    return [*apart, "sh", "-c", SMALL, str(data), size]
+
+
+class Filled:
+    """Takes what is left of the disk of a server's data, and gives it back."""
+
+    def __init__(self, server: MariaDB | PostgreSQL) -> None:
+        assert server.process is not None
+        data = f"/proc/{server.process.pid}/root{server.folder}/data"
+        self._filler = Path(f"{data}/filler")
+
+    def __enter__(self) -> None:
+        with self._filler.open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+
+    def __exit__(self, *_: object) -> None:
+        self._filler.unlink()
+
+
 @dataclass
 class MariaDB:
     """A running server. Its administrator is `root`, without a password, by the socket.
 
-    tls: a file (PEM) of its certificate and key. options: more of them on its command line.
+    tls: a file (PEM) of its certificate and key. options: more of them on its command line. disk:
+    the size of a disk of its own for its data, from its next start on.
     """
 
     port: int
@@ -35,12 +73,15 @@ class MariaDB:
     program: Path
     tls: Path | None = None
     options: tuple[str, ...] = ()
+    disk: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        before = on_a_disk_of(self.disk, self.folder / "data") if self.disk else []
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *before,
                     str(self.program),
                     "--no-defaults",
                     f"--datadir={self.folder / 'data'}",
@@ -49,7 +90,7 @@ class MariaDB:
                     f"--pid-file={self.folder / 'pid'}",
                     f"--port={self.port}",
                     "--bind-address=127.0.0.1",
-                    *AS_ROOT,
+                    *(["--user=root"] if before else AS_ROOT),
                     *([f"--ssl-cert={self.tls}", f"--ssl-key={self.tls}"] if self.tls else []),
                     # Durability across a power cut costs a second a transaction here.
                     "--innodb-flush-log-at-trx-commit=2",
@@ -122,16 +163,20 @@ def mariadb(folder: Path, tls: Path | None = None, *options: str) -> MariaDB:
 class PostgreSQL:
     """A running server. Its administrator is `postgres`, without a password, by the socket.
 
-    tls: a file (PEM) of its certificate and key.
+    tls: a file (PEM) of its certificate and key. disk: as of MariaDB.
     """
 
     port: int
     folder: Path
     programs: Path
     tls: Path | None = None
+    disk: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        before = AS_NO_ROOT
+        if self.disk:
+            before = [*on_a_disk_of(self.disk, self.folder / "data"), *AS_SOMEBODY]
         (self.folder / "pg_hba.conf").write_text(
             "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
@@ -158,7 +203,7 @@ class PostgreSQL:
                 # One that was killed leaves what it shared for a moment.
                 with (self.folder / "server.log").open("ab") as log:
                     self.process = subprocess.Popen(
-                        [*AS_NO_ROOT, str(self.programs / "postgres"), "-D", self._data, *given],
+                        [*before, str(self.programs / "postgres"), "-D", self._data, *given],
                         stdout=log,
                         stderr=log,
                     )

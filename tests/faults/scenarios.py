@@ -57,6 +57,7 @@ SCENARIOS = {
     "a primary key collision": FAILS,
     "a full disk under the streams": f"{FAULTS}full_disk.py::test_a_full_data_folder_stops_the",
     "a full disk under every job": f"{FAULTS}full_disk.py::test_a_full_data_folder_stops_every",
+    "a full disk of a warehouse": f"{FAULTS}full_disk.py::test_a_warehouse_whose_disk",
     "a hostile folder": "tests/integration/test_hostile.py",
 }
 

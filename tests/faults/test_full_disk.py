@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 from pyspark.sql import SparkSession
 
-from batch import audit, gold, reconcile
+from batch import audit, gold, publish, reconcile
 from lakehouse.contracts import Contracts
+from lakehouse.errors import WarehouseError
 from lakehouse.layouts import Layouts
-from lakehouse.settings import Settings
+from lakehouse.settings import MySQL, PostgreSQL, Settings
 from tests.helpers import BIN, environment, settings_for, unlike_the_ledger
+from tests.samples_gold import ADDRESS, CUSTOMER, Shop
+from tests.servers import Filled, MariaDB, mariadb, postgresql
+from tests.servers import PostgreSQL as Server
 
 EVENTS = 15_000
+PASSWORD = uuid.uuid4().hex
 # A file system of its own for the data folder, in name spaces of its own: it takes no root and
 # leaves nothing behind. The tables are copied out for the checks before it goes.
 APART = ("unshare", "--user", "--map-root-user", "--mount")
@@ -33,16 +40,20 @@ cp -a "$DATA/." "$OUT/data"
 # Some is left for a lock, and none for the first of a table's files; or none at all; or enough for
 # some files, so that it is full in the middle of the work, or at its end.
 JOBS = ("reconcile", "gold", "maintain", "publish")
+# The quality gate by itself, and a person's erasure, which goes through all tables.
+MORE = ("reconcile", "gold", "quality", "erase")
 JOBS_SCRIPT = """
 mount -t tmpfs -o size=256m tmpfs "$DATA" || exit 1
 headwater produce --events "$EVENTS" --seed 34 || exit 2
 HEADWATER_STREAM__MAX_OFFSETS_PER_TRIGGER=600 headwater stream --available-now || exit 3
-for job in reconcile gold maintain publish; do
+for job in $JOBS; do
+  more=
+  test $job = erase && more="--subject C00000001 --yes"
   cat /dev/zero >"$DATA/filler" 2>/dev/null
   truncate -s "-$LEFT" "$DATA/filler"
-  headwater $job >"$OUT/$job.out" 2>"$OUT/$job.said"; echo $? >"$OUT/$job.code"
+  headwater $job $more >"$OUT/$job.out" 2>"$OUT/$job.said"; echo $? >"$OUT/$job.code"
   rm "$DATA/filler"
-  headwater $job || exit 4
+  headwater $job $more || exit 4
 done
 cp -a "$DATA/." "$OUT/data"
 """
@@ -125,7 +136,7 @@ def test_a_full_data_folder_stops_the_streams_and_nothing_is_lost(
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("left", ["8k", "0"])
+@pytest.mark.parametrize(("left", "jobs"), [("8k", JOBS), ("0", JOBS), ("8k", MORE)])
 def test_a_full_data_folder_stops_every_job_and_nothing_is_half_done(
     spark: SparkSession,
     contracts: Contracts,
@@ -134,12 +145,14 @@ def test_a_full_data_folder_stops_every_job_and_nothing_is_half_done(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     left: str,
+    jobs: tuple[str, ...],
 ) -> None:
     data, out = tmp_path / "small", tmp_path / "out"
     settings = settings_for(data, bootstrap)
     monkeypatch.setenv("LEFT", left)
+    monkeypatch.setenv("JOBS", " ".join(jobs))
     apart(JOBS_SCRIPT, settings, out, 3_000)
-    for job in JOBS:
+    for job in jobs:
         said = [line for line in (out / f"{job}.said").read_text().splitlines() if line]
         assert (out / f"{job}.code").read_text().strip() == "1", f"{job}: {said}"
         assert said[-1].startswith("headwater: "), f"{job}: {said}"
@@ -151,6 +164,59 @@ def test_a_full_data_folder_stops_every_job_and_nothing_is_half_done(
     assert unlike_the_ledger(copied) == []
     # What a rebuild would make is there already.
     assert gold.build(spark, copied, contracts, layouts, rebuild=True).rows == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["mysql", "postgresql"])
+def test_a_warehouse_whose_disk_is_full_is_as_it_was(
+    spark: SparkSession,
+    contracts: Contracts,
+    layouts: Layouts,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server goes on, and has no room for the stage, or for the merge."""
+    monkeypatch.setenv("TEST_SECRET", PASSWORD)
+    server: MariaDB | Server
+    if kind == "mysql":
+        server = mariadb(tmp_path)
+        server.run("CREATE DATABASE dw", f"CREATE USER dw IDENTIFIED BY '{PASSWORD}'")
+        server.run("GRANT ALL ON dw.* TO dw")
+        there: MySQL | PostgreSQL = MySQL(
+            port=server.port, database="dw", user="dw", password="env:TEST_SECRET"
+        )
+    else:
+        server = postgresql(tmp_path)
+        server.run(f"CREATE USER dw PASSWORD '{PASSWORD}'", "CREATE DATABASE dw OWNER dw")
+        there = PostgreSQL(port=server.port, database="dw", user="dw", password="env:TEST_SECRET")
+    server.stop()
+    server.disk = "256m"
+    server.start()
+    try:
+        settings = settings_for(tmp_path / "data", "").model_copy(update={kind: there})
+        shop = Shop(spark, settings, contracts, layouts)
+        shop.say(("10:00", "customer", CUSTOMER), ("10:00", "address", ADDRESS))
+        shop.build()
+        publish.copy(spark, settings, layouts, (kind,), gate=False)
+
+        def held() -> list[tuple[Any, ...]]:
+            name = "dw_users" if kind == "mysql" else "dim_users"
+            return sorted(server.run(f"SELECT * FROM {name}", database="dw"), key=repr)
+
+        before = held()
+        assert len(before) == 1
+        shop.sql("UPDATE {dim_users} SET last_name = 'Other' WHERE is_current")
+        with Filled(server):
+            with pytest.raises(WarehouseError) as caught:
+                publish.copy(spark, settings, layouts, (kind,), full=True, gate=False)
+            assert "\n" not in str(caught.value)
+            assert str(server.port) in str(caught.value)
+            assert held() == before
+        publish.copy(spark, settings, layouts, (kind,), gate=False)
+        assert "Other" in str(held())
+    finally:
+        server.stop()
 
 
 @pytest.mark.long
@@ -169,6 +235,7 @@ def test_a_data_folder_that_fills_up_in_the_middle_of_a_job(
     data, out = tmp_path / "small", tmp_path / "out"
     settings = settings_for(data, bootstrap)
     monkeypatch.setenv("LEFT", left)
+    monkeypatch.setenv("JOBS", " ".join(JOBS))
     apart(JOBS_SCRIPT, settings, out, 3_000)
     stopped = []
     for job in JOBS:
