@@ -35,6 +35,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -61,9 +62,10 @@ JOB, BROKER, SILENCE, COMMIT, CHECKPOINT = 0.25, 0.08, 0.04, 0.1, 0.06
 LAYERS = "bronze", "silver"
 # From an hour on each scenario is run to its end, and has to have passed, however slow the machine.
 MINUTES_FOR_EACH = 60
-# Whether memory grows is told from a load that is this long. By how much the highest of the second
+# Whether memory grows is told from a load that is this long. By how much the median of the second
 # half of the time may be above that of the first, and how many files a partition may have after
-# maintenance.
+# maintenance. (Not the highest: a stream that is killed begins anew, and that is the one's that by
+# chance lived longest.)
 MINUTES_TO_TELL = 20
 MEMORY_GROWTH = 1.25
 MOST_FILES = 50
@@ -89,12 +91,12 @@ class Report:
     not their ledger's (20 at most); repaired: those that other bytes were put in the place of, and
     that are accepted by them now. gold_mended, publish_mended: rows that Gold made anew has
     otherwise, and that a publish after the last one sends. By tenths of the time: memory, MiB of
-    the stream's processes, highest; state, MiB of the files of the checkpoint's state, of which
-    Spark keeps those of 20 to 36 batches, and bronze_files and silver_files, data files in the
-    tables' folders, at the end. keys, expired: of the state at the end, see tests.faults.state.
-    files: of the tables' newest
-    versions, before and after `headwater maintain` without a stream; fullest: after it, of the
-    partition that has the most. scenarios: see tests.faults.scenarios. error: why it ended early.
+    the stream's processes, highest (memory_medians: of the two halves of the time); state, MiB of
+    the files of the checkpoint's state, of which Spark keeps those of 20 to 36 batches, and
+    bronze_files and silver_files, data files in the tables' folders, at the end. keys, expired: of
+    the state at the end, see tests.faults.state. files: of the tables' newest versions, before and
+    after `headwater maintain` without a stream; fullest: after it, of the partition that has the
+    most. scenarios: see tests.faults.scenarios. error: why it ended early.
     """
 
     minutes: float = 0.0
@@ -110,6 +112,7 @@ class Report:
     gold_mended: int | None = None
     publish_mended: int | None = None
     memory: list[int] = field(default_factory=list)
+    memory_medians: list[int] = field(default_factory=list)
     state: list[float] = field(default_factory=list)
     keys: int | None = None
     expired: int | None = None
@@ -293,6 +296,13 @@ class Repairs:
         return {Place(*row) for row in duckdb.execute(query).fetchall()}
 
 
+def halves(samples: list[int]) -> list[list[int]]:
+    """Without those of a moment in which none ran; 0 where there is nothing else."""
+    there = [sample for sample in samples if sample]
+    middle = len(there) // 2
+    return [there[:middle] or [0], there[middle:] or [0]]
+
+
 def tenths(samples: list[Any]) -> list[list[Any]]:
     size = max(1, -(-len(samples) // 10))
     return [samples[at : at + size] for at in range(0, len(samples), size)]
@@ -416,6 +426,7 @@ def soak(
     found.minutes = round((time.monotonic() - begun) / 60, 1)
     found.kills, found.jobs_done = dict(killed), dict(done)
     found.memory = [max(part) for part in tenths(memory)]
+    found.memory_medians = [round(median(half)) for half in halves(memory)]
     last = [part[-1] for part in tenths(sizes)]
     found.state = [size for size, _, _ in last]
     found.bronze_files = [files for _, files, _ in last]
@@ -472,9 +483,7 @@ def soak(
 def grown(found: Report) -> list[str]:
     """What did not stay flat, in words."""
     lines = []
-    middle = len(found.memory) // 2
-    halves = found.memory[:middle], found.memory[middle:]
-    first, second = (max(half, default=0) for half in halves)
+    first, second = found.memory_medians
     if second > MEMORY_GROWTH * first:
         lines.append(f"memory: {second} MiB in the second half of the time, {first} before")
     for name, files in found.fullest.items():
