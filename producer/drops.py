@@ -48,6 +48,9 @@ MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[ T]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:[.][0-9]+)?)? ?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
+MIDNIGHT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]00:00(?::00(?:[.]0+)?)? ?(?:Z|[+-]00(?::?00)?)?"
+)
 # How many layouts of rows are remembered: objects of JSON may each have another one.
 LAYOUTS_KEPT = 1_000
 NUMERIC = re.compile(r"int|bigint|smallint|tinyint|float|double|decimal.*")
@@ -118,8 +121,12 @@ def ready(folder: Path, settle: float, now: float) -> tuple[list[Path], int, lis
     been left alone, s."""
     found, waiting = [], 0
     closed: list[OSError] = []
-    for place, folders, names in os.walk(folder, onerror=closed.append):
-        folders[:] = [name for name in folders if not UNFINISHED.search(name)]
+    seen = {_identity(folder)}
+    for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        # A link may lead back to a folder above it.
+        inside = {name: _identity(Path(place, name)) for name in folders}
+        folders[:] = [n for n in folders if not UNFINISHED.search(n) and inside[n] not in seen]
+        seen |= set(inside.values())
         for name in names:
             file = Path(place, name)
             try:
@@ -134,6 +141,14 @@ def ready(folder: Path, settle: float, now: float) -> tuple[list[Path], int, lis
             else:
                 found.append(file)
     return sorted(found), waiting, [f"{e.filename} cannot be read: {e.strerror}" for e in closed]
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def rows(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
@@ -193,17 +208,26 @@ def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
 
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
         found = csv.reader(lines(text), strict=True)
-        names = Names(contract).of(next(found, []))
+        # Blank lines may be before the first one.
+        names = Names(contract).of(next((values for values in found if values), []))
+        at = f"line {found.line_num}"
         if len(set(names)) < len(names) or not all(names):
             # Which it is, by place: a file without such a line has a row there, of whomever.
             odd = next(i for i, n in enumerate(names, 1) if not n or n in names[: i - 1])
-            raise ValueError(f"line 1 has no name for column {odd}, or one that it had before")
+            raise ValueError(f"{at} has no name for column {odd}, or one that it had before")
+        if names and not kinds.keys() & set(names):
+            raise ValueError(
+                f"{at} names no column of {contract.name}: has it the names, with commas between?"
+            )
         read.clear()
-        for values in found:
+        for values in _lenient(found):
             whole = "".join(read)
             line = whole.rstrip("\r\n").encode("utf-8", "surrogateescape")
             read.clear()
-            if not values:
+            if values == []:
+                continue
+            if values is None:
+                yield line
                 continue
             if len(values) != len(names) or not _is_text(line):
                 if whole[-1] not in "\r\n":
@@ -211,6 +235,20 @@ def _csv(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
                 yield line
                 continue
             yield {n: _typed(v, kinds.get(n, "string")) for n, v in zip(names, values, strict=True)}
+
+
+def _lenient(found: Iterator[list[str]]) -> Iterator[list[str] | None]:
+    """Rows of a file; None for one whose quotes are wrong. Raises csv.Error at its end, where a
+    quote is not closed: it may be half a file."""
+    while True:
+        try:
+            yield next(found)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise
+            yield None
 
 
 def _kinds(contract: Contract) -> dict[str, str]:
@@ -235,6 +273,8 @@ def _typed(text: str, kind: str) -> Any:
         return None
     if kind == "timestamp":
         return _moment(text)
+    if kind == "date":
+        return _day(text)
     if kind == "boolean" and text.lower() in {"true", "false"}:
         return text.lower() == "true"
     return text
@@ -253,10 +293,16 @@ def _moment(text: str) -> str:
     return f"{day}T{minute or '00:00'}{seconds or ':00'}{offset or 'Z'}"
 
 
+def _day(text: str) -> str:
+    """A day, also of a moment that is its midnight: what has days alone for moments writes so."""
+    found = MIDNIGHT.fullmatch(text.strip())
+    return text if found is None else found[1]
+
+
 def _json(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]:
     """An object a line, or one list of objects."""
     names = Names(contract)
-    moments = _moments(contract)
+    moments = _times(contract)
     with file.open("rb") as lines:
         if lines.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
             lines.seek(0)
@@ -308,15 +354,20 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     return orjson.Fragment(b"{" + b",".join(inner) + b"}")
 
 
-def _moments(contract: Contract) -> set[str]:
-    return {name for name, kind in _kinds(contract).items() if kind == "timestamp"}
+Spell = Callable[[str], str]
 
 
-def _timed(row: dict[str, Any], moments: set[str]) -> dict[str, Any]:
-    """The same row, its moments as `_moment` has them."""
-    for name in moments & row.keys():
+def _times(contract: Contract) -> dict[str, Spell]:
+    """How the texts of moments and days are to be spelled, by their names in JSON."""
+    how: dict[str, Spell] = {"timestamp": _moment, "date": _day}
+    return {name: how[kind] for name, kind in _kinds(contract).items() if kind in how}
+
+
+def _timed(row: dict[str, Any], times: dict[str, Spell]) -> dict[str, Any]:
+    """The same row, its moments and days as `times` spell them."""
+    for name in times.keys() & row.keys():
         if isinstance(value := row[name], str):
-            row[name] = _moment(value)
+            row[name] = times[name](value)
     return row
 
 
@@ -331,8 +382,13 @@ def _parquet(file: Path, contract: Contract) -> Iterator[dict[str, Any] | bytes]
     import pyarrow.parquet as pq
 
     try:
-        for batch in pq.ParquetFile(file).iter_batches(ROWS_A_BATCH):
-            names, moments = Names(contract).of(batch.schema.names), _moments(contract)
+        # Spark's own timestamps, whose range is not that of nanoseconds.
+        whole = pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
+        names = whole.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have one name")
+        for batch in whole.iter_batches(ROWS_A_BATCH):
+            names, moments = Names(contract).of(batch.schema.names), _times(contract)
             for row in zip(*map(_values, batch.columns), strict=True):
                 try:
                     plain = dict(zip(names, map(_plain, row), strict=True))
@@ -430,20 +486,18 @@ def _when(contract: Contract, at: str | None) -> tuple[str, ...]:
     return () if named is None else contract.column(named).json_keys
 
 
-def _count(file: Path, contract: Contract, at: str | None) -> int:
+def _count(file: Path, contract: Contract, at: str | None, longest: int) -> int:
     """Rows of a file, read to its end. Raises SettingsError where that cannot be, where one is too
-    long to be sent, and where none has the column `at`."""
-    from producer.kafka_sink import MAX_RECORD_BYTES
-
+    long to be sent, and where none has the column `at`. longest: record that is taken, bytes."""
     count, names = 0, set[str]()
     for row in rows(file, contract):
         count += 1
         if isinstance(row, dict):
             names |= row.keys()
-        if (length := len(_text(row))) > MAX_RECORD_BYTES - ENVELOPE_BYTES:
+        if (length := len(_text(row))) > longest - ENVELOPE_BYTES:
             raise SettingsError(
                 f"{file}: row {count} has {length:,} bytes as JSON, more than can be sent "
-                f"({MAX_RECORD_BYTES:,} with its envelope): nothing of the file is, until that row "
+                f"({longest:,} with its envelope): nothing of the file is, until that row "
                 "is shorter or taken out"
             )
     if at is not None and names and not names & set(_when(contract, at)):
@@ -491,7 +545,13 @@ def take_in(
 
     Raises BrokerError where the broker does not take a row.
     """
+    from lakehouse import kafka
+    from producer.kafka_sink import MAX_RECORD_BYTES
+
     taken = Taken()
+    # What the topic itself refuses would end all of it.
+    most = kafka.max_message_bytes(settings, contract.topic or settings.topics.events)
+    longest = MAX_RECORD_BYTES if most is None else min(MAX_RECORD_BYTES, most)
     manifest = Manifest(settings.runtime_dir / "files" / f"{contract.name}.jsonl")
     files, taken.waiting, taken.failed = ready(folder, settle, time.time())
     for file in files:
@@ -510,7 +570,7 @@ def take_in(
                 continue
             say(str(file))
             # To its end before a row is sent: one that is mended has other ids.
-            wanted = _count(file, contract, at)
+            wanted = _count(file, contract, at, longest)
             sent = _send(settings, file, events(file, digest, contract, at), contract, stop)
         except SettingsError as error:
             taken.failed.append(str(error))
@@ -610,6 +670,11 @@ def ingest(
         raise click.BadParameter(
             f"{entity}: its records are changes of a database, which Debezium sends",
             param_hint="--entity",
+        )
+    if at is not None and loaded[entity].topic is not None:
+        raise click.BadParameter(
+            f"{entity}: its records have no envelope, and the time that its contract says (`time`)",
+            param_hint="--time",
         )
     stopping = threading.Event()
     stop_on_signals(stopping)

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse import contracts as contract_files
+from lakehouse import kafka
 from lakehouse.contracts import Contract, Contracts
 from lakehouse.errors import SettingsError
 from lakehouse.settings import Settings
@@ -337,9 +338,9 @@ def test_parquet(tmp_path: Path, order: Contract) -> None:
         ("a.parquet", b"PAR1 cut off", "Parquet"),
         ("a.json", b'[{"a":1},', "unexpected end of data"),
         ("a.jsonl", b'{"a":1}\n{"a":2,"b', "its last line is cut off, or no JSON"),
-        ("a.csv", b'a,b\n1,"2', "unexpected end of data"),
-        ("a.csv", b"a,b\n1,2\n3", "line 3, its last one, is cut off"),
-        ("a.csv", b"a,b\n1,2\n3,caf\xc3", "line 3, its last one, is cut off"),
+        ("a.csv", b'order_id,b\n1,"2', "unexpected end of data"),
+        ("a.csv", b"order_id,b\n1,2\n3", "line 3, its last one, is cut off"),
+        ("a.csv", b"order_id,b\n1,2\n3,caf\xc3", "line 3, its last one, is cut off"),
         ("a.csv", b"a,a\n1,2", "line 1 has no name for column 2, or one that it had before"),
         ("a.csv", b"a,\n1,2", "line 1 has no name for column 2, or one that it had before"),
     ],
@@ -465,10 +466,83 @@ def test_a_row_that_cannot_be_sent_stops_no_other_file(
     long = old(folder / "a.jsonl", row.encode())
     old(folder / "b.jsonl", b'{"customer_id":"b"}\n')
     monkeypatch.setattr(drops, "_send", lambda _, __, records, *___: len(list(records)))
+    monkeypatch.setattr(kafka, "max_message_bytes", lambda *_: None)
     taken = drops.take_in(settings, folder, contracts["telco_customer"])
     assert (taken.files, taken.rows) == (1, 1)
     [said] = taken.failed
     assert said.startswith(f"{long}: row 2 has 16,000,018 bytes as JSON, more than can be sent")
+    # The topic may take less than a client sends: it would refuse it, and end all of it.
+    most = drops.ENVELOPE_BYTES + 1_000
+    monkeypatch.setattr(kafka, "max_message_bytes", lambda *_: most)
+    old(folder / "c.jsonl", b'{"customer_id":"%b"}\n' % (b"c" * 2_000))
+    old(folder / "d.jsonl", b'{"customer_id":"d"}\n')
+    taken = drops.take_in(settings, folder, contracts["telco_customer"])
+    assert (taken.files, taken.known, len(taken.failed)) == (1, 1, 2)
+
+
+def test_a_row_whose_quotes_are_wrong_is_one_alone(tmp_path: Path, order: Contract) -> None:
+    """As others escape them; before the names are lines that say nothing."""
+    lines = [
+        b"",
+        b"order_id,status",
+        b'O1,"say \\"hi\\" now"',
+        b'O2,"a ""quote"""',
+        b'O3,"5" pipe"',
+        b"O4,paid",
+    ]
+    file = old(tmp_path / "a.csv", b"\r\n".join(lines) + b"\r\n")
+    assert list(rows(file, order)) == [
+        lines[2],
+        {"order_id": "O2", "status": 'a "quote"'},
+        lines[4],
+        {"order_id": "O4", "status": "paid"},
+    ]
+    file = old(tmp_path / "b.csv", b'order_id,status\nO1,"never closed\nO2,x\n')
+    with pytest.raises(SettingsError, match="unexpected end of data"):
+        list(rows(file, order))
+    file = old(tmp_path / "c.csv", b"order_id;status\nO1;paid\n")
+    with pytest.raises(SettingsError, match="line 1 names no column of order"):
+        list(rows(file, order))
+
+
+def test_linked_folders_are_looked_into_once(tmp_path: Path) -> None:
+    there = old(tmp_path / "elsewhere/a.csv")
+    folder = tmp_path / "drops"
+    folder.mkdir()
+    (folder / "today").symlink_to(there.parent)
+    (there.parent / "round").symlink_to(folder)
+    assert ready(folder, 10, time.time()) == ([folder / "today/a.csv"], 0, [])
+
+
+def test_a_day_that_is_written_as_its_midnight(tmp_path: Path, contracts: Contracts) -> None:
+    rate = contracts["exchange_rate"]
+    said = ["2026-03-01 00:00:00", "2026-03-02T00:00:00.000Z", "2026-03-03", "2026-03-04 12:00:00"]
+    lines = "".join(f"USD,{one}\n" for one in said)
+    file = old(tmp_path / "a.csv", f"currency,rate_date\n{lines}".encode())
+    wanted = ["2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04 12:00:00"]
+    assert [row["rate_date"] for row in rows(file, rate) if isinstance(row, dict)] == wanted
+    days = pa.array([datetime(2026, 3, 1), None], pa.timestamp("ns"))
+    pq.write_table(
+        pa.table({"currency": ["USD", "GBP"], "rate_date": days}), tmp_path / "b.parquet"
+    )
+    found = [row for row in rows(tmp_path / "b.parquet", rate) if isinstance(row, dict)]
+    assert [row["rate_date"] for row in found] == ["2026-03-01", None]
+
+
+def test_parquet_as_spark_writes_it(tmp_path: Path, order: Contract) -> None:
+    """Its moments have a range of their own, which is not that of nanoseconds."""
+    moments = [datetime(9999, 12, 31, 23, 59, 59), datetime(1, 1, 1), datetime(2026, 3, 1)]
+    named = pa.table({"order_id": ["a", "b", "c"], "placed_at": pa.array(moments)})
+    file = tmp_path / "a.parquet"
+    pq.write_table(named, file, use_deprecated_int96_timestamps=True)
+    assert [row["placed_at"] for row in rows(file, order) if isinstance(row, dict)] == [
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+        "2026-03-01T00:00:00Z",
+    ]
+    pq.write_table(pa.table([["a"], ["b"]], names=["order_id", "order_id"]), file)
+    with pytest.raises(SettingsError, match="two columns have one name"):
+        list(rows(file, order))
 
 
 def test_nobody_is_named_where_a_column_is_missing(tmp_path: Path, contracts: Contracts) -> None:
@@ -476,7 +550,7 @@ def test_nobody_is_named_where_a_column_is_missing(tmp_path: Path, contracts: Co
     customer = contracts["customer"]
     file = old(tmp_path / "a.csv", b"1001,jane.doe@example.com,email\n1,2,3\n")
     with pytest.raises(SettingsError) as error:
-        drops._count(file, customer, "registered_at")
+        drops._count(file, customer, "registered_at", 1_000_000)
     wanted = "has no column registered_at (--time): it has email, 2 that customer does not have"
     assert str(error.value) == f"{file} {wanted}"
     doubled = old(tmp_path / "b.csv", b"1001,jane.doe@example.com,1001\n1,2,3\n")
