@@ -52,6 +52,17 @@ ANEW = "publish makes it anew after"
 ATTEMPTS = 5
 
 
+def spelled(rows: DataFrame) -> DataFrame:
+    """Rows with days and moments as texts. JDBC's own are Java's, which are others before 1582, and
+    where the machine's time zone is not UTC."""
+    from pyspark.sql import functions as F
+
+    forms = {"timestamp_ntz": "yyyy-MM-dd HH:mm:ss.SSSSSS", "date": "yyyy-MM-dd"}
+    return rows.withColumns(
+        {name: F.date_format(name, forms[kind]) for name, kind in rows.dtypes if kind in forms}
+    )
+
+
 def without_values(text: str) -> str:
     """What a database said of an error, without the values of rows: these may be personal."""
     return VALUES.sub(r"\1…", text)

@@ -13,6 +13,7 @@ from batch.warehouses.base import (
     NARROWER,
     UNTRUSTED,
     Warehouse,
+    spelled,
     without_values,
 )
 from lakehouse.contracts import Column
@@ -150,7 +151,7 @@ class MySQL(Warehouse):
             f"jdbc:mysql://{s.host}:{s.port}/{s.database}?rewriteBatchedStatements=true"
             f"&characterEncoding=UTF-8&{tls}"
         )
-        writer = rows.write.format("jdbc").mode("append").option("url", url)
+        writer = spelled(rows).write.format("jdbc").mode("append").option("url", url)
         writer = writer.option("driver", "com.mysql.cj.jdbc.Driver").option("dbtable", stage)
         writer = writer.option("user", s.user).option("password", self._password())
         try:

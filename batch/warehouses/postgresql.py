@@ -13,6 +13,7 @@ from batch.warehouses.base import (
     NARROWER,
     UNTRUSTED,
     Warehouse,
+    spelled,
     without_values,
 )
 from lakehouse.contracts import Column
@@ -151,9 +152,10 @@ class PostgreSQL(Warehouse):
             tls = f"sslmode=verify-full&{trusted}"
         url = (
             f"jdbc:postgresql://{s.host}:{s.port}/{s.database}?reWriteBatchedInserts=true"
-            f"&loginTimeout={WAIT_SECONDS}&{tls}"
+            # Of texts it is left to the columns what they are.
+            f"&loginTimeout={WAIT_SECONDS}&stringtype=unspecified&{tls}"
         )
-        writer = rows.write.format("jdbc").mode("append").option("url", url)
+        writer = spelled(rows).write.format("jdbc").mode("append").option("url", url)
         writer = writer.option("driver", "org.postgresql.Driver")
         writer = writer.option("dbtable", self.quote(stage))
         writer = writer.option("user", s.user).option("password", self._password())

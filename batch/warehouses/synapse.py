@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class Synapse(Warehouse):
         self._settings, self._identity = settings.synapse, settings.identity
         self.where = f"Synapse {self._settings.server}/{self._settings.database}"
         self._connection: Any = None
+        self._one = threading.Lock()
 
     def open(self) -> Synapse:
         """Connects, with a token of Entra ID's. Raises WarehouseError, BrokerError where there is
@@ -93,6 +95,11 @@ class Synapse(Warehouse):
         return kind(f"{self.where}: {text}")
 
     def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        # Stages are brought side by side, and a connection is for one at a time.
+        with self._one:
+            return self._execute(statement, *values)
+
+    def _execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         import mssql_python
 
         cursor = self._connection.cursor()
@@ -132,8 +139,8 @@ class Synapse(Warehouse):
         # INT96, which COPY INTO takes for DATETIME2.
         moments = [name for name, kind in rows.dtypes if kind == "timestamp_ntz"]
         sent = rows.withColumns({name: F.col(name).cast("timestamp") for name in moments})
-        writer = sent.write.mode("overwrite").option("parquet.outputTimestampType", "INT96")
-        writer.parquet(place)
+        rows.sparkSession.conf.set("spark.sql.parquet.outputTimestampType", "INT96")
+        sent.write.mode("overwrite").parquet(place)
         self.execute(self.copy_into(stage))
 
     def drop_stage(self, stage: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lakehouse.locks import held
 from lakehouse.settings import MySQL, PostgreSQL, Settings
 from tests.helpers import headwater, settings_for
 from tests.published import Meddled, agree_in_postgres, copy, deadlock, gold_rows, modes
-from tests.samples_gold import Shop
+from tests.samples_gold import CUSTOMER, Shop, line, order
 from tests.secured import Authority
 from tests.servers import MariaDB, mariadb
 from tests.servers import PostgreSQL as Server
@@ -60,6 +61,35 @@ def agree(shop: Shop, mariadb: MariaDB, settings: Settings) -> None:
             for r in in_mariadb(mariadb, settings, name)
         ]
         assert sorted(found, key=repr) == sorted(mine, key=repr), name
+
+
+@pytest.mark.long
+def test_days_and_moments_of_long_ago_arrive(
+    shop: Shop,
+    mariadb: MariaDB,
+    postgres: Server,
+    postgresql: PostgreSQL,
+    settings: Settings,
+) -> None:
+    """Of before the calendar of today: Java's own days and moments are others there."""
+    settings = settings.model_copy(update={"postgresql": postgresql})
+    kinds = ("duckdb", "mysql", "postgresql")
+    moment = "1500-03-05T10:00:00.123456Z"
+    shop.say(
+        (moment, "customer", CUSTOMER | {"customer_id": "C00000009"}),
+        (moment, "order", order(9, moment, customer_id="C00000009")),
+        (moment, "order_item", line(9)),
+    )
+    shop.build()
+    copy(shop, settings, *kinds)
+    # By the databases' own drivers; Gold's other reader takes these moments for other ones.
+    wanted = [(datetime(1500, 3, 5, 10, 0, 0, 123456), date(1500, 3, 1))]
+    asked = "SELECT placed_at, order_month FROM {} WHERE placed_at < '1600-01-01'"
+    assert mariadb.run(asked.format("dw_orders"), database=settings.mysql.database) == wanted
+    there = settings.postgresql.database
+    assert postgres.run(asked.format("fact_orders"), database=there) == wanted
+    with duckdb.connect(settings.duckdb, read_only=True) as db:
+        assert db.execute(asked.format("fact_orders")).fetchall() == wanted
 
 
 def test_all_hold_what_gold_holds_after_every_change(
