@@ -12,11 +12,12 @@ import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch.star.build import HOURLY_METRICS, ITEMS, ORDERS, PAYMENTS, STAR, Builder, Say
+from batch.star.build import STAR, Builder, Say
 from lakehouse.command import moment, run, settings_options
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 
     from batch.merge import Difference
     from lakehouse.contracts import Contracts
-    from lakehouse.layouts import Layout, Layouts
+    from lakehouse.layouts import Layouts
     from lakehouse.settings import Settings
     from lakehouse.tables import Table
 
 JOB = "gold"
 SILVER = "silver.events"
+# What of a run's surroundings everything hangs on: under others, all is worked out anew.
+REFILLED = ("counted", "layouts", "reporting_currency")
 # What a rebuild is held against.
 INCREMENTS = "increments"
 # After all events that pass for accepted.
@@ -172,6 +175,8 @@ def build(
     under = {
         "counted": metrics.fingerprint(contracts),
         "fiscal_year_start": settings.fiscal_year_start,
+        "layouts": _fingerprint(layouts),
+        "reporting_currency": settings.reporting_currency,
     }
     moved = False
     with runs.recorded(spark, settings, JOB) as run:
@@ -184,11 +189,11 @@ def build(
             until = tables.version(spark, settings, silver) if until is None else until
         else:
             until, advanced = _check_unchanged(spark, settings, silver, layouts, last, until)
-            outgrown = _outgrown(spark, settings, layouts, last.written)
-            was = under | json.loads(last.details or "{}")
-            moved = was["fiscal_year_start"] != under["fiscal_year_start"]
-            same = was["counted"] == under["counted"]
-            if same and not outgrown and not _reported_otherwise(spark, settings, layouts):
+            was = json.loads(last.details or "{}")
+            moved = was.get("fiscal_year_start") != under["fiscal_year_start"]
+            # Of a run that did not end nothing is known: so it is asked what the last one that did
+            # was under, and not what the tables look like.
+            if all(was.get(name) == under[name] for name in REFILLED):
                 after = last.read[SILVER]
         if last is not None and after is not None:
             run.read, run.written = {SILVER: until}, dict(last.written)
@@ -232,6 +237,7 @@ def _changed(
     from batch.star.history import AGAIN
     from lakehouse import tables
     from lakehouse.silver import ACCEPTED
+    from lakehouse.sql import constant
 
     rows = tables.read(spark, settings, silver, until)
     as_changed = rows.withColumns(
@@ -239,7 +245,8 @@ def _changed(
     )
     changed = as_changed.where(F.lit(False))
     if again is not None:
-        changed = as_changed.where((F.col("time") >= again[0]) & (F.col("time") < again[1]))
+        first, last = map(constant, again)
+        changed = as_changed.where((F.col("time") >= first) & (F.col("time") < last))
     if after < until:
         came = tables.changes(spark, settings, silver, after, until)
         changed = changed.unionByName(came.select(*changed.columns))
@@ -329,36 +336,17 @@ def _commits(
     return {table.full_name: name for (table, _), name in zip(wanted, found, strict=True) if name}
 
 
-def _outgrown(
-    spark: SparkSession, settings: Settings, layouts: Layouts, written: dict[str, int]
-) -> bool:
-    """Whether there is a contract, or a column of one, that the last run did not know: all that
-    came before has to go into it, too."""
-    from lakehouse import tables
-    from lakehouse.session import side_by_side
-
-    def unknown(layout: Layout) -> bool:
-        return layout.full_name not in written or tables.lacks_columns(
-            spark, settings, tables.gold(layout)
+def _fingerprint(layouts: Layouts) -> str:
+    """Of what the rows of Gold's tables follow from in their contracts: where that is another one,
+    all that came before has to go into them, too."""
+    told = [
+        (
+            *(layout.full_name, layout.entity, layout.scd, layout.hour_of, layout.of_changes),
+            [(column.name, column.spark_type, column.primary_key) for column in layout.columns],
         )
-
-    return any(side_by_side(unknown, layouts.gold))
-
-
-def _reported_otherwise(spark: SparkSession, settings: Settings, layouts: Layouts) -> bool:
-    """Whether there are amounts in another reporting currency than the one that is set."""
-    from pyspark.sql import functions as F
-
-    from lakehouse import tables
-    from lakehouse.session import side_by_side
-
-    other = ~F.col("reporting_currency").eqNullSafe(F.lit(settings.reporting_currency))
-
-    def has_others(name: str) -> bool:
-        rows = tables.read(spark, settings, tables.gold(layouts[name]))
-        return not rows.where(other).isEmpty()
-
-    return any(side_by_side(has_others, (ORDERS, ITEMS, PAYMENTS, HOURLY_METRICS)))
+        for layout in layouts.gold
+    ]
+    return sha256(repr(told).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -99,13 +99,14 @@ def _merge(
     from pyspark.sql import functions as F
 
     from lakehouse import tables
+    from lakehouse.sql import one_of
 
     # What is inserted is in the table already only where it is deleted there, too.
     on: Column = F.col("new._action") != "insert"
     for name in identity:
         on = on & (F.col(f"old.{name}") == F.col(f"new.{name}"))
     for name, values in parts.items():
-        on = on & F.col(f"old.{name}").isin(values)
+        on = on & one_of(F.col(f"old.{name}"), values)
     values_of_new = {name: F.col(f"new.{name}") for name in table.columns}
 
     def attempt() -> None:

@@ -213,13 +213,10 @@ def check(
         checked = []
         for suite, frame, outcome in results:
             name = suite.layout.full_name
-            # Of this very version there may be a check already, which is no past of it.
-            before = [
-                row
-                for row in past
-                if row.table == name and (row.version, row.committed) != newest[name]
-            ]
-            checked.append(_judged(suite, frame, outcome, newest[name], before))
+            # A version that was checked again is one of the past all the same; this one is none.
+            before = {(row.version, row.committed): row for row in past if row.table == name}
+            before.pop((newest[name].number, newest[name].committed), None)
+            checked.append(_judged(suite, frame, outcome, newest[name], list(before.values())))
         _keep(spark, settings, checked)
         run.rows = sum(one.rows for one in checked)
         scores = {one.table: one.score for one in checked}

@@ -43,11 +43,13 @@ class Range:
         """On rows of Bronze and of Silver. Raises BadParameter."""
         from pyspark.sql import functions as F
 
+        from lakehouse.sql import constant
+
         name = "offset" if isinstance(self.begin, int) else "timestamp"
         first, last = _limit(self.begin, "--from-time"), _limit(self.end, "--to")
-        found = F.col(name) >= F.lit(first)
+        found = F.col(name) >= constant(first)
         if last is not None:
-            found = found & (F.col(name) < F.lit(last))
+            found = found & (F.col(name) < constant(last))
         if self.topic is not None:
             found = found & (F.col("topic") == self.topic)
         if self.partition is not None:

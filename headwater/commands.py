@@ -259,7 +259,8 @@ def sql(statement: str, limit: int, as_of: str | None, as_json: bool, settings: 
             frame = spark.sql(statement)
             rows = frame.limit(limit + 1).collect()
     except PySparkException as error:
-        said = str(error).split("\n\nJVM")[0].splitlines()[0]
+        # Of what cannot be parsed the first line is an empty one.
+        said = str(error).split("\n\nJVM")[0].strip().splitlines()[0]
         known = f"; there are: {', '.join(names) or 'no tables yet'}"
         missing = "TABLE_OR_VIEW_NOT_FOUND" in said
         raise HeadwaterError(f"sql: {said}{known if missing else ''}") from None

@@ -81,10 +81,10 @@ def _judged(name: str, promised: float, behind: float | None) -> Freshness:
 
 
 def _of_stream(stream: dict[str, Any]) -> float | None:
-    if stream["lag"] is None:
-        return None
-    oldest = stream["oldest_unread"]
-    return float(oldest["age"]) if oldest else 0.0
+    """None where nothing says how old what is unread is."""
+    if stream["lag"] == 0:
+        return 0.0
+    return None if stream["oldest_age"] is None else float(stream["oldest_age"])
 
 
 def _of_metrics(settings: Settings, contracts: Contracts) -> float | None:

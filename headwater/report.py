@@ -120,6 +120,7 @@ def opened(settings: Settings, contracts: Contracts, layouts: Layouts) -> DuckDB
     from lakehouse import arrow, tables
 
     database = duckdb.connect()
+    database.execute("SET TimeZone = 'UTC'")
 
     def put(view: str, table: Table, *columns: str) -> None:
         if arrow.open_table(settings, table) is None:
@@ -282,7 +283,7 @@ def _cohorts(database: DuckDBPyConnection) -> go.Figure | None:
 def _scores(database: DuckDBPyConnection) -> go.Figure | None:
     return _lines(
         database.sql(
-            'SELECT checked_at, score, "table" FROM quality ORDER BY checked_at, 3'
+            'SELECT checked_at::TIMESTAMP, score, "table" FROM quality ORDER BY 1, 3'
         ).fetchall(),
         "score of 100",
     )

@@ -34,11 +34,13 @@ def state(settings: Settings) -> dict[str, Any]:
     for query in checkpoints.QUERIES:
         done = checkpoints.committed(checkpoints.ArrowFiles(settings, query))
         stream: dict[str, Any] = {"query": query, "committed": sum(done.values())}
-        stream |= {"lag": None, "oldest_unread": None}
+        stream |= {"lag": None, "oldest_unread": None, "oldest_age": None}
         if ends is not None:
             stream["lag"] = sum(max(0, end - done.get(key, 0)) for key, end in ends.items())
-            if done and (unread := lag.unread(settings, dict.fromkeys(ends, 0) | done, ends)):
+            if unread := lag.unread(settings, dict.fromkeys(ends, 0) | done, ends):
+                # The most urgent one, by how long its topic keeps it; another may be older.
                 stream["oldest_unread"] = asdict(unread[0]) | {"said": str(unread[0])}
+                stream["oldest_age"] = max(one.age for one in unread)
         found["streams"].append(stream)
     fresh = freshness.of_tables(settings, loaded, known, found["streams"])
     found["freshness"] = [asdict(one) for one in fresh]
@@ -87,7 +89,7 @@ def jobs(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def plain(value: Any) -> Any:

@@ -50,7 +50,9 @@ def rows(settings: Settings, table: tables.Table, columns: list[str]) -> Iterato
             files, place = adls.file_system(settings, uri if "://" in uri else unquote(uri))
             there = pq.read_schema(place, filesystem=files)
             read = [column for column in columns if _type_of(there, column) is not None]
-            found = pq.read_table(place, columns=read, use_threads=False, filesystem=files)
+            # Spark's own timestamps, whose range is not that of nanoseconds.
+            how = {"use_threads": False, "coerce_int96_timestamp_unit": "us"}
+            found = pq.read_table(place, columns=read, filesystem=files, **how)
         for column in columns:
             if column not in read:
                 nulls = pa.nulls(found.num_rows, _type_of(schema, column) or pa.null())

@@ -371,11 +371,6 @@ def can_take(spark: SparkSession, settings: Settings, table: Table) -> None:
 Change = tuple[str, str, str | None]
 
 
-def lacks_columns(spark: SparkSession, settings: Settings, table: Table) -> bool:
-    """Whether a table that is there has yet to be brought to its contract. Raises TableError."""
-    return bool(_changes(spark, table.path(settings), table))
-
-
 def _changes(spark: SparkSession, path: str, table: Table) -> list[Change]:
     """Columns and inner columns that a table lacks, or has in a narrower type: their names for
     SQL, their types, and the type that is there. Raises TableError.

@@ -20,6 +20,7 @@ from lakehouse.contracts import Contracts
 from lakehouse.errors import CheckpointError, StreamError, TableError
 from lakehouse.settings import Settings
 from lakehouse.silver import ACCEPTED
+from lakehouse.sql import one_of
 from streaming import query
 
 NAME = checkpoints.METRICS
@@ -170,7 +171,7 @@ def _put(rows: DataFrame, settings: Settings, table: tables.Table) -> None:
     if not days:
         return
     # A constant first: no file of another day is read.
-    on = F.col("old.date").isin(days)
+    on = one_of(F.col("old.date"), days)
     for name in ("date", "minute", "window_start", *metrics.KEYS):
         on = on & (F.col(f"old.{name}") == F.col(f"new.{name}"))
     values = {name: F.col(f"new.{name}") for name in table.columns}

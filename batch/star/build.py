@@ -11,6 +11,8 @@ from datetime import date
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lakehouse.sql import constant, one_of
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
@@ -348,7 +350,7 @@ class Builder:
         since, first = moved
         kind = facts.schema[at].dataType
         # A constant first: it leaves out whole files.
-        later = facts.where(F.col(at) >= F.lit(first).cast(kind))
+        later = facts.where(F.col(at) >= constant(first).cast(kind))
         joined = later.join(F.broadcast(since), what.key)
         return joined.where(F.col(at) >= F.col("_since").cast(kind)).drop("_since")
 
@@ -403,7 +405,7 @@ class Builder:
             if since is not None and since < until:
                 rows = rows.unionByName(facts.carried(others, since, until).select(*columns))
             elif since is not None and since > until:
-                gone = others.where(F.col("snapshot_date") > F.lit(until))
+                gone = others.where(F.col("snapshot_date") > constant(until))
         return _Stock(rows.localCheckpoint(), pairs, gone, others)
 
     def _in_stores(self, stock: DataFrame) -> DataFrame:
@@ -477,7 +479,7 @@ class Builder:
                 row[0]
                 for row in days.frame.select(F.trunc("sales_date", "month")).distinct().collect()
             ]
-            sold = sold.where(F.col("sold_month").isin(months))
+            sold = sold.where(one_of(F.col("sold_month"), months))
             sold = among(sold.withColumn("sales_date", F.to_date("sold_at")), days)
         rows = metrics.categories(sold, self._existing(PRODUCTS))
         return _Part(CATEGORY_METRICS, rows, days)
@@ -509,9 +511,9 @@ class Builder:
             tolerance = F.lit(self.contracts.clock_tolerance_seconds)
             ahead = F.make_dt_interval(days=F.lit(1), secs=tolerance)
             rows = rows.where(
-                (F.col("date") >= F.to_date(F.lit(first).cast("timestamp") - ahead))
-                & (F.col("time") >= F.lit(first))
-                & (F.col("time") < F.lit(last).cast("timestamp") + F.expr("INTERVAL 1 HOUR"))
+                (F.col("date") >= F.to_date(constant(first).cast("timestamp") - ahead))
+                & (F.col("time") >= constant(first))
+                & (F.col("time") < constant(last).cast("timestamp") + F.expr("INTERVAL 1 HOUR"))
             )
             rows = among(rows, hours)
         currency = self.settings.reporting_currency

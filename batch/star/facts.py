@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from batch.star.dimensions import surrogate, time_key
 from batch.star.history import latest
 from lakehouse.metrics import net_amount
+from lakehouse.sql import constant
 
 # What stock is counted by.
 PAIR = ("store_id", "product_id")
@@ -134,7 +135,7 @@ def stock(events: DataFrame, until: date) -> DataFrame:
     of_day = latest(events.withColumn("_day", F.to_date("_time")), *PAIR, "_day")
     next_day = F.lead("_day").over(Window.partitionBy(*PAIR).orderBy("_day"))
     last = F.least(
-        F.coalesce(F.date_sub(next_day, 1), F.lit(until)), F.date_add("_day", CARRIED_DAYS)
+        F.coalesce(F.date_sub(next_day, 1), constant(until)), F.date_add("_day", CARRIED_DAYS)
     )
     days = of_day.withColumn("_last", last).withColumn(
         "snapshot_date", F.explode(F.sequence("_day", "_last"))
@@ -152,8 +153,8 @@ def stock(events: DataFrame, until: date) -> DataFrame:
 
 def carried(stock: DataFrame, since: date, until: date) -> DataFrame:
     """Rows of fact_inventory of the days after `since` until `until`, from those of `since`."""
-    days = F.sequence(F.date_add(F.lit(since), 1), F.lit(until))
-    ahead = stock.where(F.col("snapshot_date") == F.lit(since)).drop("snapshot_date")
+    days = F.sequence(F.date_add(constant(since), 1), constant(until))
+    ahead = stock.where(F.col("snapshot_date") == constant(since)).drop("snapshot_date")
     counted = F.to_date("changed_at")
     return (
         ahead.withColumns(

@@ -11,6 +11,7 @@ from batch.star import rates
 from batch.star.facts import stayed
 from lakehouse import metrics
 from lakehouse.contracts import Contracts
+from lakehouse.sql import constant
 
 # Wide enough for the sum of a hundred million of the largest amounts that a contract takes.
 SUM = "decimal(18,2)"
@@ -83,7 +84,7 @@ def hours(
 
 def is_closed(open_from: datetime | None) -> Column:
     """Whether `hour` is before that one."""
-    return F.lit(False) if open_from is None else F.col("hour") < F.lit(open_from)
+    return F.lit(False) if open_from is None else F.col("hour") < constant(open_from)
 
 
 def open_from(rows: DataFrame, watermark_seconds: int, now: datetime) -> datetime | None:
@@ -97,10 +98,10 @@ def open_from(rows: DataFrame, watermark_seconds: int, now: datetime) -> datetim
     delay = F.make_dt_interval(secs=F.lit(watermark_seconds))
     days = rows.where(F.col("date") <= F.to_date(F.lit(now)))
     newest = days.agg(F.max("date").alias("date")).collect()[0].date
-    for some in (rows.where(F.col("date") >= F.lit(newest)), rows):
+    for some in (rows.where(F.col("date") >= constant(newest)), rows):
         last, hour = some.agg(at, F.date_trunc("hour", at - delay)).collect()[0]
         # What came on an earlier day cannot be later than that day.
-        if last is not None and last.date() >= newest:
+        if last is not None and (newest is None or last.date() >= newest):
             break
     found: datetime | None = hour
     return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 import pytest
 from delta.tables import DeltaTable
 from deltalake import DeltaTable as RustTable
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.functions import udf
 
 from headwater import doctor, status
@@ -21,6 +22,7 @@ from lakehouse.errors import TableError
 from lakehouse.layouts import Layouts
 from lakehouse.session import side_by_side
 from lakehouse.settings import Settings, Unity
+from lakehouse.sql import constant, one_of
 from tests.house import House, category
 
 
@@ -203,3 +205,25 @@ def test_what_doctor_knows_of_delta_is_what_this_delta_can(spark: SparkSession) 
     assert spark._jvm is not None
     known = spark._jvm.org.apache.spark.sql.delta.TableFeature.allSupportedFeaturesMap().keys()
     assert set(known.mkString(" ").split()) == {name.lower() for name in doctor.WRITER_FEATURES}
+
+
+def test_days_and_moments_of_long_ago_are_what_they_say(spark: SparkSession) -> None:
+    """Of which PySpark takes some for Julian ones, and refuses others."""
+    days = ["0001-01-02", "0026-03-01", "0999-12-31", "1500-03-05", "1582-10-10", "2026-03-01"]
+    rows = spark.sql(
+        "SELECT CAST(d AS date) AS day, CAST(d || 'T10:00:00Z' AS timestamp) AS at FROM VALUES "
+        + ", ".join(f"('{day}')" for day in days)
+        + " AS t(d)"
+    )
+    for said in days:
+        day = date.fromisoformat(said)
+        moment = datetime.combine(day, time(10), UTC)
+        for found in (
+            rows.where(F.col("day") == constant(day)),
+            rows.where(F.col("at") == constant(moment)),
+            rows.where(one_of(F.col("day"), [day])),
+        ):
+            assert [str(row.day) for row in found.collect()] == [said]
+    every = [date.fromisoformat(said) for said in days]
+    assert rows.where(one_of(F.col("day"), every)).count() == len(days)
+    assert rows.where(one_of(F.col("day"), [])).count() == 0

@@ -17,8 +17,8 @@ from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 
-IDLE: dict[str, Any] = {"lag": 0, "oldest_unread": None}
-UNKNOWN: dict[str, Any] = {"lag": None, "oldest_unread": None}
+IDLE: dict[str, Any] = {"lag": 0, "oldest_age": None}
+UNKNOWN: dict[str, Any] = {"lag": None, "oldest_age": None}
 
 
 def commit(settings: Settings, table: tables.Table, rows: int = 1) -> int:
@@ -76,15 +76,15 @@ def test_gold_is_behind_by_the_oldest_commit_that_it_has_not_read(
     gold_read(settings, 0)
     gold_read(settings, 2, "failed")
     minute = 60_000
-    at(monkeypatch, first_unread + 120 * minute)
+    at(monkeypatch, first_unread + 180 * minute)
     of_users = found(settings, contracts, layouts)["gold.dim_users"]
-    assert (of_users.promised, of_users.kept) == (7200, True)
-    assert of_users.behind == pytest.approx(7200)
-    at(monkeypatch, first_unread + 132 * minute)
+    assert (of_users.promised, of_users.kept) == (10_800, True)
+    assert of_users.behind == pytest.approx(10_800)
+    at(monkeypatch, first_unread + 192 * minute)
     of_users = found(settings, contracts, layouts)["gold.dim_users"]
     assert of_users.kept is False
     assert of_users.said == (
-        "gold.dim_users is 2.2 h behind, where its contract promises 2.0 h: see that "
+        "gold.dim_users is 3.2 h behind, where its contract promises 3.0 h: see that "
         "`headwater gold` runs"
     )
     gold_read(settings, 2)
@@ -103,8 +103,8 @@ def test_a_stream_is_behind_by_the_oldest_record_that_it_has_not_read(
 ) -> None:
     commit(settings, tables.bronze())
     commit(settings, tables.silver(contracts))
-    late = {"lag": 3, "oldest_unread": {"age": 901.0}}
-    in_time = {"lag": 3, "oldest_unread": {"age": 899.0}}
+    late = {"lag": 3, "oldest_age": 901.0}
+    in_time = {"lag": 3, "oldest_age": 899.0}
     both = found(settings, contracts, layouts, late, in_time)
     assert {name: one.kept for name, one in both.items() if "gold." not in name} == {
         "bronze.events": False,
@@ -115,6 +115,10 @@ def test_a_stream_is_behind_by_the_oldest_record_that_it_has_not_read(
     nobody = found(settings, contracts, layouts, UNKNOWN, UNKNOWN)
     assert {one.kept for name, one in nobody.items() if "gold." not in name} == {None}
     assert "without the broker" in nobody["silver.events"].said
+    # What there is to read, and nothing says how old it is, is not as good as read.
+    untold = {"lag": 3, "oldest_age": None}
+    unread = found(settings, contracts, layouts, untold, IDLE)
+    assert (unread["bronze.events"].kept, unread["silver.events"].kept) == (None, True)
 
 
 def test_status_exits_with_1_where_a_promise_is_broken(
@@ -129,10 +133,10 @@ def test_status_exits_with_1_where_a_promise_is_broken(
     at(monkeypatch, moment + 60_000)
     done = CliRunner().invoke(commands.status, arguments)
     assert done.exit_code == 0, done.output
-    at(monkeypatch, moment + 3 * 3_600_000)
+    at(monkeypatch, moment + 4 * 3_600_000)
     done = CliRunner().invoke(commands.status, arguments)
     assert done.exit_code == 1
-    assert "gold.dim_users is 3.0 h behind" in done.output
+    assert "gold.dim_users is 4.0 h behind" in done.output
     done = CliRunner().invoke(commands.status, [*arguments, "--json"])
     assert done.exit_code == 1
     listed = {one["table"]: one["kept"] for one in json.loads(done.stdout)["freshness"]}

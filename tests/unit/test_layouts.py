@@ -177,7 +177,7 @@ def test_two_tables_of_one_name_in_a_warehouse(tmp_path: Path, contracts: Contra
 
 def test_what_is_promised(tmp_path: Path, layouts: Layouts, contracts: Contracts) -> None:
     assert layouts["silver.events"].latency == 15 * 60
-    assert layouts["gold.fact_orders"].latency == 2 * 3600
+    assert layouts["gold.fact_orders"].latency == 3 * 3600
     assert layouts["gold.dim_time"].latency is None
     promises = """\
 slaProperties:
