@@ -564,7 +564,9 @@ class Reader:
             at = (*at, j) if isinstance(steps, list) else at
             rule = self._rule({"rule": step} if isinstance(step, str) else step, at, rules.CLEANERS)
             cleaners += [self._typed(rule, spark_type, at)] if rule else []
-            if cleaners and cleaners[-1].name == rules.DEFAULT and j == len(steps) - 1:
+            # Of a rule that is wrong itself nothing can be told.
+            sound = not self.findings and rule is not None and j == len(steps) - 1
+            if sound and cleaners[-1].name == rules.DEFAULT:
                 value = cleaners[-1].arguments["value_if_missing"]
                 for broken in (check for check in checks if rules.keeps(check, value) is False):
                     self.find(at, f"rule 'default': {value!r} breaks the column's {broken.name}")

@@ -275,6 +275,7 @@ def test_the_contracts_of_the_shop(contracts: Contracts) -> None:
         ("{rule: default, value_if_missing: 0.005}", "0.005 is beyond decimal(12,2)"),
         ("{rule: default, value_if_missing: 7}", "Decimal('7') breaks the column's between"),
         ("{rule: default, value_if_missing: 5.00}", None),
+        ("{rule: default, value_if_missing: much}", "'much' is no decimal(12,2)"),
     ],
 )
 def test_a_default_that_its_column_does_not_take(
