@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from batch.merge import Difference
     from lakehouse.contracts import Contracts
-    from lakehouse.layouts import Layouts
+    from lakehouse.layouts import Layout, Layouts
     from lakehouse.settings import Settings
     from lakehouse.tables import Table
 
 JOB = "gold"
 SILVER = "silver.events"
 # What of a run's surroundings everything hangs on: under others, all is worked out anew.
-REFILLED = ("counted", "layouts", "reporting_currency")
+REFILLED = ("counted", "layouts")
 # What a rebuild is held against.
 INCREMENTS = "increments"
 # After all events that pass for accepted.
@@ -176,7 +176,6 @@ def build(
         "counted": metrics.fingerprint(contracts),
         "fiscal_year_start": settings.fiscal_year_start,
         "layouts": _fingerprint(layouts),
-        "reporting_currency": settings.reporting_currency,
     }
     moved = False
     with runs.recorded(spark, settings, JOB) as run:
@@ -191,9 +190,9 @@ def build(
             until, advanced = _check_unchanged(spark, settings, silver, layouts, last, until)
             was = json.loads(last.details or "{}")
             moved = was.get("fiscal_year_start") != under["fiscal_year_start"]
-            # Of a run that did not end nothing is known: so it is asked what the last one that did
-            # was under, and not what the tables look like.
-            if all(was.get(name) == under[name] for name in REFILLED):
+            # Columns that are there tell nothing: a run may have died before it filled them.
+            same = all(was.get(name) == under[name] for name in REFILLED)
+            if same and not _reported_otherwise(spark, settings, layouts):
                 after = last.read[SILVER]
         if last is not None and after is not None:
             run.read, run.written = {SILVER: until}, dict(last.written)
@@ -334,6 +333,25 @@ def _commits(
 
     found = side_by_side(commit, wanted)
     return {table.full_name: name for (table, _), name in zip(wanted, found, strict=True) if name}
+
+
+def _reported_otherwise(spark: SparkSession, settings: Settings, layouts: Layouts) -> bool:
+    """Whether there are amounts in another reporting currency than the one that is set, be it that
+    a run died which was to bring them all to one."""
+    from pyspark.sql import functions as F
+
+    from lakehouse import tables
+    from lakehouse.session import side_by_side
+
+    other = ~F.col("reporting_currency").eqNullSafe(F.lit(settings.reporting_currency))
+
+    def has_others(layout: Layout) -> bool:
+        table = tables.gold(layout)
+        if "reporting_currency" not in table.columns:
+            return False
+        return not tables.read(spark, settings, table).where(other).isEmpty()
+
+    return any(side_by_side(has_others, layouts.gold))
 
 
 def _fingerprint(layouts: Layouts) -> str:

@@ -765,7 +765,11 @@ def test_amounts_in_the_reporting_currency_as_one_writes_them_down(
     assert category["reporting_revenue"] == Decimal("133.18")
     assert shop.build(rebuild=True).rows == 0
 
-    # Another reporting currency is another Gold.
+    # Another reporting currency is another Gold, and so it is where a run died that was to change
+    # it: here with one table that has it, and all others as they were.
+    shop.sql("UPDATE {agg_category_metrics} SET reporting_currency = 'JPY'")
+    assert shop.build().mode == "full"
+    assert {r["reporting_currency"] for r in shop.rows("agg_category_metrics")} == {"EUR"}
     shop.settings = settings.model_copy(update={"reporting_currency": "JPY"})
     shop.say(("13:00", "category", CATEGORY))
     assert shop.build().mode == "full"
