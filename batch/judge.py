@@ -92,9 +92,10 @@ def judge(
     gone = erasures.erased(spark, settings)
     firm = None if gone is None else gone.select(*COORDINATES)
     # Who stood among those that do not count: of several copies it is to stand again.
-    stood = None if again is None else silver.where(F.col("outcome") == ACCEPTED)
-    if again is not None and stood is not None:
-        stood = stood.join(again, COORDINATES, "left_semi").select(*COORDINATES).distinct()
+    stood = None
+    if again is not None:
+        good = silver.where(F.col("outcome") == ACCEPTED)
+        stood = good.join(again, COORDINATES, "left_semi").select(*COORDINATES).distinct()
     yielding = unread = None
     waiting: Offsets = {}
     while True:

@@ -49,9 +49,9 @@ class Running:
     """A started query with its gate.
 
     writing: whether a batch is being written. passing: accepted gaps that lie right ahead of it.
-    give_up: is called where the batch that is
-    planned has not begun, or nothing of it was written. derived: whether all that it writes can be
-    worked out anew: then nothing that is wrong with its checkpoint lasts.
+    give_up: is called where the batch that is planned has not begun, or nothing of it was written.
+    derived: whether all that it writes can be worked out anew: then nothing that is wrong with its
+    checkpoint lasts.
     """
 
     name: str
