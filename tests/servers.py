@@ -35,12 +35,18 @@ cp -a "$0.was/." "$0" && rm -r "$0.was" && shift && exec "$@"
 AS_SOMEBODY = ["unshare", "--user", "--map-user=1000"]
 
 
+def apart() -> list[str]:
+    """What stands before a command to have it in name spaces of its own, where it may mount a file
+    system: it takes no root and leaves nothing behind."""
+    command = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*command, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this kernel does not let its users mount a small file system")
+    return command
+
+
 def on_a_disk_of(size: str, data: Path) -> list[str]:
     """What stands before a server's command to have its data on so small a disk (64m)."""
-    apart = ["unshare", "--user", "--map-root-user", "--mount"]
-    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("this kernel does not let its users mount a small file system")
-    return [*apart, "sh", "-c", SMALL, str(data), size]
+    return [*apart(), "sh", "-c", SMALL, str(data), size]
 
 
 class Filled:

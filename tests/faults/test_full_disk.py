@@ -16,6 +16,7 @@ from lakehouse.contracts import Contracts
 from lakehouse.errors import WarehouseError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import MySQL, PostgreSQL, Settings
+from tests import servers
 from tests.helpers import BIN, environment, settings_for, unlike_the_ledger
 from tests.samples_gold import ADDRESS, CUSTOMER, Shop
 from tests.servers import Filled, MariaDB, mariadb, postgresql
@@ -23,9 +24,8 @@ from tests.servers import PostgreSQL as Server
 
 EVENTS = 15_000
 PASSWORD = uuid.uuid4().hex
-# A file system of its own for the data folder, in name spaces of its own: it takes no root and
-# leaves nothing behind. The tables are copied out for the checks before it goes.
-APART = ("unshare", "--user", "--map-root-user", "--mount")
+# On a file system of its own for the data folder. The tables are copied out for the checks before
+# it goes.
 SCRIPT = """
 mount -t tmpfs -o size=3m tmpfs "$DATA" || exit 1
 headwater produce --events "$EVENTS" --seed 31 || exit 2
@@ -75,15 +75,14 @@ cp -a "$DATA/." "$OUT/data"
 
 def apart(script: str, settings: Settings, out: Path, events: int) -> None:
     """Runs a script in name spaces of its own."""
-    if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("this kernel does not let its users mount a small file system")
+    before = servers.apart()
     Path(settings.storage).mkdir()
     out.mkdir()
     surroundings = environment(settings)
     surroundings |= {"DATA": settings.storage, "OUT": str(out), "EVENTS": str(events)}
     surroundings["PATH"] = f"{BIN}:{surroundings['PATH']}"
     done = subprocess.run(
-        [*APART, "sh", "-c", script], env=surroundings, capture_output=True, text=True, check=False
+        [*before, "sh", "-c", script], env=surroundings, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
 

@@ -78,7 +78,7 @@ def test_bronze_is_made_whole_again_from_the_broker(
 def test_a_topic_that_is_gone_hides_nothing_of_the_others(
     spark: SparkSession, contracts: Contracts, bootstrap: str, tmp_path: Path
 ) -> None:
-    """Of two topics one is gone and the other one was made anew, as long as it was."""
+    """Ids are told of those that are there; and what was read before is not made anew."""
     settings = settings_for(tmp_path, bootstrap)
     topic = settings.topics.events
     send_shop(settings, Sending(events=100, seed=74))
