@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -50,12 +50,14 @@ class Balance:
 @dataclass
 class Audit:
     """balances by topic; broken: a line for every way in which the law does not hold; open: records
-    after the closed range that are pending as yet, and may be; gaps: those that were accepted."""
+    after the closed range that are pending as yet, and may be; gaps: those that were accepted;
+    unasked: what was not looked at, since the broker is away."""
 
     balances: list[Balance]
     broken: list[str]
     open: int
     gaps: list[Gap]
+    unasked: list[str] = field(default_factory=list)
 
     @property
     def holds(self) -> bool:
@@ -82,7 +84,7 @@ def audit(as_json: bool, settings: Settings) -> None:
             click.echo(line, err=True)
     else:
         show(result)
-    for line in result.broken:
+    for line in [*result.unasked, *result.broken]:
         click.echo(f"headwater: audit: {line}", err=True)
     if not result.holds:
         raise click.exceptions.Exit(1)
@@ -135,7 +137,6 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     from lakehouse.contracts import Contracts
     from lakehouse.decode import decode
     from lakehouse.gaps import Gap
-    from lakehouse.privacy import printable
     from lakehouse.silver import ACCEPTED, COORDINATES, QUARANTINED
 
     closed = runs.closed_range(spark, settings)
@@ -209,9 +210,10 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         .collect()  # one row a topic
     )
     # Behind the closed range the stream may have taken one again: a reconcile's to find.
-    twice = good.where(within({}, closed)).groupBy("source", "id").count().where("count > 1")
-    doubles = twice.agg(F.count("*").alias("n"), F.min("source").alias("s"), F.min("id").alias("i"))
-    double = doubles.collect()[0]
+    place = F.concat_ws("/", *COORDINATES)
+    twice = good.where(within({}, closed)).groupBy("source", "id")
+    twice = twice.agg(F.count("*").alias("count"), F.min(place).alias("at")).where("count > 1")
+    double = twice.agg(F.count("*").alias("n"), F.min("at").alias("at")).collect()[0]
     records.unpersist()
 
     by_topic = {row.topic: row for row in rest}
@@ -243,7 +245,7 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
         begin = last.get((topic, partition), -1) + 1
         if begin < end:
             missing.append(Gap(topic, partition, begin, end))
-    made_anew = _made_anew(spark, settings)
+    made_anew, unasked = _made_anew(spark, settings)
     broken += made_anew
     # What another topic of the same name holds says nothing of the one that was read.
     missing = gaps.without(missing, known_gaps)
@@ -269,15 +271,16 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     # What stands twice under the same coordinates is one event, and was told above.
     if double.n and not any(row.silver_twice for row in partitions):
         broken.append(
-            f"{double.n:,} events are accepted more than once, one of them source "
-            f"{printable(double.s)} id {printable(double.i)}: run `headwater reconcile --full`"
+            f"{double.n:,} events are accepted more than once, one of them in record {double.at}: "
+            "run `headwater reconcile --full`"
         )
     overdue = sum(row.overdue for row in rest)
-    return Audit(list(balances.values()), broken, pending - overdue, lost)
+    return Audit(list(balances.values()), broken, pending - overdue, lost, unasked)
 
 
-def _made_anew(spark: SparkSession, settings: Settings) -> list[str]:
-    """A line for each topic that is another one than Bronze was written from, if a broker says."""
+def _made_anew(spark: SparkSession, settings: Settings) -> tuple[list[str], list[str]]:
+    """A line for each topic that is another one than Bronze was written from; and one where no
+    broker says so."""
     from lakehouse import kafka, tables
     from lakehouse.errors import BrokerError
 
@@ -285,9 +288,10 @@ def _made_anew(spark: SparkSession, settings: Settings) -> list[str]:
     then = tables.topics_of(tables.properties_of(spark, table.path(settings)))
     try:
         now = kafka.topic_ids(settings, then) if then else {}
-    except BrokerError:
-        return []
-    return [f"{table.full_name}: {line}" for line in tables.made_anew(then, now)]
+    except BrokerError as error:
+        said = "whether its topics are still those that it was written from was not asked"
+        return [], [f"{table.full_name}: {said}: {error}"]
+    return [f"{table.full_name}: {line}" for line in tables.made_anew(then, now)], []
 
 
 def _missing(settings: Settings, found: list[Gap], ask: bool) -> list[str]:

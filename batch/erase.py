@@ -370,7 +370,7 @@ def _names(rows: DataFrame, texts: Iterable[str]) -> Column:
     if "rescued" in rows.columns:
         said.append(F.col("rescued"))
         numbers.append(F.col("rescued"))
-    found = F.lit(False)
+    found = _in_id(texts) if {"source", "id"} <= set(plain) else F.lit(False)
     for one in numbers:
         found = found | _has_number(one, texts)
     for text in texts:
@@ -380,6 +380,16 @@ def _names(rows: DataFrame, texts: Iterable[str]) -> Column:
     for name in binary:
         found = found | _has_word(F.col(name), texts)
     return found
+
+
+def _in_id(texts: Iterable[str]) -> Column:
+    """Whether one of the texts is part of an id that was put together of several values (decode):
+    each has its length before it, and nothing after it but the next one's."""
+    from pyspark.sql import functions as F
+
+    parts = "|".join(f"{len(t)}:(?{'i' if '@' in t else ''}:{re.escape(t)})" for t in texts)
+    found = F.col("source").startswith("kafka:") & F.col("id").rlike(f"(?:{parts})(?:[0-9]+:|\\z)")
+    return F.coalesce(found, F.lit(False))
 
 
 def _has_number(said: Column, texts: Iterable[str]) -> Column:
@@ -470,7 +480,7 @@ def _silver(
     blank: dict[str, Column | None] = dict.fromkeys(name for name in there if name not in kept)
     # By these a copy that comes later is known for one, unless they name the person themselves.
     words = [_has_word(F.col(name).cast("binary"), texts) for name in ("source", "id")]
-    names_them = words[0] | words[1]
+    names_them = words[0] | words[1] | _in_id(texts)
     where = F.concat_ws("/", *COORDINATES)
     blank["source"] = F.when(names_them, F.lit("erased")).otherwise(F.col("source"))
     blank["id"] = F.when(names_them, where).otherwise(F.col("id"))

@@ -110,6 +110,10 @@ def judge(
             of_them = yielding.withColumn("yields", F.lit(True))
             rows = rows.join(of_them, IDENTITY, "left").where(looked_at | F.col("yields"))
             rows = rows.drop("yields").localCheckpoint()
+            assert again is not None
+            # What was repaired since, and is another event by that, keeps its row until a replay.
+            again = again.join(rows.select(*COORDINATES), COORDINATES, "left_semi")
+            again = again.localCheckpoint()
         if unread is not None:
             waits = F.coalesce("waits", F.lit(False)) & (F.col("outcome") == ACCEPTED)
             rows = rows.join(unread.withColumn("waits", F.lit(True)), IDENTITY, "left")

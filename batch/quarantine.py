@@ -413,7 +413,7 @@ def story(
         "outcome": "no row in Silver: a duplicate, or pending" if row is None else row.outcome,
         "entity": entity,
         "violations": [] if row is None else row.violations,
-        "payload": told or masked(value, contracts, known, reveal),
+        "payload": told or masked(value, contracts, record.topic, known, reveal),
         "history": [
             *_first(row, steps),
             *(

@@ -316,7 +316,7 @@ def _plain_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
         missing = mine & identity.isNull()
         df = df.withColumns(
             {
-                "source": F.when(mine, F.lit(f"kafka:{contract.topic}")).otherwise(F.col("source")),
+                "source": _source(contract),
                 "id": F.when(mine, identity).otherwise(F.col("id")),
                 "time": F.when(mine, time).otherwise(F.col("time")),
                 "envelope_problems": F.when(missing, "id.required").otherwise(
@@ -372,7 +372,6 @@ def _change_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
         words = ((f"{op} = {literal(short)}", literal(word)) for short, word in CHANGES.items())
         kind = f"concat({literal(contract.event_type + '.')}, {when(*words)})"
         values = {
-            "source": literal(f"kafka:{contract.topic}"),
             "id": ident,
             "type": kind,
             "time": f"timestamp_millis({moment})",
@@ -384,8 +383,15 @@ def _change_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
                 name: F.when(mine, F.expr(value)).otherwise(F.col(name))
                 for name, value in values.items()
             }
+            | {"source": _source(contract)}
         )
     return df
+
+
+def _source(contract: Contract) -> SparkColumn:
+    """The source, which is the topic, of records without an envelope: also of what is no JSON."""
+    mine = F.col("topic") == contract.topic
+    return F.when(mine, F.lit(f"kafka:{contract.topic}")).otherwise(F.col("source"))
 
 
 def _text(path: str) -> str:

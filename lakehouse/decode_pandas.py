@@ -180,9 +180,11 @@ def _decode(record: Mapping[str, Any], contracts: Contracts, limit: int) -> dict
     row["digest"] = hashlib.sha256(value).hexdigest() if value is not None else None
     doc, problem = parse(value, limit)
     row["problems"], row["untyped"] = [problem] if problem else [], set()
+    plain = next((c for c in contracts.plain if c.topic == record["topic"]), None)
+    if plain is not None:
+        row["source"] = f"kafka:{plain.topic}"
     if doc is None:
         return row
-    plain = next((c for c in contracts.plain if c.topic == record["topic"]), None)
     if plain is not None:
         contract: Contract | None = plain
         data: Any = doc.get(_row_of(doc)) if plain.changes else doc
@@ -390,7 +392,7 @@ def _envelope(doc: dict[str, Any], contracts: Contracts, row: dict[str, Any]) ->
 def _plain_identity(
     record: Mapping[str, Any], contract: Contract, fields: Mapping[str, Any], row: dict[str, Any]
 ) -> None:
-    row["source"], row["type"] = f"kafka:{contract.topic}", contract.event_type
+    row["type"] = contract.event_type
     of_key = {column.json_key: column for column in contract.columns}
     parts = [_as_text(fields.get(_key(of_key[key], fields))) for key in contract.id_keys]
     if not parts:
@@ -439,7 +441,7 @@ def _change_identity(
     for text in (_as_text(fields.get(_key(column, fields))) for column in keys):
         parts.append(None if text is None else f"{len(text)}:{text}")
     row["id"] = None if None in parts else "/".join(map(str, parts))
-    row["source"], row["type"] = f"kafka:{contract.topic}", None
+    row["type"] = None
     if op in CHANGES:
         row["type"] = f"{contract.event_type}.{CHANGES[op]}"
     row["time"] = None

@@ -24,10 +24,13 @@ ENVELOPE = frozenset(
 )
 
 
-def masked(value: bytes | None, contracts: Contracts, entity: str | None, reveal: bool) -> str:
+def masked(
+    value: bytes | None, contracts: Contracts, topic: str, entity: str | None, reveal: bool
+) -> str:
     """A payload as text of printable characters; whole where `reveal`.
 
-    entity: whose contract says what may be shown; None where that is not known.
+    topic: where it came from. entity: whose contract says what may be shown, where the topic has
+    none; None where that is not known.
     """
     if value is None:
         return "none (a tombstone)"
@@ -39,7 +42,8 @@ def masked(value: bytes | None, contracts: Contracts, entity: str | None, reveal
         document = None
     if not isinstance(document, dict):
         return f"{len(value):,} bytes that are no JSON object (--reveal shows them)"
-    contract = contracts.get(entity) if entity is not None else None
+    of_topic = next((one for one in contracts.plain if one.topic == topic), None)
+    contract = of_topic or (contracts.get(entity) if entity is not None else None)
     columns = () if contract is None else contract.columns
     public = {column.json_key for column in columns if not column.pii}
     if contract is not None and contract.topic is not None:

@@ -30,8 +30,13 @@ COLUMNS = ("column", "by")
 # What such a cleaner gives has another type than its column: each engine brings it back.
 ARITHMETIC = frozenset({"product"})
 ASCII = r"\A[\x00-\x7F]*\z"
-LONGEST_OF_GROUPS = 1_000
 REPEATED_GROUP = re.compile(r"\)[*+{]")
+LONGEST_OF_GROUPS = 1_000
+# Repeats of a pattern without a bound, or with one of a hundred and more. An engine may try each
+# way to share out a text among them: by their number, how long a text may be.
+REPEAT = re.compile(r"[*+]|\{[0-9]+,\}|\{(?:[0-9]*,)?[0-9]{3,}\}")
+LONGEST_OF_REPEATS = {2: 1_000, 3: 300, 4: 100}
+LEAST = 50
 # RFC 5321 limits, and of its grammar the part that mail providers hand out.
 MAILBOX = "[a-z0-9!#$%&'*+/=?^_{|}~-]+"
 EMAIL = rf"{MAILBOX}([.]{MAILBOX})*@([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]{{2,63}}"
@@ -103,11 +108,20 @@ def length(value: nw.Expr, *, min: int = 0, max: int) -> nw.Expr:
 def matches(value: nw.Expr, *, pattern: str) -> nw.Expr:
     """The whole text matches the pattern (explicit ASCII classes, no look-around).
 
-    A pattern that repeats a group matches no text of more than 1,000 characters.
+    A pattern that repeats a group, or two things without a bound, matches no text of more than
+    1,000 characters; with three such repeats it is 300, with four 100, with more 50.
     """
-    if REPEATED_GROUP.search(CHARACTER_CLASS.sub("", pattern)):
-        return _short(value, LONGEST_OF_GROUPS, full_match(value, pattern))
-    return full_match(value, pattern)
+    most, matched = _longest(pattern), full_match(value, pattern)
+    return matched if most is None else _short(value, most, matched)
+
+
+def _longest(pattern: str) -> int | None:
+    """How many characters a text may have that is held against a pattern; None for any number."""
+    outside = re.sub(r"\\.", "", CHARACTER_CLASS.sub("", pattern))
+    found = [LONGEST_OF_GROUPS] if REPEATED_GROUP.search(outside) else []
+    if (repeats := len(REPEAT.findall(outside))) > 1:
+        found.append(LONGEST_OF_REPEATS.get(repeats, LEAST))
+    return min(found, default=None)
 
 
 @_check
@@ -120,7 +134,7 @@ def _short(value: nw.Expr, most: int, check: nw.Expr) -> nw.Expr:
     """The check, of a text of so many characters at most; others are not looked at.
 
     Java's engine goes a call deeper at every turn of a group: some thousand end its stack, and
-    with it the JVM.
+    with it the JVM. And what no way of sharing out fits is tried in all ways.
     """
     return nw.when(value.str.len_chars() <= most).then(check).otherwise(nw.lit(False))
 
@@ -255,7 +269,10 @@ def keeps(rule: Rule, value: Any) -> bool | None:
         low, high = given.get("min"), given.get("max")
         return (low is None or size >= low) and (high is None or size <= high)
     pattern = {"matches": given.get("pattern"), "email": EMAIL, "phone": E164}.get(rule.name)
-    return None if pattern is None else re.fullmatch(pattern, value) is not None
+    if pattern is None:
+        return None
+    most = _longest(pattern) if rule.name == "matches" else None
+    return (most is None or len(value) <= most) and re.fullmatch(pattern, value) is not None
 
 
 def apply(

@@ -69,8 +69,8 @@ MINUTES_FOR_EACH = 60
 MINUTES_TO_TELL = 20
 MEMORY_GROWTH = 1.25
 MOST_FILES = 50
-# In the folder of a table under load, of old versions too.
-MOST_FILES_UNDER_LOAD = 1_000
+# In the folder of a table under load, of old versions too: VACUUM keeps those of a week.
+MOST_FILES_A_MINUTE = 40
 JOBS = (
     ["reconcile"],
     # Of a record that is looked for when its turn comes: what is replayed then changes rows.
@@ -477,11 +477,11 @@ def soak(
     found.files = {name: [before[name], after.get(name, 0)] for name in before}
     found.fullest = fullest(settings, after)
     if minutes >= MINUTES_TO_TELL:
-        found.grown = grown(found)
+        found.grown = grown(found, minutes)
 
 
-def grown(found: Report) -> list[str]:
-    """What did not stay flat, in words."""
+def grown(found: Report, minutes: float) -> list[str]:
+    """What did not stay flat, in words. minutes: for how long there was load."""
     lines = []
     first, second = found.memory_medians
     if second > MEMORY_GROWTH * first:
@@ -490,8 +490,8 @@ def grown(found: Report) -> list[str]:
         if files > MOST_FILES:
             lines.append(f"{name}: {files} files in a partition after maintenance")
     for name, counts in (("bronze", found.bronze_files), ("silver", found.silver_files)):
-        if max(counts, default=0) > MOST_FILES_UNDER_LOAD:
-            lines.append(f"{name}: {max(counts)} files under load")
+        if max(counts, default=0) > MOST_FILES_A_MINUTE * minutes:
+            lines.append(f"{name}: {max(counts)} files in {minutes:.0f} minutes of load")
     return lines
 
 

@@ -298,11 +298,12 @@ def test_a_foreign_topic_is_taken_in_by_a_contract_alone(
         '{"customerID":"a","tenure":1,"Total Charges":"29.85","updated":"2026-01-01T00:00:00Z"}',
         '{"customerID":"c","tenure":"x","Total Charges":"n/a","updated":"2026-01-01T00:00:00Z"}',
         '{"tenure":3,"updated":"2026-01-01T00:00:00Z"}',
+        "{",
     ]
     file = tmp_path / "telco.jsonl"
     file.write_text("\n".join(lines))
     report = send_foreign(settings, file, topic)
-    assert report.acknowledged == 5
+    assert report.acknowledged == 6
     drain(spark, settings, contracts)
     reconcile.reconcile_range(spark, settings, contracts)
     rows = table(settings, "silver/events").to_pylist()
@@ -311,15 +312,17 @@ def test_a_foreign_topic_is_taken_in_by_a_contract_alone(
         "a": "29.85",
         "b": "None",
     }
-    assert {row["source"] for row in good.values()} == {f"kafka:{topic}"}
+    # By which what cannot be read is looked for in quarantine, too.
+    assert {row["source"] for row in rows} == {f"kafka:{topic}"}
     bad = sorted(sorted(r["violations"]) for r in rows if r["outcome"] == "quarantined")
     assert bad == [
         ["customer_id.required", "id.required"],
+        ["malformed_json"],
         ["tenure.type", "total_charges.format"],
     ]
     found = audit.audit_tables(spark, settings, contracts)
     assert found.holds
-    assert found.balances == [audit.Balance(topic, 5, 2, 2, 1, 0)]
+    assert found.balances == [audit.Balance(topic, 6, 2, 3, 1, 0)]
 
 
 @pytest.mark.long
@@ -375,6 +378,10 @@ def test_a_clock_that_runs_ahead_makes_no_other_record_late(
     drain(spark, settings, contracts)
     rows = table(settings, "silver/events", ["outcome", "written_by"]).to_pylist()
     assert rows == [{"outcome": "accepted", "written_by": "stream"}] * 21
+    reconcile.reconcile_range(spark, settings, contracts)
+    found = audit.audit_tables(spark, settings, contracts)
+    assert found.holds
+    assert found.balances == [audit.Balance(settings.topics.events, 21, 21, 0, 0, 0)]
 
 
 WISH_CONTRACT = """\

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click import UsageError
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from batch import erase, publish, quality, quarantine, replay
 from headwater import status
@@ -211,6 +211,39 @@ def test_a_subject_whose_column_was_called_otherwise(house: House) -> None:
     )
     named = rows.where(erase._is_subject(rows, Contracts([customer]), "1234567"))
     assert {row.n for row in named.collect()} == {1, 2}
+
+
+def test_an_id_that_was_put_together_of_several_values(house: House) -> None:
+    """It has nothing between them but their lengths: 9:C000000014:K001."""
+    plain = dataclasses.replace(
+        house.contracts["category"], topic="t", id_keys=("name", "category_id")
+    )
+    house.contracts = Contracts([plain, house.contracts["customer"]])
+    values = [
+        {"category_id": "K001", "name": WHO},
+        {"category_id": "K001", "name": f"{WHO}9"},
+        {"category_id": "K001", "name": "Books"},
+    ]
+    house.bronze(*((0, n, n, json.dumps(value).encode()) for n, value in enumerate(values)))
+    house.reconcile()
+
+    def silver() -> DataFrame:
+        return tables.read(house.spark, house.settings, house.silver_table)
+
+    def ids() -> dict[int, str]:
+        return {row.offset: row.id for row in silver().collect()}
+
+    before = ids()
+    assert before[0] == f"9:{WHO}4:K001"
+    records = erase.find(house.spark, house.settings, house.contracts, [WHO])
+    assert {row.offset for row in records.collect()} == {0}
+    erase._silver(house.spark, house.settings, house.silver_table, records, [WHO])
+    assert ids() == before | {0: "t/0/0"}
+    assert silver().where(erase._names(silver(), [WHO])).count() == 0
+    # Nor does what is left pass for gone.
+    house.sql(f"UPDATE {{silver}} SET id = '4:K0019:{WHO}' WHERE offset = 2")
+    left = silver().where(erase._names(silver(), [WHO])).collect()
+    assert {row.offset for row in left} == {2}
 
 
 def test_a_warehouse_that_a_publish_died_over_is_known(

@@ -72,6 +72,16 @@ def test_the_first_by_broker_time_then_coordinates_stands(house: House) -> None:
     assert house.audit().holds
 
 
+def test_what_a_broker_that_is_away_was_not_asked_is_said(house: House) -> None:
+    house.sql("ALTER TABLE {bronze} SET TBLPROPERTIES ('headwater.topicId.t' = 'abc')")
+    house.bronze((0, 0, 0, category("x")))
+    house.reconcile()
+    found = house.audit()
+    assert found.holds
+    [said] = found.unasked
+    assert said.startswith("bronze.events: whether its topics are still those that it was written")
+
+
 @pytest.mark.long
 def test_copies_of_an_event_that_gives_way_get_an_outcome_of_their_own(house: House) -> None:
     """(0, 1) left no row: (0, 0) had its content. Then comes what the broker took before both."""

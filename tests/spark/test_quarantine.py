@@ -155,6 +155,23 @@ def test_a_rule_made_milder_lets_its_records_in_by_rule(house: House) -> None:
     assert replayed(house, wanted) == {"accepted": 0, "duplicates": 0, "quarantined": 0}
 
 
+def test_a_conflict_that_was_repaired_keeps_its_row_until_it_is_replayed(house: House) -> None:
+    """Another event comes to stand in the place of the one that it was in conflict with."""
+    house.bronze((0, 0, 10, category("x", name="A")), (0, 1, 11, category("x", name="B")))
+    house.reconcile()
+    repaired(house, 1, category("y"))
+    house.bronze((1, 0, 5, category("x", name="C")))
+    house.reconcile()
+    assert house.rows() == {
+        (0, 0): ("quarantined", ["conflict"], "reconcile"),
+        (0, 1): ("quarantined", ["conflict"], "reconcile"),
+        (1, 0): ("accepted", [], "reconcile"),
+    }
+    assert counts(house) == (3, 1, 2, 0)
+    assert replayed(house)["accepted"] == 1
+    assert counts(house) == (3, 2, 1, 0)
+
+
 @pytest.mark.long
 def test_what_is_asked_for_is_what_is_found(house: House) -> None:
     other = event("category", {"category_id": "K001", "name": ""}, id="b", source="elsewhere")

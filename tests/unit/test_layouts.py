@@ -10,6 +10,7 @@ import pytest
 from lakehouse import layouts as layout_files
 from lakehouse.contracts import Contracts
 from lakehouse.layouts import Layouts
+from lakehouse.settings import default_contracts
 
 HEAD = """\
 apiVersion: v3.1.0
@@ -193,3 +194,22 @@ slaProperties:
         "slaProperties.1: value: -1 is no time",
         "slaProperties.2: property: 'availability': only latency and retention are looked after",
     ]
+
+
+def test_own_tables_are_kept_where_nobody_says_how(tmp_path: Path, contracts: Contracts) -> None:
+    """As with a folder of one contract, for a topic of somebody's own."""
+    names = {"bronze.events", "silver.events", "silver.minute_metrics"}
+    names |= {f"ops.{name}" for name in ("runs", "quality", "gaps", "repairs", "erasures")}
+    found = layout_files.load(tmp_path, contracts)
+    assert set(found) == names
+    assert {(one.latency, one.retention) for one in found.values()} == {(None, None)}
+    assert found["bronze.events"].vacuum_hours == 168
+    (tmp_path / "tables").mkdir()
+    theirs = (
+        (default_contracts() / "tables" / "bronze_events.yaml").read_text().replace("168", "200")
+    )
+    (tmp_path / "tables" / "mine.yaml").write_text(theirs)
+    found = layout_files.load(tmp_path, contracts)
+    assert set(found) == names
+    assert found["bronze.events"].vacuum_hours == 200
+    assert found["bronze.events"].retention == 90 * 86_400

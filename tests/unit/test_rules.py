@@ -18,6 +18,17 @@ CHECKS: list[tuple[str, dict[str, Any], list[Any], list[Any]]] = [
     ("phone", {}, ["+4915112345678"], ["+0491511234567", "4915112345678", "+49 151", "+49"]),
     ("length", {"min": 1, "max": 3}, ["a", "äöü", "😀😀😀"], ["", "abcd"]),
     ("matches", {"pattern": "[a-z]{2}"}, ["ab"], ["abc", "ab\n", "AB", ""]),
+    ("matches", {"pattern": "[A-Z]*"}, ["A" * 100_000], ["A" * 100_000 + "!"]),
+    # Whose text could be shared out in many ways, it has to be short: no million is tried.
+    ("matches", {"pattern": "[A-Z]+[A-Z0-9]*"}, ["A" * 1_000], ["A" * 1_001, "A" * 999 + "!"]),
+    ("matches", {"pattern": r"[+*][a-z]{1,64}\+"}, ["*ab+"], ["*ab"]),
+    (
+        "matches",
+        {"pattern": "[0-9]+[.][0-9]{1,}[.][0-9]{0,999}[.][0-9]*"},
+        ["1.2.3.4", f"{'1' * 94}.2.3.4"],
+        [f"{'1' * 95}.2.3.4"],
+    ),
+    ("matches", {"pattern": "a*" * 9}, ["a" * 50], ["a" * 51]),
     ("one_of", {"values": ["x", "y"]}, ["x", "y"], ["X", "", "xy"]),
     ("between", {"min": 1, "max": 5}, [1, 5], [0, 6, -1]),
     (
