@@ -211,8 +211,8 @@ def audit_tables(spark: SparkSession, settings: Settings, contracts: Contracts) 
     )
     # Behind the closed range the stream may have taken one again: a reconcile's to find.
     place = F.concat_ws("/", *COORDINATES)
-    twice = good.where(within({}, closed)).groupBy("source", "id")
-    twice = twice.agg(F.count("*").alias("count"), F.min(place).alias("at")).where("count > 1")
+    events = good.where(within({}, closed)).groupBy("source", "id")
+    twice = events.agg(F.count("*").alias("count"), F.min(place).alias("at")).where("count > 1")
     double = twice.agg(F.count("*").alias("n"), F.min("at").alias("at")).collect()[0]
     records.unpersist()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch.star.build import STAR, Builder, Say
+from batch.star.build import ENTITIES, STAR, Builder, Say
 from lakehouse.command import moment, run, settings_options
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def build(
     from lakehouse.redact import redacted
     from lakehouse.silver import ACCEPTED
 
-    demand(settings, layouts)
+    demand(settings, contracts, layouts)
     # What else than Silver the tables follow from.
     under = {
         "counted": metrics.fingerprint(contracts),
@@ -252,15 +252,21 @@ def _changed(
     return changed.where(F.col("outcome") == ACCEPTED).localCheckpoint()
 
 
-def demand(settings: Settings, layouts: Layouts) -> None:
-    """Raises ContractError where a table of the star schema has no contract."""
+def demand(settings: Settings, contracts: Contracts, layouts: Layouts) -> None:
+    """Raises ContractError where a table of the star schema, or an entity that it is made from, has
+    no contract."""
     from lakehouse.errors import ContractError
 
-    if missing := sorted(STAR - set(layouts)):
-        raise ContractError(
-            f"{', '.join(missing)}: no contract under {settings.contracts_dir}/tables; Gold wants "
-            "those that come with Headwater there"
-        )
+    folder = settings.contracts_dir
+    for wanted, there, where in (
+        (STAR, set(layouts), folder / "tables"),
+        (ENTITIES, set(contracts), folder),
+    ):
+        if missing := sorted(wanted - there):
+            raise ContractError(
+                f"{', '.join(missing)}: no contract under {where}; Gold wants those that come with "
+                "Headwater there"
+            )
 
 
 def _check_unchanged(

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -260,11 +261,12 @@ def _prepare(
 
     table, name = tables.gold(layout), warehouse.name_of(layout)
     assert name is not None
-    rows = warehouse.storable(tables.read(spark, settings, table, newest.number), layout)
+    rows = warehouse.storable(tables.read_gold(spark, settings, layout, newest.number), layout)
+    by_column = partial(_by_column, rows, layout)
     expected = _content(rows, layout)
     full = held is None or not tables.still_is(spark, settings, table, held)
     if not full and held == newest:
-        return Target(layout, name, newest, False, 0, expected), None
+        return Target(layout, name, newest, False, 0, expected, by_column), None
     key = list(layout.primary_key)
     there = rows.withColumn(DELETED, F.lit(False))
     stage, count = there, expected.rows
@@ -279,8 +281,8 @@ def _prepare(
             stage = keys.join(there, key, "left").fillna({DELETED: True})
             count = keys.count()
     if not full and count == 0:
-        return Target(layout, name, newest, False, 0, expected), None
-    return Target(layout, name, newest, full, count, expected), stage.select(
+        return Target(layout, name, newest, False, 0, expected, by_column), None
+    return Target(layout, name, newest, full, count, expected, by_column), stage.select(
         *(_sent(column) for column in layout.columns), DELETED
     )
 
@@ -299,9 +301,22 @@ def _is_moment(column: Column) -> bool:
 
 def _content(rows: DataFrame, layout: Layout) -> Content:
     """What a table of Gold holds; the same as Warehouse.content works out in SQL."""
+    from batch.warehouses.base import Content
+
+    keys = [column for column in layout.columns if column.primary_key]
+    return Content(*_checksums(rows, [keys, list(layout.columns)]))
+
+
+def _by_column(rows: DataFrame, layout: Layout) -> list[int]:
+    """A checksum of each column; the same as Warehouse.by_column works out in SQL."""
+    return _checksums(rows, [[column] for column in layout.columns])[1:]
+
+
+def _checksums(rows: DataFrame, parts: list[list[Column]]) -> list[int]:
+    """The number of rows, and of each part of their columns the sum of a hash (see Content)."""
     from pyspark.sql import functions as F
 
-    from batch.warehouses.base import BETWEEN, NOTHING, Content
+    from batch.warehouses.base import BETWEEN, NOTHING
 
     def text(column: Column) -> SparkColumn:
         value = F.col(column.name)
@@ -316,13 +331,8 @@ def _content(rows: DataFrame, layout: Layout) -> Content:
         number = F.conv(F.left(F.md5(row), F.lit(8)), 16, 10).cast("bigint")
         return F.coalesce(F.sum(number), F.lit(0))
 
-    keys = [column for column in layout.columns if column.primary_key]
-    [found] = rows.agg(
-        F.count("*").alias("rows"),
-        total(keys).alias("keys"),
-        total(list(layout.columns)).alias("sum"),
-    ).collect()
-    return Content(int(found["rows"]), int(found["keys"]), int(found["sum"]))
+    [found] = rows.agg(F.count("*"), *map(total, parts)).collect()
+    return [int(value) for value in found]
 
 
 if __name__ == "__main__":

@@ -285,8 +285,7 @@ def _fetch(
     from lakehouse.session import side_by_side
 
     def read(layout: Layout) -> DataFrame:
-        table = tables.gold(layout)
-        rows = tables.read(spark, settings, table, newest[layout.full_name].number)
+        rows = tables.read_gold(spark, settings, layout, newest[layout.full_name].number)
         return rows if layout in wanted else rows.select(*layout.primary_key)
 
     def fetched(layout: Layout) -> pd.DataFrame | None:

@@ -107,10 +107,7 @@ def suite_of(layout: Layout) -> Suite:
     flags = [_once(key) for key in unique]
     flags += [_in_force(in_force)] if in_force is not None else []
     flags += [_known(*pair) for pair in references.items()]
-    names = [*(column.name for column in layout.columns), *flags]
-    columns = {"column_set": names, "exact_match": True}
     expectations = [
-        Expectation("ExpectTableColumnsToMatchSet", columns),
         *(each for column in layout.columns for each in _of_column(column)),
         *(
             Expectation("ExpectColumnValuesToBeInSet", {"column": flag, "value_set": [True]})

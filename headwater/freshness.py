@@ -19,6 +19,8 @@ from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 
 SILVER, MINUTES = "silver.events", tables.minutes().full_name
+# In the place of the version that was read, where none was.
+NOTHING = -1
 # Commits that bring no record.
 NO_ROWS = tables.KEEP_ROWS | {"CREATE TABLE", "ADD COLUMNS", "CHANGE COLUMN"}
 
@@ -53,12 +55,13 @@ def of_tables(
         layout = layouts.get(table.full_name)
         if layout is None or layout.latency is None:
             continue
-        due = table.layer == "gold" and silver
-        if not due and arrow.open_table(settings, table) is None:
+        there = arrow.open_table(settings, table) is not None
+        if not there and not (table.layer == "gold" and silver):
             continue
         behind: float | None
         if table.layer == "gold":
-            behind = _of_silver(settings, contracts, _last_read(settings))
+            done = _last_read(settings) if there else NOTHING
+            behind = _of_silver(settings, contracts, done)
         elif table.full_name == MINUTES:
             behind = _of_metrics(settings, contracts)
         else:
@@ -108,15 +111,16 @@ def _of_silver(settings: Settings, contracts: Contracts, done: int) -> float:
 
 
 def _last_read(settings: Settings) -> int:
-    """The version of silver.events that the last good run of Gold read; -1 where there is none."""
+    """The version of silver.events that the last good run of Gold read; NOTHING where there is
+    none."""
     columns = ["job", "result", "ended_at", "read"]
     parts = arrow.rows(settings, tables.runs(), columns)
     runs = [row for part in parts for row in part.to_pylist() if row["job"] == "gold"]
     good = [row for row in runs if row["result"] == "succeeded"]
     if not good:
-        return -1
+        return NOTHING
     last = max(good, key=lambda row: row["ended_at"])
-    return int(dict(last["read"]).get(SILVER, -1))
+    return int(dict(last["read"]).get(SILVER, NOTHING))
 
 
 def _span(seconds: float) -> str:

@@ -150,7 +150,11 @@ def opened(settings: Settings, contracts: Contracts, layouts: Layouts) -> DuckDB
     metrics = ("category_id", "sales_date", "currency", "revenue", "units")
     reported = "reporting_currency"
     put("sales", gold("agg_category_metrics"), *metrics, reported, "reporting_revenue")
-    put("categories", gold("dim_category"), "category_id", "name")
+    if "gold.dim_category" in layouts:
+        put("categories", gold("dim_category"), "category_id", "name")
+    else:
+        texts = dict.fromkeys(("category_id", "name"), pa.string())
+        database.register("categories", pa.schema(list(texts.items())).empty_table())
     facts = ("order_id", "customer_id", "placed_at", "location_key", "status")
     put("orders", gold("fact_orders"), *facts, reported, "reporting_total")
     put("places", gold("dim_location"), "location_key", "country_code")

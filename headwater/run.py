@@ -87,7 +87,7 @@ def _run(
 
     loaded = contracts.load(settings.contracts_dir)
     known = layouts.load(settings.contracts_dir, loaded)
-    gold.demand(settings, known)
+    gold.demand(settings, loaded, known)
     with ExitStack() as stack:
         for name in checkpoints.ALL:
             where = f"checkpoint {checkpoints.location(settings, name)}"

@@ -390,7 +390,7 @@ def _change_identity(df: DataFrame, contracts: Contracts) -> DataFrame:
 
 def _source(contract: Contract) -> SparkColumn:
     """The source, which is the topic, of records without an envelope: also of what is no JSON."""
-    mine = F.col("topic") == contract.topic
+    mine = F.col("topic") == (contract.topic or "")
     return F.when(mine, F.lit(f"kafka:{contract.topic}")).otherwise(F.col("source"))
 
 

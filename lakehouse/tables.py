@@ -612,6 +612,19 @@ def read(
     return (reader if version is None else reader.option("versionAsOf", version)).load(path)
 
 
+def read_gold(spark: SparkSession, settings: Settings, layout: Layout, version: int) -> DataFrame:
+    """A version of a table of Gold, the columns of its contract alone: one that the contract has no
+    more stays in the table. Raises TableError where one is missing."""
+    table = gold(layout)
+    rows = read(spark, settings, table, version)
+    if missing := [name for name in table.columns if name not in rows.columns]:
+        raise TableError(
+            f"{table.full_name} ({table.path(settings)}) has no column {', '.join(missing)} yet, "
+            "which its contract knows: run `headwater gold` first"
+        )
+    return rows.select(*table.columns)
+
+
 def later_than_all(spark: SparkSession, settings: Settings, table: Table, column: str) -> datetime:
     """Now, or a moment after the latest that a table has in a column: this machine's clock may have
     been put back, and what is newest is told by it.

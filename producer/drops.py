@@ -80,13 +80,15 @@ class Known:
 @dataclass
 class Taken:
     """files, rows: sent by this run; known: files that were sent before, by their bytes; waiting:
-    files that are not whole yet; unlike: files of no known kind; failed: why files were not."""
+    files that are not whole yet; unlike: files of no known kind; lacking: columns of the contract
+    that sent files do not have, where they have others; failed: why files were not."""
 
     files: int = 0
     rows: int = 0
     known: int = 0
     waiting: int = 0
     unlike: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     interrupted: bool = False
 
@@ -486,14 +488,23 @@ def _when(contract: Contract, at: str | None) -> tuple[str, ...]:
     return () if named is None else contract.column(named).json_keys
 
 
-def _count(file: Path, contract: Contract, at: str | None, longest: int) -> int:
-    """Rows of a file, read to its end. Raises SettingsError where that cannot be, where one is too
-    long to be sent, and where none has the column `at`. longest: record that is taken, bytes."""
+def _looked_through(
+    file: Path, contract: Contract, at: str | None, longest: int
+) -> tuple[int, set[str]]:
+    """Rows of a file, read to its end, and the names of their columns. Raises SettingsError where
+    that cannot be, where one is too long to be sent, where none has the column `at`, and where one
+    has no time, and the file has one that is yet to come. longest: record that is taken, bytes."""
     count, names = 0, set[str]()
+    moment, ahead = _when(contract, at), file.stat().st_mtime - time.time()
     for row in rows(file, contract):
         count += 1
         if isinstance(row, dict):
             names |= row.keys()
+            if ahead > 0 and _told(_value(row, moment)) is None:
+                raise SettingsError(
+                    f"{file}: row {count} has no time of its own, and the file's is {ahead:,.0f} s "
+                    "ahead of this clock: `touch` the file, or say which column has it (--time)"
+                )
         if (length := len(_text(row))) > longest - ENVELOPE_BYTES:
             raise SettingsError(
                 f"{file}: row {count} has {length:,} bytes as JSON, more than can be sent "
@@ -505,7 +516,18 @@ def _count(file: Path, contract: Contract, at: str | None, longest: int) -> int:
         # Others may be nobody's names of columns, but a person's own.
         known.append(f"{len(names) - len(known)} that {contract.name} does not have")
         raise SettingsError(f"{file} has no column {at} (--time): it has {', '.join(known)}")
-    return count
+    return count, names
+
+
+def _lacking(file: Path, contract: Contract, names: set[str]) -> Iterator[str]:
+    """A line where columns of a file are none of the contract's, and it has some that the file has
+    not: these may be one."""
+    without = [c.name for c in contract.columns if not names & set(c.json_keys)]
+    if (others := len(names - _kinds(contract).keys())) and without:
+        yield (
+            f"{file}: none of its columns is {', '.join(without)}; {others} are none of "
+            f"{contract.name}'s (the contract's `aliases` say what a column is called too)"
+        )
 
 
 def _text(row: dict[str, Any] | bytes) -> bytes:
@@ -570,7 +592,7 @@ def take_in(
                 continue
             say(str(file))
             # To its end before a row is sent: one that is mended has other ids.
-            wanted = _count(file, contract, at, longest)
+            wanted, names = _looked_through(file, contract, at, longest)
             sent = _send(settings, file, events(file, digest, contract, at), contract, stop)
         except SettingsError as error:
             taken.failed.append(str(error))
@@ -588,6 +610,7 @@ def take_in(
         now = datetime.now(UTC).isoformat(timespec="seconds")
         manifest.add(Known(str(file), digest, before.st_size, sent, now))
         taken.files += 1
+        taken.lacking += _lacking(file, contract, names)
     return taken
 
 
@@ -700,6 +723,7 @@ def describe(taken: Taken) -> str:
         f"{word}{taken.files:,} files sent, {taken.rows:,} rows; {taken.known:,} were sent before, "
         f"{taken.waiting:,} are not whole yet"
     ]
+    lines += [f"  {privacy.line(one)}" for one in taken.lacking]
     lines += [
         f"  no CSV, JSON or Parquet by its name, left alone: {privacy.line(one)}"
         for one in taken.unlike

@@ -34,6 +34,11 @@ STAR = {
     *(USERS, LOCATIONS, PRODUCTS, STORES, TIME, DATES),
     *(ORDERS, ITEMS, PAYMENTS, STOCK, USER_METRICS, CATEGORY_METRICS, HOURLY_METRICS),
 }
+# What it is made from.
+ENTITIES = {
+    *("customer", "address", "store", "product", "order", "order_item", "payment", "inventory"),
+    "exchange_rate",
+}
 # A day for stock of which there is none.
 EPOCH = date(1970, 1, 1)
 Say = Callable[[str], None]

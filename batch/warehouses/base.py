@@ -21,6 +21,8 @@ from lakehouse.layouts import Layout
 from lakehouse.tables import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyspark.sql import DataFrame
 
 STATE = "headwater_publish"
@@ -47,6 +49,10 @@ VALUES = re.compile(
 )
 # What is said where a value does not fit.
 NARROWER = "its table was made for a narrower contract"
+TOO_LONG = (
+    "a text is longer than the maxLength of its column in the table's contract, which is "
+    f"{DEFAULT_LENGTH} where it has none"
+)
 ANEW = "publish makes it anew after"
 # A transaction is tried so often where others are in its way.
 ATTEMPTS = 5
@@ -82,7 +88,8 @@ class Content:
 
 @dataclass(frozen=True)
 class Target:
-    """One table to publish. name: in the warehouse. full: the stage holds all rows there are."""
+    """One table to publish. name: in the warehouse. full: the stage holds all rows there are.
+    by_column: works out a checksum of each column, as Warehouse.by_column does."""
 
     layout: Layout
     name: str
@@ -90,6 +97,7 @@ class Target:
     full: bool
     staged: int
     expected: Content
+    by_column: Callable[[], list[int]]
 
     @property
     def stage(self) -> str:
@@ -443,12 +451,17 @@ class Warehouse(ABC):
     def content(self, name: str, layout: Layout) -> Content:
         """What a table holds."""
         keys = [column for column in layout.columns if column.primary_key]
-        sums = [
-            f"coalesce(sum({self.hash_of(self.row_text(columns))}), 0)"
-            for columns in (keys, list(layout.columns))
-        ]
+        return Content(*self._checksums(name, [keys, list(layout.columns)]))
+
+    def by_column(self, name: str, layout: Layout) -> list[int]:
+        """The checksum of each column of a table."""
+        return self._checksums(name, [[column] for column in layout.columns])[1:]
+
+    def _checksums(self, name: str, parts: list[list[Column]]) -> list[int]:
+        """The number of rows, and of each part of their columns the sum of a hash."""
+        sums = [f"coalesce(sum({self.hash_of(self.row_text(part))}), 0)" for part in parts]
         [row] = self.execute(f"SELECT {self.count}, {', '.join(sums)} FROM {self.table(name)}")
-        return Content(*(int(value) for value in row))
+        return [int(value) for value in row]
 
     def row_text(self, columns: list[Column]) -> str:
         """SQL for the canonical texts of a row's values, one after the other."""
@@ -468,6 +481,11 @@ class Warehouse(ABC):
             )
             if mine != theirs
         ]
+        if found.keys == wanted.keys:
+            sums = zip(self.by_column(target.name, target.layout), target.by_column(), strict=True)
+            columns = zip(target.layout.columns, sums, strict=True)
+            unlike = [column.name for column, (mine, theirs) in columns if mine != theirs]
+            what[-1] += f" in {', '.join(unlike)}"
         raise WarehouseError(
             f"{self.where}: table {target.name} would not be {target.layout.full_name} at version "
             f"{target.state.number} ({', '.join(what)}): something else changed it; it was left "

@@ -11,6 +11,7 @@ from batch.warehouses.base import (
     DEFAULT_LENGTH,
     DELETED,
     NARROWER,
+    TOO_LONG,
     UNTRUSTED,
     Warehouse,
     spelled,
@@ -103,9 +104,10 @@ class MySQL(Warehouse):
                 f"{self.where}: another `headwater publish` is at work there: let it end first"
             )
 
-    def _refused(self, text: str) -> WarehouseError:
+    def _refused(self, text: str, unfit: str = NARROWER) -> WarehouseError:
+        """unfit: what is said where a value does not fit."""
         if "Data too long" in text or "Out of range" in text:
-            text += f"; {NARROWER}"
+            text += f"; {unfit}"
         if UNTRUSTED.search(text):
             text += (
                 "; is its certificate for this host, and from an authority of mysql.ssl_ca, or of "
@@ -157,7 +159,7 @@ class MySQL(Warehouse):
         try:
             writer.option("batchsize", BATCH_ROWS).save()
         except (Py4JJavaError, PySparkException) as error:
-            raise self._refused(f"table {stage}: {reason(str(error))}") from None
+            raise self._refused(f"table {stage}: {reason(str(error))}", TOO_LONG) from None
 
     def _trust_store(self, spark: SparkSession) -> Path:
         """The certificates of `ssl_ca` as the JDBC driver takes them, in a file of the runtime

@@ -11,6 +11,7 @@ from batch.warehouses.base import (
     DEFAULT_LENGTH,
     DELETED,
     NARROWER,
+    TOO_LONG,
     UNTRUSTED,
     Warehouse,
     spelled,
@@ -86,9 +87,10 @@ class PostgreSQL(Warehouse):
             text += "; is it running, and are HEADWATER_POSTGRESQL__HOST and __PORT right?"
         return self._refused(text, state)
 
-    def _refused(self, text: str, state: str | None) -> WarehouseError:
+    def _refused(self, text: str, state: str | None, unfit: str = NARROWER) -> WarehouseError:
+        """unfit: what is said where a value does not fit."""
         if state in NARROW:
-            text += f"; {NARROWER}"
+            text += f"; {unfit}"
         if UNTRUSTED.search(text):
             text += (
                 "; is its certificate for this host, and from an authority of postgresql.ssl_ca, "
@@ -164,7 +166,7 @@ class PostgreSQL(Warehouse):
         except (Py4JJavaError, PySparkException) as error:
             said = reason(str(error))
             state = "22001" if "value too long" in said else None
-            raise self._refused(f"table {stage}: {said}", state) from None
+            raise self._refused(f"table {stage}: {said}", state, TOO_LONG) from None
 
     def drop_stage(self, stage: str) -> None:
         self.execute(self.drop(stage))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from pyspark.sql import SparkSession
 
 from batch import publish, quality
 from batch.quality import Checked
-from lakehouse.contracts import Contracts
-from lakehouse.errors import QualityError
+from lakehouse.contracts import Column, Contracts
+from lakehouse.errors import QualityError, TableError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import Settings
 from tests.helpers import table
@@ -219,6 +220,32 @@ def test_a_version_that_passed_is_not_looked_at_again(
         "gold.fact_order_items",
         "gold.fact_orders",
     }
+
+
+@pytest.mark.long
+def test_contracts_that_gold_was_not_built_by_yet(shop: Shop) -> None:
+    """They have a column more, which is said; or one less, which stays in the table."""
+    products = shop.layouts["gold.dim_product"]
+    [brand] = [column for column in products.columns if column.name == "brand"]
+    more = dataclasses.replace(brand, name="maker", json_key="maker")
+
+    def having(*columns: Column) -> Layouts:
+        changed = dataclasses.replace(products, columns=columns)
+        return Layouts([changed if one is products else one for one in shop.layouts.values()])
+
+    newest = quality.newest_of(shop.spark, shop.settings, shop.layouts)
+    ahead = having(*products.columns, more)
+    for job in (
+        lambda: quality.check(shop.spark, shop.settings, ahead),
+        lambda: quality.demand(shop.spark, shop.settings, ahead, newest),
+        lambda: publish.copy(shop.spark, shop.settings, ahead, ("duckdb",)),
+    ):
+        with pytest.raises(
+            TableError, match=r"dim_product .*no column maker yet.*`headwater gold`"
+        ):
+            job()
+    less = having(*(column for column in products.columns if column is not brand))
+    publish.copy(shop.spark, shop.settings, less, ("duckdb",))
 
 
 def test_an_unknown_table_is_said(settings: Settings) -> None:

@@ -227,3 +227,29 @@ def test_days_and_moments_of_long_ago_are_what_they_say(spark: SparkSession) -> 
     every = [date.fromisoformat(said) for said in days]
     assert rows.where(one_of(F.col("day"), every)).count() == len(days)
     assert rows.where(one_of(F.col("day"), [])).count() == 0
+
+
+def test_tables_as_they_were_then(house: House, layouts: Layouts) -> None:
+    spark, settings = house.spark, house.settings
+
+    def names_at(moment: datetime) -> list[str]:
+        return tables.register(spark, settings, house.contracts, layouts, moment)
+
+    def offsets() -> set[int]:
+        return {row.offset for row in spark.sql("SELECT offset FROM bronze.events").collect()}
+
+    try:
+        house.bronze((0, 0, 0, category("a")))
+        then = datetime.now(UTC)
+        house.bronze((0, 1, 1, category("b")))
+        house.reconcile()
+        assert "bronze.events" in names_at(then)
+        assert offsets() == {0}
+        assert {"silver.category", "silver.quarantine"} <= set(names_at(datetime.now(UTC)))
+        assert offsets() == {0, 1}
+        assert spark.sql("SELECT * FROM silver.category").count() == 2
+        # Nothing was there yet.
+        assert names_at(then.replace(year=2020)) == []
+    finally:
+        for layer in ("bronze", "silver", "gold", "ops"):
+            spark.sql(f"DROP DATABASE IF EXISTS {layer} CASCADE")

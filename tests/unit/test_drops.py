@@ -104,6 +104,10 @@ def test_a_file_that_cannot_be_read_stops_no_other(
         f"{other} has no column seen (--time): it has customer_id, "
         "1 that telco_customer does not have",
     ]
+    # What a column is called that it has may be what the contract calls otherwise.
+    [said] = taken.lacking
+    assert said.startswith(f"{good}: none of its columns is gender, senior_citizen, ")
+    assert "email; 1 are none of telco_customer's" in said
     # A time in a column that no contract knows.
     assert [one["time"] for one in sent] == ["2026-03-01T09:00:00Z"]
     assert [known.file for known in Manifest(settings.runtime_dir / KNOWN).known.values()] == [
@@ -550,7 +554,7 @@ def test_nobody_is_named_where_a_column_is_missing(tmp_path: Path, contracts: Co
     customer = contracts["customer"]
     file = old(tmp_path / "a.csv", b"1001,jane.doe@example.com,email\n1,2,3\n")
     with pytest.raises(SettingsError) as error:
-        drops._count(file, customer, "registered_at", 1_000_000)
+        drops._looked_through(file, customer, "registered_at", 1_000_000)
     wanted = "has no column registered_at (--time): it has email, 2 that customer does not have"
     assert str(error.value) == f"{file} {wanted}"
     doubled = old(tmp_path / "b.csv", b"1001,jane.doe@example.com,1001\n1,2,3\n")
@@ -564,3 +568,20 @@ def test_a_time_that_no_clock_has(tmp_path: Path) -> None:
         file.write_bytes(b"x")
         os.utime(file, (time.time() + by, time.time() + by))
     assert ready(tmp_path, 10, time.time()) == ([far], 1, [])
+
+
+def test_a_row_is_not_sent_with_a_time_that_no_clock_has(
+    tmp_path: Path, contracts: Contracts
+) -> None:
+    """All of them would be refused for it, and the file be known for sent."""
+    customer = contracts["customer"]
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"customer_id,registered_at\nC00000001,2026-01-01\nC00000002,\n")
+    os.utime(file, (time.time() + 10_000, time.time() + 10_000))
+    with pytest.raises(SettingsError, match=r"a.csv: row 1 has no time .* `touch` the file"):
+        drops._looked_through(file, customer, None, 1_000_000)
+    with pytest.raises(SettingsError, match=r"a.csv: row 2 has no time of its own"):
+        drops._looked_through(file, customer, "registered_at", 1_000_000)
+    old(file, b"customer_id,registered_at\nC00000001,2026-01-01\nC00000002,\n")
+    found = drops._looked_through(file, customer, None, 1_000_000)
+    assert found == (2, {"customer_id", "registered_at"})

@@ -150,7 +150,7 @@ def test_a_key_of_another_table_of_that_name(warehouse: Refusing, layouts: Layou
 def test_what_no_statement_mends_is_made_anew(warehouse: Refusing, layouts: Layouts) -> None:
     """A key that has other columns, or columns of another type."""
     lines = layouts["gold.fact_order_items"]
-    target = Target(lines, lines.name, Version(1, 1), True, 0, Content(0, 0, 0))
+    target = Target(lines, lines.name, Version(1, 1), True, 0, Content(0, 0, 0), list)
     undo: list[str] = []
     warehouse.make([lines], undo)
     [ddl] = warehouse.execute(

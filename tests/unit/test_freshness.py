@@ -98,6 +98,23 @@ def test_gold_is_behind_by_the_oldest_commit_that_it_has_not_read(
     assert "gold.dim_time" not in found(settings, contracts, layouts)
 
 
+def test_a_table_of_gold_that_is_gone_is_as_far_behind_as_can_be(
+    settings: Settings,
+    contracts: Contracts,
+    layouts: Layouts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gold has read all there is; one of its tables was removed, or got a contract since."""
+    first = commit(settings, tables.silver(contracts))
+    commit(settings, tables.gold(layouts["gold.dim_users"]))
+    gold_read(settings, 0)
+    at(monkeypatch, first + 4 * 3_600_000)
+    both = found(settings, contracts, layouts)
+    assert (both["gold.dim_users"].behind, both["gold.dim_users"].kept) == (0, True)
+    assert both["gold.fact_orders"].behind == pytest.approx(4 * 3_600)
+    assert both["gold.fact_orders"].kept is False
+
+
 def test_a_stream_is_behind_by_the_oldest_record_that_it_has_not_read(
     settings: Settings, contracts: Contracts, layouts: Layouts
 ) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from batch import gold
 from lakehouse import layouts as layout_files
+from lakehouse import settings as settings_files
 from lakehouse.contracts import Contracts
+from lakehouse.errors import ContractError
 from lakehouse.layouts import Layouts
 from lakehouse.settings import default_contracts
 
@@ -213,3 +216,13 @@ def test_own_tables_are_kept_where_nobody_says_how(tmp_path: Path, contracts: Co
     assert set(found) == names
     assert found["bronze.events"].vacuum_hours == 200
     assert found["bronze.events"].retention == 90 * 86_400
+
+
+def test_gold_wants_every_entity_that_it_is_made_from(
+    contracts: Contracts, layouts: Layouts
+) -> None:
+    some = Contracts([one for one in contracts.values() if one.name != "exchange_rate"])
+    local = settings_files.load("local")
+    gold.demand(local, contracts, layouts)
+    with pytest.raises(ContractError, match=r"exchange_rate: no contract under .*; Gold wants"):
+        gold.demand(local, some, layouts)

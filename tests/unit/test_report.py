@@ -158,6 +158,15 @@ def test_files_that_are_older_than_an_entity(
     assert dict(zip(funnel.y, funnel.x, strict=True))["visits"] == 0
 
 
+def test_without_names_of_categories(
+    shop: Settings, contracts: Contracts, layouts: Layouts
+) -> None:
+    """Their dimension is a contract alone, and may be left out."""
+    known = Layouts([one for one in layouts.values() if one.name != "dim_category"])
+    figure = report.SECTIONS["Revenue by category"](report.opened(shop, contracts, known))
+    assert figure is not None
+
+
 def test_the_page_stands_alone(shop: Settings) -> None:
     done = CliRunner().invoke(report.report, ["--data", shop.storage])
     assert done.exit_code == 0, done.output

@@ -46,7 +46,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 class Pool:
-    """A connection that takes everything down. answers: rows by what a statement begins with."""
+    """A connection that takes everything down. answers: rows by what a statement begins with, the
+    longest such beginning first."""
 
     def __init__(self, answers: dict[str, list[tuple[Any, ...]]]) -> None:
         self.said: list[str] = []
@@ -62,7 +63,8 @@ class Pool:
 
     def execute(self, statement: str, *_: Any) -> None:
         self.said.append(statement)
-        found = [rows for begins, rows in self._answers.items() if statement.startswith(begins)]
+        begins = sorted(filter(statement.startswith, self._answers), key=len, reverse=True)
+        found = [self._answers[each] for each in begins]
         self._rows = found[0] if found else []
         self.description = object() if found else None
 
@@ -95,7 +97,7 @@ def test_a_publish_as_the_pool_hears_it(
     layout = layouts["gold.fact_orders"]
     pool = Pool({"SELECT COUNT_BIG": [(2, 11, 22)]})
     warehouse._connection = pool
-    target = Target(layout, "fact_orders", Version(7, 1000), False, 2, Content(2, 11, 22))
+    target = Target(layout, "fact_orders", Version(7, 1000), False, 2, Content(2, 11, 22), list)
     warehouse.begin_stage(target.stage, layout)
     warehouse.execute(warehouse.copy_into(target.stage))
     warehouse.merge([target])
@@ -146,11 +148,20 @@ def test_what_would_not_agree_is_rolled_back(
     settings: Settings, layouts: Layouts, dialect: Linter
 ) -> None:
     warehouse = Synapse(settings)
-    pool = Pool({"SELECT COUNT_BIG": [(2, 11, 23)]})
-    warehouse._connection = pool
     layout = layouts["gold.dim_users"]
-    target = Target(layout, "dim_users", Version(7, 1000), True, 2, Content(2, 11, 22))
-    with pytest.raises(WarehouseError, match=r"example.sql.*dim_users would not be .*other values"):
+    sums = list(range(len(layout.columns)))
+    # The key alone, and then with more columns; or, where it is by column, the next sum.
+    alone = warehouse.row_text([layout.columns[0]])
+    by_column = f"SELECT COUNT_BIG(*), coalesce(sum({warehouse.hash_of(alone)}), 0), coalesce(sum("
+    by_column += warehouse.hash_of(warehouse.row_text([layout.columns[1]]))
+    pool = Pool({"SELECT COUNT_BIG": [(2, 11, 23)], by_column: [(2, *sums)]})
+    warehouse._connection = pool
+    others = [*sums[:-1], 99]
+    target = Target(
+        layout, "dim_users", Version(7, 1000), True, 2, Content(2, 11, 22), lambda: others
+    )
+    said = rf"example.sql.*dim_users would not be .*other values in {layout.columns[-1].name}\)"
+    with pytest.raises(WarehouseError, match=said):
         warehouse.merge([target])
     assert pool.said[0] == "BEGIN TRANSACTION"
     assert pool.said[-1] == "ROLLBACK"
