@@ -452,7 +452,7 @@ def demand_quarantined(
     spark: SparkSession, settings: Settings, contracts: Contracts, record: Coordinates
 ) -> list[str]:
     """What a record is quarantined for. Raises HeadwaterError where it cannot be repaired."""
-    from lakehouse import checkpoints, tables
+    from lakehouse import checkpoints, runs, tables
 
     found = _quarantined(spark, settings, contracts).where(_is(record)).collect()
     if not found:
@@ -461,7 +461,9 @@ def demand_quarantined(
         raise HeadwaterError(f"{record} was erased: there is nothing to repair")
     if tables.read(spark, settings, tables.bronze()).where(_is(record)).isEmpty():
         has = checkpoints.committed(checkpoints.SparkFiles(spark, settings, "bronze"))
-        if record.offset >= has.get((record.topic, record.partition), 0):
+        # What a reconcile has closed it had, be it that the checkpoint was moved away since.
+        closed, key = runs.closed_range(spark, settings), (record.topic, record.partition)
+        if record.offset >= max(has.get(key, 0), closed.get(key, 0)):
             raise HeadwaterError(
                 f"{record}: bronze.events has not got it yet: `headwater stream` brings it there; "
                 "then try again"

@@ -237,6 +237,10 @@ def test_what_bronze_has_let_go_of_can_be_looked_at_and_not_judged_again(house: 
     assert (told["outcome"], told["payload"]) == ("quarantined", "{")
     with pytest.raises(HeadwaterError, match=r"t/0/0 is not in bronze\.events any more"):
         repaired(house, 0, category("b"))
+    # Silver may be ahead.
+    house.stream((0, 2, 2, b"{"))
+    with pytest.raises(HeadwaterError, match=r"t/0/2: bronze\.events has not got it yet"):
+        repaired(house, 2, category("b"))
     with pytest.raises(HeadwaterError, match=r"1 of the records that were named are not in quar"):
         replayed(house, Filter(records=(at(1),)))
 
