@@ -496,11 +496,12 @@ def _looked_through(
     has no time, and the file has one that is yet to come. longest: record that is taken, bytes."""
     count, names = 0, set[str]()
     moment, ahead = _when(contract, at), file.stat().st_mtime - time.time()
+    by_file = ahead > 0 and contract.topic is None
     for row in rows(file, contract):
         count += 1
         if isinstance(row, dict):
             names |= row.keys()
-            if ahead > 0 and _told(_value(row, moment)) is None:
+            if by_file and _told(_value(row, moment)) is None:
                 raise SettingsError(
                     f"{file}: row {count} has no time of its own, and the file's is {ahead:,.0f} s "
                     "ahead of this clock: `touch` the file, or say which column has it (--time)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -585,3 +586,7 @@ def test_a_row_is_not_sent_with_a_time_that_no_clock_has(
     old(file, b"customer_id,registered_at\nC00000001,2026-01-01\nC00000002,\n")
     found = drops._looked_through(file, customer, None, 1_000_000)
     assert found == (2, {"customer_id", "registered_at"})
+    # Without an envelope there is no such time: it is the broker's.
+    plain = dataclasses.replace(customer, topic="crm.members")
+    os.utime(file, (time.time() + 10_000, time.time() + 10_000))
+    assert drops._looked_through(file, plain, None, 1_000_000) == found
