@@ -130,6 +130,9 @@ def opened(settings: Settings, contracts: Contracts, layouts: Layouts) -> DuckDB
             )
         database.register(view, arrow.content(settings, table, list(columns)))
 
+    def put_nothing(view: str, **kinds: pa.DataType) -> None:
+        database.register(view, pa.schema(list(kinds.items())).empty_table())
+
     silver = tables.silver(contracts)
     put("outcomes", silver, "date", "outcome", "violations")
     for view, entity, fields in (
@@ -140,9 +143,7 @@ def opened(settings: Settings, contracts: Contracts, layouts: Layouts) -> DuckDB
         if entity in contracts:
             put(view, silver, *(f"{entity}.{field}" for field in fields))
         else:
-            database.register(
-                view, pa.table({field: pa.array([], pa.string()) for field in fields})
-            )
+            put_nothing(view, **dict.fromkeys(fields, pa.string()))
 
     def gold(name: str) -> Table:
         return tables.gold(layouts[f"gold.{name}"])
@@ -153,17 +154,15 @@ def opened(settings: Settings, contracts: Contracts, layouts: Layouts) -> DuckDB
     if "gold.dim_category" in layouts:
         put("categories", gold("dim_category"), "category_id", "name")
     else:
-        texts = dict.fromkeys(("category_id", "name"), pa.string())
-        database.register("categories", pa.schema(list(texts.items())).empty_table())
+        put_nothing("categories", category_id=pa.string(), name=pa.string())
     facts = ("order_id", "customer_id", "placed_at", "location_key", "status")
     put("orders", gold("fact_orders"), *facts, reported, "reporting_total")
     put("places", gold("dim_location"), "location_key", "country_code")
     if arrow.open_table(settings, tables.quality()) is not None:
         put("quality", tables.quality(), "checked_at", "table", "score")
     else:
-        kinds = {"checked_at": pa.timestamp("us", "UTC"), "table": pa.string()}
-        empty = pa.schema(list((kinds | {"score": pa.float64()}).items())).empty_table()
-        database.register("quality", empty)
+        at = pa.timestamp("us", "UTC")
+        put_nothing("quality", checked_at=at, table=pa.string(), score=pa.float64())
     return database
 
 
